@@ -1,0 +1,1 @@
+"""The daemon that owns the mounts of a user's FlatImage applications."""
