@@ -16,7 +16,7 @@ import pyfuse3
 try:  # pyfuse3 3.3 and later
     from pyfuse3 import asyncio as pyfuse3_asyncio
 except ImportError:  # Debian 12's 3.2 has it as a module of its own
-    import pyfuse3_asyncio
+    import pyfuse3_asyncio  # type: ignore[no-redef]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,7 +51,7 @@ async def run(
     options: Iterable[str],
     on_ready: Callable[[], None],
 ) -> None:
-    """Mount `operations` (a pyfuse3.Operations) at `mount_point` and serve it until it is unmounted.
+    """Mount `operations` (a pyfuse3.Operations) and serve it until it is unmounted.
 
     `on_ready` is called once the kernel has the mount. Raises RuntimeError where mounting fails
     (libfuse has then said why on standard error). Cancelling ends the service and unmounts.
