@@ -1,0 +1,127 @@
+"""The daemon's end of the template: asks it for workers and waits until they serve."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from fimd.errors import MountError
+from fimd.mounts.process import Process
+from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
+
+
+class Template:
+    """A running template process; started anew where it has died."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._modules = tuple(modules)
+        self._process: Process | None = None
+        self._control: socket.socket | None = None
+        self._turn = asyncio.Lock()
+
+    def start(self) -> None:
+        """Start the process, so that it is warm when the first worker is asked for."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = Process.spawn(
+                [sys.executable, "-P", "-m", "fimd.mounts.template", *self._modules],
+                input_=theirs.fileno(),
+            )
+        ours.setblocking(False)
+        self._control, self._process = ours, process
+
+    async def close(self) -> None:
+        """Let the process leave; the workers stay."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            await self._process.wait(5.0)
+            self._process = None
+
+    async def fork(
+        self,
+        worker: str,
+        *,
+        name: str,
+        arguments: dict[str, Any],
+        files: Sequence[int] = (),
+        seconds: float,
+    ) -> Process:
+        """Fork a worker and wait until its filesystem is mounted.
+
+        Raises MountError, with what the worker said, where it fails or takes too long.
+        """
+        status, report = os.pipe()
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    process = await self._ask(worker, name, arguments, [report, *files])
+            finally:
+                os.close(report)
+            try:
+                async with asyncio.timeout(seconds):
+                    said = await _read(status)
+            except BaseException:
+                await process.stop()
+                raise
+        except TimeoutError:
+            raise MountError(f"{name} was not ready within {seconds:g} s") from None
+        finally:
+            os.close(status)
+        if said != b"ready":
+            await process.wait(seconds)
+            reason = said.decode(errors="replace") or "its process died"
+            raise MountError(f"{name} could not be mounted: {reason}")
+        return process
+
+    async def _ask(
+        self, worker: str, name: str, arguments: dict[str, Any], files: list[int]
+    ) -> Process:
+        request = request_bytes(worker, name, arguments)
+        if len(request) > MAX_REQUEST:
+            raise MountError(f"{name}: the arguments take {len(request)} bytes")
+        async with self._turn:
+            if self._process is None or not self._process.alive:
+                await self.close()
+                self.start()
+            assert self._control is not None
+            socket.send_fds(self._control, [request], files)
+            try:
+                await _readable(self._control.fileno())
+                return Process(*receive_answer(self._control))
+            except (EOFError, asyncio.CancelledError) as error:
+                # an answer that nobody waits for must not be taken for the next one's
+                await self.close()
+                if isinstance(error, EOFError):
+                    raise MountError(f"{name}: the template process died") from error
+                raise
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+
+    def wake() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(descriptor, wake)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _read(descriptor: int) -> bytes:
+    """Read from a pipe until its end, at most 4 KiB."""
+    said = b""
+    while len(said) < 4096:
+        await _readable(descriptor)
+        data = os.read(descriptor, 4096)
+        if not data:
+            break
+        said += data
+    return said

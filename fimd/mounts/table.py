@@ -1,0 +1,109 @@
+"""The kernel's mount table: what is mounted where, and news of its changes.
+
+The daemon never looks into a FUSE mount: a stuck one would hang it. This table never hangs.
+"""
+
+import asyncio
+import os
+import re
+import select
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from fimd.errors import MountError
+
+MOUNTINFO: Final = "/proc/self/mountinfo"
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo (proc(5)); `device` is major:minor."""
+
+    device: str
+    mount_point: str
+    filesystem: str
+    source: str
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field))
+
+
+def parse(mountinfo: bytes) -> list[Mount]:
+    """Read the lines of a mountinfo file, in the order of mounting."""
+    mounts = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(b" - ")
+        head, tail = before.split(b" "), after.split(b" ")
+        mounts.append(
+            Mount(head[2].decode(), _unescape(head[4]), tail[0].decode(), _unescape(tail[1]))
+        )
+    return mounts
+
+
+def below(directory: str) -> list[Mount]:
+    """Return what is mounted at or under `directory` now, in the order of mounting."""
+    with open(MOUNTINFO, "rb") as file:
+        mounts = parse(file.read())
+    prefix = directory.rstrip("/") + "/"
+    return [
+        mount
+        for mount in mounts
+        if mount.mount_point == directory or mount.mount_point.startswith(prefix)
+    ]
+
+
+class MountTable:
+    """Waits for changes of the mount table, which the kernel announces as POLLPRI."""
+
+    def __init__(self) -> None:
+        self._file = open(MOUNTINFO, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._poll = select.epoll()
+        self._poll.register(self._file, select.EPOLLPRI | select.EPOLLERR | select.EPOLLET)
+        self._changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._poll.fileno(), self._on_change)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop watching."""
+        asyncio.get_running_loop().remove_reader(self._poll.fileno())
+        self._poll.close()
+        self._file.close()
+
+    def _on_change(self) -> None:
+        self._poll.poll(0)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def points(self) -> set[str]:
+        """Return every mount point."""
+        self._file.seek(0)
+        return {mount.mount_point for mount in parse(self._file.readall())}
+
+    async def wait_for(self, mount_point: str, *, mounted: bool, seconds: float) -> None:
+        """Wait until something is mounted there, or nothing is.
+
+        Raises MountError after that many seconds.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    changed = self._changed
+                    if (mount_point in self.points()) is mounted:
+                        return
+                    await changed.wait()
+        except TimeoutError:
+            state = "mounted" if mounted else "unmounted"
+            raise MountError(f"{mount_point} was not {state} within {seconds:g} s") from None

@@ -1,0 +1,33 @@
+"""Detaching FUSE mounts, in bounded time whatever state they are in."""
+
+import errno
+import os
+
+from fimd.errors import MountError
+from fimd.mounts.process import CommandError, run
+from fimd.mounts.table import below
+
+
+async def detach(mount_point: str, *, seconds: float = 10.0) -> None:
+    """Take a FUSE mount out of the tree at once; what still uses it keeps being served.
+
+    The kernel ends the filesystem's connection with its last user, and its process then leaves.
+    Raises MountError where the mount stays.
+    """
+    try:
+        await run(["fusermount3", "-u", "-z", "-q", "--", mount_point], seconds=seconds)
+    except CommandError as error:
+        if below(mount_point):
+            raise MountError(f"{mount_point} can't be unmounted: {error}") from error
+
+
+def remove_directory(path: str) -> None:
+    """Remove an empty directory that was a mount point; it is no error if it is gone already."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise MountError(f"{path} is still a mount point") from error
+        raise
