@@ -1,5 +1,7 @@
 """What can be wrong with an image: one hierarchy, each message with the place of the fault."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Self
 
 
@@ -40,6 +42,16 @@ class DwarfsError(Exception):
         if self.offset is not None:
             place.append(f"offset {self.offset}")
         return f"{', '.join(place)}: {self.fault}" if place else self.fault
+
+
+@contextlib.contextmanager
+def located(path: str, offset: int | None = None, section: str = "") -> Iterator[None]:
+    """Add the place to every DwarfsError from within that lacks one."""
+    try:
+        yield
+    except DwarfsError as error:
+        error.at(path, offset, section)
+        raise
 
 
 class NotAnImageError(DwarfsError):

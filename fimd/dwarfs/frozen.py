@@ -6,10 +6,10 @@ Only what is asked for is decoded; nothing here trusts a length or a position.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fimd.dwarfs.errors import DamagedError, UnsupportedError
 from fimd.dwarfs.thrift import Reader
@@ -228,19 +228,22 @@ class Items:
             else:
                 yield View(self.frozen, self.layout, self._start, index * stride)
 
-    def string_ranges(self) -> Iterator[tuple[int, int]]:
-        """For a list of strings, where each is in the data: start and size."""
-        size, stride = self.layout.size, self.layout.stride
-        distance, length = self.column(1), self.column(2)
-        for index in range(self.count):
-            base = self._start + index * size if stride else self._start
-            start, count = base + distance[index], length[index]
-            self.frozen.check_range(start, count, "a string")
-            yield start, count
+    def string_ranges(self) -> Callable[[int], tuple[int, int]]:
+        """For a list of strings: what tells where one is in the data, as start and size."""
+        distances, sizes = self.column(1), self.column(2)
+
+        def string_range(index: int) -> tuple[int, int]:
+            start = self._start + index * self.layout.size + distances[index]
+            size = sizes[index]
+            self.frozen.check_range(start, size, "a string")
+            return start, size
+
+        return string_range
 
     def strings(self) -> list[bytes]:
         """For a list of strings, all of them."""
-        return [self.frozen.data[start : start + size] for start, size in self.string_ranges()]
+        ranges = map(self.string_ranges(), range(self.count))
+        return [self.frozen.data[start : start + size] for start, size in ranges]
 
     def field(self, field_id: int, width: int = 32) -> tuple[int, int]:
         """A number inside of a struct item: its shift in the item's record, and its mask."""
@@ -275,6 +278,16 @@ class Items:
         """The items as they lie, each as one number, for `field`'s shifts and masks."""
         stride = self.layout.stride
         return Column(self.frozen.data, self._start * 8, stride, (1 << stride) - 1, self.count)
+
+
+class Numbers(Protocol):
+    """What a table of numbers is to its users: a Column, or a list of what was packed."""
+
+    def __getitem__(self, index: int, /) -> int:
+        """One number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
 
 
 class Column:

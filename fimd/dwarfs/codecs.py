@@ -1,0 +1,158 @@
+"""Decompressing a section's payload, each codec imported when it is first needed.
+
+Every codec here is told the most that it may produce and refuses more before it allocates, so a
+small file cannot fill the memory. Framing: section 3 of the format's description, DwarFS 2.5.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fimd.dwarfs.errors import CodecMissingError, DamagedError, UnsupportedError
+from fimd.dwarfs.format import Compression
+from fimd.dwarfs.thrift import Reader
+
+Buffer = bytes | memoryview
+_LZMA_MEMORY = 1 << 30  # bytes; level 9 needs 65 MiB, and its dictionary can be set far larger
+
+
+def decompress(compression: int, payload: Buffer, limit: int) -> Buffer:
+    """The content of a section, at most `limit` bytes.
+
+    May be the payload itself where it is not compressed. Safe in threads; all but FLAC and RICEPP
+    let other threads run. Raises DwarfsError.
+    """
+    codec = _CODECS.get(compression)
+    if codec is None:
+        raise UnsupportedError(f"unknown compression {compression}")
+    try:
+        return codec(payload, limit)
+    except ImportError as error:
+        name = Compression(compression).name
+        raise CodecMissingError(
+            f"{name} compression needs the Python package {error.name}: install it"
+        ) from error
+    except MemoryError as error:
+        raise DamagedError(f"not enough memory to decompress up to {limit} bytes") from error
+
+
+def name(compression: int) -> str:
+    """The codec's name, or its number where it is unknown."""
+    try:
+        return Compression(compression).name.lower()
+    except ValueError:
+        return f"unknown ({compression})"
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise DamagedError(f"decompresses to {size} bytes, more than the {limit} that may be there")
+
+
+def _check_exact(data: Buffer, size: int, codec: str) -> None:
+    if len(data) != size:
+        raise DamagedError(f"{codec}: {len(data)} bytes came out instead of {size}")
+
+
+def _none(payload: Buffer, limit: int) -> Buffer:
+    _check_size(len(payload), limit)
+    return payload
+
+
+def _lzma(payload: Buffer, limit: int) -> bytes:
+    import lzma  # noqa: PLC0415
+
+    parts: list[bytes] = []
+    rest = bytes(payload)
+    try:
+        while rest:
+            stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)
+            produced = stream.decompress(rest, max_length=limit + 1)
+            parts.append(produced)
+            limit -= len(produced)
+            if limit < 0:
+                raise DamagedError("decompresses to more bytes than may be there")
+            if not stream.eof:
+                raise DamagedError("LZMA: the stream ends too early")
+            rest = stream.unused_data.lstrip(b"\0")  # padding between streams
+    except lzma.LZMAError as error:
+        raise DamagedError(f"LZMA decompression failed: {error}") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _zstd(payload: Buffer, limit: int) -> bytes:
+    import zstandard  # noqa: PLC0415
+
+    try:
+        size = zstandard.frame_content_size(payload)
+        if size < 0:
+            raise DamagedError("ZSTD content size unknown")
+        _check_size(size, limit)
+        data = zstandard.ZstdDecompressor().decompress(payload)
+    except zstandard.ZstdError as error:
+        raise DamagedError(f"ZSTD decompression failed: {error}") from error
+    _check_exact(data, size, "ZSTD")
+    return data
+
+
+def _lz4(payload: Buffer, limit: int) -> bytes:
+    import lz4.block  # noqa: PLC0415
+
+    if len(payload) < 4:
+        raise DamagedError("LZ4: the payload is cut short")
+    size = int.from_bytes(payload[:4], "little")
+    _check_size(size, limit)
+    try:
+        data: bytes = lz4.block.decompress(payload)
+    except (lz4.block.LZ4BlockError, ValueError) as error:
+        raise DamagedError(f"LZ4 decompression failed: {error}") from error
+    _check_exact(data, size, "LZ4")
+    return data
+
+
+def _sized(payload: Buffer, limit: int) -> tuple[int, Reader]:
+    """The size that leads the newer codecs' payloads, and a reader of what follows it."""
+    reader = Reader(bytes(payload))
+    size = reader.varint()
+    _check_size(size, limit)
+    return size, reader
+
+
+def _brotli(payload: Buffer, limit: int) -> bytes:
+    size, reader = _sized(payload, limit)
+    from fimd.dwarfs import brotli  # noqa: PLC0415
+
+    return brotli.decompress(reader.data[reader.position :], size)
+
+
+def _flac(payload: Buffer, limit: int) -> bytes:
+    size, reader = _sized(payload, limit)
+    from fimd.dwarfs import flac  # noqa: PLC0415
+
+    header = _small_integers(reader.structure())
+    return flac.decompress(reader.data, reader.position, size, header)
+
+
+def _ricepp(payload: Buffer, limit: int) -> bytes:
+    size, reader = _sized(payload, limit)
+    from fimd.dwarfs import ricepp  # noqa: PLC0415
+
+    header = _small_integers(reader.structure())
+    return ricepp.decompress(reader.data, reader.position, size, header)
+
+
+def _small_integers(fields: dict[int, Any]) -> dict[int, int]:
+    if not all(isinstance(value, int) for value in fields.values()):
+        raise DamagedError("a codec's header holds something that is no number")
+    return fields
+
+
+_CODECS: dict[int, Callable[[Buffer, int], Buffer]] = {
+    Compression.NONE: _none,
+    Compression.LZMA: _lzma,
+    Compression.ZSTD: _zstd,
+    Compression.LZ4: _lz4,
+    Compression.LZ4HC: _lz4,  # the same framing: only the compressor differs
+    Compression.BROTLI: _brotli,
+    Compression.FLAC: _flac,
+    Compression.RICEPP: _ricepp,
+}
