@@ -128,8 +128,6 @@ def write_errors(fd: int) -> Iterator[None]:
             raise NoSpaceError(
                 f"no space left for {name_of(fd)} ({error.strerror}): free some and try again"
             ) from error
-        if error.errno in (errno.EBADF, errno.EROFS, errno.EPERM):
-            raise ReadOnlyImageError(f"{name_of(fd)} is not open for writing") from error
         raise ImageError(f"{name_of(fd)} cannot be written: {error.strerror}") from error
 
 
@@ -137,8 +135,11 @@ def write_errors(fd: int) -> Iterator[None]:
 def exclusive(fd: int, wait: float = 0.0) -> Iterator[None]:
     """Hold the image's writer lock: a flock on the file, which dies with its holder.
 
-    Waits up to `wait` seconds, then raises BusyImageError. Blocks, so it is for a worker thread.
+    Waits up to `wait` seconds, then raises BusyImageError; ReadOnlyImageError where `fd` is not
+    open for writing. Blocks, so it is for a worker thread.
     """
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise ReadOnlyImageError(f"{name_of(fd)} is not open for writing")
     deadline = time.monotonic() + wait
     while True:
         try:
