@@ -80,6 +80,7 @@ class Process:
                 stderr=errors,
                 env=environment,
                 start_new_session=True,
+                umask=0,  # a filesystem's process creates with exactly the mode that it was asked
             )
         except FileNotFoundError:
             raise UnsupportedError(f"{argv[0]} is not installed") from None

@@ -1,0 +1,77 @@
+"""The command line of fimctl: one module in fimctl.commands for each command.
+
+A module has `add_parser(subparsers)`, which sets `func` to what takes the parsed arguments and
+returns the exit code. A new command is one file and one word here.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Final
+
+from fimctl.table import Style
+
+COMMANDS: Final = (
+    "run",
+    "image",
+    "ps",
+    "images",
+    "layers",
+    "status",
+    "stack",
+    "monitor",
+    "stop",
+    "overlay",
+    "casefold",
+    "dwarfs",
+    "setup",
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse a command line and do what it says."""
+    parsed = build().parse_args(arguments)
+    code: int = parsed.func(parsed)
+    return code
+
+
+def build() -> argparse.ArgumentParser:
+    """Return the parser with every command."""
+    parser = _Parser(
+        prog="fimctl",
+        description="Run and inspect FlatImage applications, by the daemon fimd.",
+        epilog="'fimctl COMMAND --help' tells more of a command.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.set_defaults(func=_help(parser, 0))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    app = commands.add_parser(
+        "app", help="what an image's own command line does", usage="fimctl app IMAGE [WORD ...]"
+    )
+    app.set_defaults(func=_help(app, 125))
+    for name in COMMANDS:
+        import_module(f"fimctl.commands.{name}").add_parser(commands)
+    return parser
+
+
+def _help(parser: argparse.ArgumentParser, code: int) -> Callable[[argparse.Namespace], int]:
+    def show(_: argparse.Namespace) -> int:
+        parser.print_help()
+        return code
+
+    return show
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad arguments give exit code 125, as every error that is not a program's own."""
+
+    def error(self, message: str) -> "None":  # type: ignore[override]
+        self.print_usage(Style.ERRORS)
+        self.exit(125, f"{self.prog}: {message}\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from fimd import __version__  # noqa: PLC0415
+
+        parser.exit(0, f"fimctl {__version__}\n")

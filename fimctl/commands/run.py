@@ -1,0 +1,50 @@
+"""`fimctl run`: a program in an image, for people who don't think in fim- words."""
+
+import argparse
+import os
+from typing import Any
+
+from fimctl.launch import launch
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "run",
+        help="run a program in an image",
+        description="Run a program in an image, or the image's boot command.",
+        usage="fimctl run [OPTIONS] IMAGE [PROGRAM [ARGUMENT ...]]",
+    )
+    parser.add_argument("--root", action="store_true", help="as uid 0 inside")
+    parser.add_argument("--overlay", metavar="NAME", help="bwrap, overlayfs or unionfs")
+    parser.add_argument(
+        "--casefold", choices=["on", "preserve"], help="find names in any case (for Wine)"
+    )
+    parser.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="load a layer, or a directory of layers, above the image's own; may be repeated",
+    )
+    parser.add_argument("--data", metavar="DIR", help="keep changes there (FIM_DIR_DATA)")
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("words", metavar="PROGRAM", nargs=argparse.REMAINDER)
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Become the program."""
+    options: dict[str, tuple[str, Any]] = {}
+    if arguments.overlay:
+        options["overlay"] = ("s", arguments.overlay)
+    if arguments.casefold:
+        options["casefold"] = ("s", arguments.casefold)
+    if arguments.layer:
+        paths = [os.fsencode(os.path.abspath(layer)) for layer in arguments.layer]
+        options["layers"] = ("aay", paths)
+    if arguments.data:
+        options["data"] = ("ay", os.fsencode(os.path.abspath(arguments.data)))
+    mode = "boot" if not arguments.words else "root" if arguments.root else "exec"
+    options["root"] = ("b", arguments.root)
+    launch(arguments.image, mode, arguments.words, options)

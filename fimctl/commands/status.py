@@ -1,0 +1,52 @@
+"""`fimctl status`: the daemon in a few lines."""
+
+import argparse
+from typing import Any
+
+from fimctl.daemon import Daemon
+from fimctl.table import Style, print_json
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("status", help="tell how the daemon is")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print version, engines, settings and counts; failed layers too."""
+    with Daemon() as daemon:
+        facts = daemon.properties("Manager")
+        objects = daemon.objects()
+    layers = [item["Layer"] for item in objects.values() if "Layer" in item]
+    counts = {
+        "instances": sum("Instance" in item for item in objects.values()),
+        "images": sum("Image" in item for item in objects.values()),
+        "layers": len(layers),
+        "idle layers": sum(layer["State"] == "idle" for layer in layers),
+        "failed layers": sum(layer["State"] == "failed" for layer in layers),
+    }
+    settings = {name: value[1] for name, value in facts["Settings"].items()}
+    if arguments.json:
+        print_json(
+            {
+                "version": facts["Version"],
+                "engines": facts["Engines"],
+                "settings": settings,
+                "counts": counts,
+            }
+        )
+        return 0
+    style = Style()
+    print(style.strong(f"fimd {facts['Version']}"))
+    for name, count in counts.items():
+        if count or not name.startswith("failed"):
+            print(f"  {name:14} {count}")
+    print(style.strong("engines"))
+    for name, engine in facts["Engines"].items():
+        print(f"  {name:14} {engine}")
+    print(style.strong("settings"))
+    for name, value in settings.items():
+        print(f"  {name:14} {value}")
+    return 0

@@ -1,0 +1,121 @@
+"""Calls to the daemon, which the bus starts where it does not run.
+
+This is on the path of every start of an application: it imports jeepney's blocking connection and
+nothing else that takes time.
+"""
+
+import os
+from types import TracebackType
+from typing import Any, Final, Self
+
+from jeepney import DBusAddress, MessageType, new_method_call
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
+
+from fimctl.errors import ClientError, DaemonError
+
+BUS_NAME: Final = "org.flatimage.Fim1"
+ROOT: Final = "/org/flatimage/Fim1"
+_ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
+_NOT_THERE: Final = (
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+)
+
+
+class Daemon:
+    """A connection to the daemon. Every call has a time limit, in seconds."""
+
+    def __init__(self) -> None:
+        """Connect to the session bus. Raises ClientError where there is none."""
+        try:
+            self.connection: DBusConnection = open_dbus_connection(_session_address())
+        except (OSError, ValueError, KeyError) as error:
+            raise ClientError(
+                f"the session bus can't be reached ({error}): log in with a session, or start a "
+                f"shell by dbus-run-session"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.connection.close()
+
+    def call(
+        self,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: tuple[Any, ...] = (),
+        *,
+        path: str = ROOT,
+        seconds: float = 60.0,
+    ) -> Any:
+        """Call a method and return its out-arguments. Raises DaemonError."""
+        address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
+        message = new_method_call(address, member, signature or None, body)
+        try:
+            reply = self.connection.send_and_get_reply(message, timeout=seconds)
+        except TimeoutError:
+            raise ClientError(f"fimd did not answer within {seconds:g} s: see its log") from None
+        except (OSError, EOFError) as error:
+            raise ClientError(f"the session bus hung up ({error})") from error
+        if reply.header.message_type is not MessageType.error:
+            return reply.body
+        name = reply.header.fields.get(4, "")  # HeaderFields.error_name
+        text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else name
+        if name in _NOT_THERE:
+            text = "fimd does not run and the bus can't start it: run 'fimctl setup', or 'fimd &'"
+        elif name.startswith("org.freedesktop.DBus.Error.Spawn"):
+            text = f"the bus could not start fimd ({text}): start 'fimd' by hand to see why"
+        raise DaemonError(name.removeprefix(_ERROR_PREFIX), text)
+
+    def manager(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
+        """Call a method of the Manager."""
+        return self.call(f"{BUS_NAME}.Manager", member, signature, body)
+
+    def open_image(self, image: str) -> str:
+        """Have the daemon read an image anew; return its object's path."""
+        path = os.fsencode(os.path.abspath(image))
+        [opened] = self.manager("OpenImage", "aya{sv}", (path, {}))
+        return str(opened)
+
+    def image(self, path: str, member: str, signature: str, body: tuple[Any, ...]) -> Any:
+        """Call a method of an image."""
+        return self.call(f"{BUS_NAME}.Image", member, signature, body, path=path)
+
+    def objects(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return every object's properties, by path and the interface's last word."""
+        [managed] = self.call("org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
+        return {
+            path: {
+                interface.rpartition(".")[2]: {key: value[1] for key, value in properties.items()}
+                for interface, properties in interfaces.items()
+            }
+            for path, interfaces in managed.items()
+        }
+
+    def properties(self, interface: str, path: str = ROOT) -> dict[str, Any]:
+        """Return the properties of one interface of an object."""
+        name = f"{BUS_NAME}.{interface}"
+        [values] = self.call("org.freedesktop.DBus.Properties", "GetAll", "s", (name,), path=path)
+        return {key: value[1] for key, value in values.items()}
+
+
+def _session_address() -> str:
+    """Return the bus's address, or "SESSION" for jeepney to find it."""
+    if os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
+        return "SESSION"
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    path = os.path.join(runtime, "bus")
+    if not os.path.exists(path):
+        raise ClientError(
+            "there is no session bus (DBUS_SESSION_BUS_ADDRESS is not set): log in with a "
+            "session, or start a shell by dbus-run-session"
+        )
+    return f"unix:path={path}"

@@ -1,0 +1,20 @@
+"""What the client can't do, as its users see it."""
+
+
+class ClientError(Exception):
+    """One sentence for standard error, and an exit code.
+
+    That is 125 for every error that is not the program's own, as FlatImage has it.
+    """
+
+    def __init__(self, message: str, code: int = 125) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DaemonError(ClientError):
+    """The daemon refused a call. `name` is the error's D-Bus name without our prefix."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name

@@ -1,0 +1,36 @@
+"""`fimd`, or `python -m fimd`: the daemon in the foreground."""
+
+import argparse
+import asyncio
+import sys
+
+from fimd import __version__
+from fimd.errors import FimError
+
+
+def main() -> int:
+    """Run the daemon; its exit status is 1 where it can't start or lost the bus."""
+    parser = argparse.ArgumentParser(
+        prog="fimd",
+        description="Own the mounts of this user's FlatImage applications, on the session bus.",
+    )
+    parser.add_argument("--version", action="version", version=f"fimd {__version__}")
+    parser.add_argument("--json", action="store_true", help="log JSON lines")
+    arguments = parser.parse_args()
+
+    from fimd.daemon import run  # noqa: PLC0415 - --help need not wait for it
+    from fimd.logs import setup  # noqa: PLC0415
+    from fimd.settings import Settings  # noqa: PLC0415
+
+    try:
+        settings = Settings.load()
+        setup(settings.log_level, json=arguments.json)
+        asyncio.run(run(settings))
+    except FimError as error:
+        print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

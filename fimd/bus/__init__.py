@@ -1,0 +1,1 @@
+"""The D-Bus interface: one file per interface, and the hardened connection."""

@@ -1,0 +1,128 @@
+"""org.flatimage.Fim1.Manager: the way in."""
+
+import os
+from dataclasses import fields
+
+from dbus_next.signature import Variant
+
+from fimd import __version__
+from fimd.bus.callers import Callers
+from fimd.bus.declare import Call, Interface, method, prop
+from fimd.bus.options import Options, decode_path, encode_path
+from fimd.bus.paths import image_path, instance_path
+from fimd.errors import AccessDeniedError, ProcessGoneError
+from fimd.instances.images import Images
+from fimd.instances.instances import Instances
+from fimd.instances.request import StartRequest
+from fimd.settings import Settings
+
+# ruff: noqa: N802 - D-Bus members are named in its own style
+
+_SIGNATURES = {str: "s", float: "d", int: "u"}
+
+
+class ManagerInterface(Interface):
+    """Starting instances, opening images, and what the daemon is."""
+
+    name = "org.flatimage.Fim1.Manager"
+
+    def __init__(
+        self,
+        instances: Instances,
+        images: Images,
+        callers: Callers,
+        settings: Settings,
+        engines: dict[str, str],
+    ) -> None:
+        self._instances = instances
+        self._images = images
+        self._callers = callers
+        self._settings = settings
+        self._engines = engines
+
+    @prop("s", constant=True)
+    def Version(self) -> str:
+        """The daemon's version."""
+        return __version__
+
+    @prop("a{ss}", constant=True)
+    def Engines(self) -> dict[str, str]:
+        """What does the work: dwarfs → embedded or external."""
+        return self._engines
+
+    @prop("a{sv}")
+    def Settings(self) -> dict[str, Variant]:
+        """The settings in force."""
+        values = ((item.name, getattr(self._settings, item.name)) for item in fields(Settings))
+        return {name: Variant(_SIGNATURES[type(value)], value) for name, value in values}
+
+    @method("ay image, a{sv} options", "o instance, aay argv, aay environment, a{sv} details")
+    async def StartInstance(
+        self, call: Call, image: bytes, options: dict[str, Variant]
+    ) -> list[object]:
+        """Mount an image for a process, which is then to execute `argv`.
+
+        The process is the caller unless the option `pid` (u) names another of the same user. It
+        sets `environment` (KEY=VALUE) over its own and appends the program's words to `argv`.
+        Further options: mode s (exec, root or boot), root b (FIM_ROOT), command aay (shown to
+        people), environment aay (the caller's, KEY=VALUE), layers aay (FIM_LAYERS), overlay s,
+        casefold s, data ay (FIM_DIR_DATA). Details: warnings as.
+        """
+        taken = Options(options)
+        pid = taken.take("pid", "u")
+        if pid is None:
+            pid = (await self._callers.find(call.sender)).pid
+        else:
+            _check_owner(pid)
+        request = StartRequest(
+            image=decode_path(image),
+            pid=pid,
+            mode=taken.take("mode", "s", "exec"),
+            root=taken.take("root", "b", False),
+            command=_words(taken.take("command", "aay", [])),
+            environment=_environment(taken.take("environment", "aay", [])),
+            layers=_words(taken.take("layers", "aay", [])),
+            overlay=taken.take("overlay", "s"),
+            casefold=taken.take("casefold", "s"),
+            data=taken.take_path("data"),
+        )
+        taken.finish()
+        instance, plan, warnings = await self._instances.start(request)
+        return [
+            instance_path(instance.id),
+            [encode_path(word) for word in plan.argv],
+            [encode_path(f"{key}={value}") for key, value in plan.environment.items()],
+            {"warnings": Variant("as", [_text(warning) for warning in warnings])},
+        ]
+
+    @method("ay path, a{sv} options", "o image")
+    async def OpenImage(
+        self, _call: Call, path: bytes, options: dict[str, Variant]
+    ) -> list[object]:
+        """Read an image's facts and settings, and return its object."""
+        Options(options).finish()
+        image = await self._images.open(decode_path(path))
+        return [image_path(image.id)]
+
+
+def _check_owner(pid: int) -> None:
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid
+    except FileNotFoundError:
+        raise ProcessGoneError(f"there is no process {pid}") from None
+    if owner != os.getuid():
+        raise AccessDeniedError(f"process {pid} belongs to user {owner}")
+
+
+def _words(values: list[bytes]) -> tuple[str, ...]:
+    return tuple(os.fsdecode(bytes(value)) for value in values)
+
+
+def _environment(values: list[bytes]) -> dict[str, str]:
+    pairs = (word.partition("=") for word in _words(values))
+    return {key: value for key, separator, value in pairs if separator}
+
+
+def _text(message: str) -> str:
+    """Return a message as D-Bus can carry it: bytes that are not UTF-8 become a mark."""
+    return message.encode(errors="replace").decode()

@@ -1,0 +1,25 @@
+"""The bus name, and where the objects are.
+
+Identifiers are of fixed width: none is the beginning of another, which dbus-next's clients would
+take for its child.
+"""
+
+from typing import Final
+
+BUS_NAME: Final = "org.flatimage.Fim1"
+ROOT: Final = "/org/flatimage/Fim1"
+
+
+def image_path(identifier: str) -> str:
+    """Return the object path of an image."""
+    return f"{ROOT}/image/{identifier}"
+
+
+def layer_path(identifier: str) -> str:
+    """Return the object path of a layer."""
+    return f"{ROOT}/layer/{identifier}"
+
+
+def instance_path(identifier: str) -> str:
+    """Return the object path of an instance."""
+    return f"{ROOT}/instance/{identifier}"

@@ -1,0 +1,230 @@
+"""The objects of a connection, and the answers to calls of their members.
+
+dbus-next's own service announces objects from the wrong path and sends tracebacks to clients, so
+only its messages are used here. Every error becomes a D-Bus error in one place: `_answer`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from dbus_next.constants import MessageFlag, MessageType
+from dbus_next.message import Message
+from dbus_next.signature import Variant
+
+from fimd.bus.connection import Connection
+from fimd.bus.declare import Call, Interface
+from fimd.bus.introspect import document
+from fimd.bus.standard import Introspectable, ObjectManager, Peer, Properties
+from fimd.errors import FimError
+
+log = structlog.get_logger(__name__)
+
+ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
+_UNKNOWN: Final = "org.freedesktop.DBus.Error."
+_COALESCE: Final = 0.005
+"""Seconds in which changes of an object's properties are gathered into one signal."""
+
+
+class ObjectServer:
+    """The objects of a connection, with ObjectManager at `root`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        root: str,
+        allowed: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        """`allowed` tells whether a sender may call at all."""
+        self._connection = connection
+        self._root = root
+        self._allowed = allowed
+        self._objects: dict[str, dict[str, Interface]] = {}
+        self._stale: dict[tuple[str, str], dict[str, Variant]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        connection.add_message_handler(self._on_message)
+
+    # objects
+
+    def export(self, path: str, *interfaces: Interface) -> None:
+        """Put an object on the bus and announce it."""
+        self._objects[path] = {interface.name: interface for interface in interfaces}
+        if path != self._root:
+            body = [path, {item.name: item.properties() for item in interfaces}]
+            self._emit(self._root, ObjectManager.name, "InterfacesAdded", "oa{sa{sv}}", body)
+
+    def unexport(self, path: str) -> None:
+        """Take an object from the bus, and say so."""
+        names = list(self._objects.pop(path, ()))
+        if names:
+            self._flush()
+            self._emit(self._root, ObjectManager.name, "InterfacesRemoved", "oas", [path, names])
+
+    def properties_changed(self, path: str) -> None:
+        """Announce an object's properties soon; changes until then go out as one signal."""
+        if not self._stale:
+            asyncio.get_running_loop().call_later(_COALESCE, self._flush)
+        for name in self._objects.get(path, ()):
+            self._stale[path, name] = {}
+
+    def _flush(self) -> None:
+        stale, self._stale = self._stale, {}
+        for path, name in stale:
+            interface = self._objects.get(path, {}).get(name)
+            if interface is None:
+                continue
+            values = {
+                key: value
+                for key, value in interface.properties().items()
+                if not interface.members[key].constant
+            }
+            if values:
+                body = [name, values, []]
+                self._emit(path, Properties.name, "PropertiesChanged", "sa{sv}as", body)
+
+    def emit(self, path: str, interface: Interface, member: str, *body: object) -> None:
+        """Emit a signal of an interface."""
+        signature = "".join(kind for _, kind in interface.members[member].outputs)
+        self._emit(path, interface.name, member, signature, list(body))
+
+    def _emit(
+        self, path: str, interface: str, member: str, signature: str, body: list[Any]
+    ) -> None:
+        if self._connection.connected:
+            self._connection.send(Message.new_signal(path, interface, member, signature, body))
+
+    # calls
+
+    def _on_message(self, message: Message) -> bool:
+        if message.message_type is not MessageType.METHOD_CALL:
+            return False
+        task = asyncio.create_task(self._answer(message), name=f"{message.member}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _answer(self, message: Message) -> None:
+        try:
+            if not await self._allowed(message.sender):
+                reply = _error(message, _UNKNOWN + "AccessDenied", "this daemon is another user's")
+            else:
+                reply = await self._dispatch(message)
+        except FimError as error:
+            reply = _error(message, ERROR_PREFIX + error.name, str(error))
+        except asyncio.CancelledError:
+            reply = _error(message, ERROR_PREFIX + "Cancelled", "fimd is leaving")
+        except Exception:
+            log.exception("a call failed", member=message.member, path=message.path)
+            reply = _error(
+                message, ERROR_PREFIX + "Failed", "fimd met a fault of its own: see its log"
+            )
+        if self._connection.connected and not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+            try:
+                self._connection.send(reply)
+            except Exception:
+                log.exception("a reply could not be sent", member=message.member)
+                self._connection.send(
+                    _error(message, ERROR_PREFIX + "Failed", "fimd met a fault of its own")
+                )
+
+    async def _dispatch(self, message: Message) -> Message:
+        standard_members: dict[tuple[str, str, str], Callable[[Message], Message]] = {
+            (Introspectable.name, "Introspect", ""): self._introspect,
+            (Properties.name, "Get", "ss"): self._get,
+            (Properties.name, "GetAll", "s"): self._get_all,
+            (Properties.name, "Set", "ssv"): self._set,
+            (ObjectManager.name, "GetManagedObjects", ""): self._managed,
+            (Peer.name, "Ping", ""): Message.new_method_return,
+            (Peer.name, "GetMachineId", ""): _machine_id,
+        }
+        standard = standard_members.get((message.interface, message.member, message.signature))
+        if standard is not None:
+            return standard(message)
+        interfaces = self._objects.get(message.path)
+        if interfaces is None:
+            return _error(message, _UNKNOWN + "UnknownObject", f"there is no {message.path}")
+        for interface in interfaces.values():
+            member = interface.members.get(message.member)
+            if member is None or member.kind != "method":
+                continue
+            if message.interface not in {None, interface.name}:
+                continue
+            signature = "".join(kind for _, kind in member.inputs)
+            if signature != message.signature:
+                text = f"{message.member} takes ({signature}), not ({message.signature})"
+                return _error(message, _UNKNOWN + "InvalidArgs", text)
+            function = getattr(interface, message.member)
+            body = await function(Call(message.sender), *message.body)
+            outputs = "".join(kind for _, kind in member.outputs)
+            return Message.new_method_return(message, outputs, body or [])
+        text = f"there is no method {message.member} of {message.interface} at {message.path}"
+        return _error(message, _UNKNOWN + "UnknownMethod", text)
+
+    def _interface(self, message: Message) -> Interface | Message:
+        interfaces = self._objects.get(message.path)
+        if interfaces is None:
+            return _error(message, _UNKNOWN + "UnknownObject", f"there is no {message.path}")
+        interface = interfaces.get(message.body[0])
+        if interface is None:
+            text = f"{message.path} has no interface {message.body[0]!r}"
+            return _error(message, _UNKNOWN + "UnknownInterface", text)
+        return interface
+
+    def _get(self, message: Message) -> Message:
+        interface = self._interface(message)
+        if isinstance(interface, Message):
+            return interface
+        name = message.body[1]
+        member = interface.members.get(name)
+        if member is None or member.kind != "property":
+            text = f"{interface.name} has no property {name!r}"
+            return _error(message, _UNKNOWN + "UnknownProperty", text)
+        value = Variant(member.outputs[0][1], getattr(interface, name)())
+        return Message.new_method_return(message, "v", [value])
+
+    def _get_all(self, message: Message) -> Message:
+        interface = self._interface(message)
+        if isinstance(interface, Message):
+            return interface
+        return Message.new_method_return(message, "a{sv}", [interface.properties()])
+
+    def _set(self, message: Message) -> Message:
+        interface = self._interface(message)
+        if isinstance(interface, Message):
+            return interface
+        text = f"{message.body[1]!r} can't be set: call the method that changes it"
+        return _error(message, _UNKNOWN + "PropertyReadOnly", text)
+
+    def _managed(self, message: Message) -> Message:
+        if message.path != self._root:
+            text = f"the object manager is at {self._root}"
+            return _error(message, _UNKNOWN + "UnknownMethod", text)
+        body = {
+            path: {name: interface.properties() for name, interface in interfaces.items()}
+            for path, interfaces in self._objects.items()
+            if path != self._root
+        }
+        return Message.new_method_return(message, "a{oa{sa{sv}}}", [body])
+
+    def _introspect(self, message: Message) -> Message:
+        path = message.path.rstrip("/")
+        described: list[type[Interface]] = []
+        interfaces = self._objects.get(path)
+        if interfaces is not None:
+            described = [Introspectable, Peer, Properties]
+            if path == self._root:
+                described.append(ObjectManager)
+            described += [type(interface) for interface in interfaces.values()]
+        below = [other[len(path) + 1 :] for other in self._objects if other.startswith(path + "/")]
+        children = sorted({other.split("/", 1)[0] for other in below})
+        return Message.new_method_return(message, "s", [document(described, children)])
+
+
+def _machine_id(message: Message) -> Message:
+    with open("/etc/machine-id") as file:
+        return Message.new_method_return(message, "s", [file.read().strip()])
+
+
+def _error(message: Message, name: str, text: str) -> Message:
+    return Message.new_error(message, name, text)

@@ -1,0 +1,52 @@
+"""Mounts the case-insensitive view: the external ciopfs, or the embedded one."""
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fimd.errors import UnsupportedError
+from fimd.mounts.external import mount_by_command
+from fimd.mounts.forks import Template
+from fimd.mounts.process import Process
+from fimd.mounts.table import MountTable
+from fimd.settings import Settings
+
+WORKER: Final = "fimd.casefold.worker"
+
+View = Callable[[str, str, str, bool], Awaitable[Process]]
+"""Mounts the view of a directory: its name in the mount table, the directory, the mount point,
+and whether names are shown as they were created."""
+
+
+def choose(settings: Settings, template: Template, table: MountTable) -> View:
+    """Return the view's engine that the settings ask for."""
+    program = shutil.which("ciopfs")
+    if settings.casefold_engine == "external" and program is None:
+        raise UnsupportedError(
+            "the setting casefold_engine is 'external' and ciopfs is not installed: install it, "
+            "or set casefold_engine to 'embedded'"
+        )
+
+    async def mount(name: str, directory: str, mount_point: str, preserve: bool) -> Process:
+        if program is None or settings.casefold_engine == "embedded" or preserve:
+            return await template.fork(
+                WORKER,
+                name=f"casefold-{name[:6]}",
+                arguments={
+                    "directory": directory,
+                    "mount_point": mount_point,
+                    "preserve": preserve,
+                    "source": f"fimd-{name}",
+                    "allow_other": os.getuid() == 0,
+                },
+                seconds=settings.mount_timeout,
+            )
+        return await mount_by_command(
+            [program, directory, mount_point, "-f", "-o", f"fsname=fimd-{name}"],
+            mount_point=mount_point,
+            table=table,
+            seconds=settings.mount_timeout,
+        )
+
+    return mount

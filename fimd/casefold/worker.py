@@ -1,0 +1,18 @@
+"""What a worker does that serves the embedded view (see fimd.mounts.template)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fimd.casefold.view import serve as serve_view
+
+
+async def serve(arguments: dict[str, Any], _files: list[int], on_ready: Callable[[], None]) -> None:
+    """Serve the case-insensitive view of a directory until it is unmounted."""
+    await serve_view(
+        arguments["directory"],
+        arguments["mount_point"],
+        preserve=arguments["preserve"],
+        fsname=arguments["source"],
+        allow_other=arguments["allow_other"],
+        on_ready=on_ready,
+    )

@@ -1,0 +1,88 @@
+"""The daemon: start, serve, drain, stop."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import structlog
+
+from fimd.bus.callers import Callers
+from fimd.bus.connection import Connection, session_address
+from fimd.bus.manager import ManagerInterface
+from fimd.bus.objects import publish
+from fimd.bus.paths import BUS_NAME, ROOT
+from fimd.bus.server import ObjectServer
+from fimd.casefold import mount as casefold
+from fimd.instances.images import Images
+from fimd.instances.instances import Instances
+from fimd.instances.stack import Stacks
+from fimd.layers import engines
+from fimd.layers.resolve import Resolver
+from fimd.layers.shared import Layers
+from fimd.mounts.forks import Template
+from fimd.mounts.table import MountTable
+from fimd.paths import RuntimeTree
+from fimd.programs import provide
+from fimd.settings import Settings
+from systemd import daemon as systemd_daemon  # type: ignore[attr-defined]
+
+log = structlog.get_logger(__name__)
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_DRAIN: Final = 8.0
+"""Seconds that the end of the last instances may take when the daemon leaves."""
+
+
+async def run(settings: Settings) -> None:
+    """Serve until a signal says to stop, or the bus goes. Raises FimError where it can't start."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as undo:
+        address = session_address()
+        tree = RuntimeTree.open()
+        undo.callback(os.close, tree.lock())
+        template = Template([engines.WORKER, casefold.WORKER])
+        template.start()
+        undo.push_async_callback(template.close)
+        table = undo.enter_context(MountTable())
+        provide(tree)
+        engine = engines.choose(settings, template, table)
+        resolver = Resolver()
+        layers = Layers(tree, engine, lambda: settings.linger)
+        view = casefold.choose(settings, template, table)
+        stacks = Stacks(tree, table, view, settings.mount_timeout)
+        instances = Instances(tree, resolver, layers, stacks)
+        images = Images(resolver, instances)
+        connection = await Connection.open(address)
+        undo.callback(connection.disconnect)
+        callers = Callers(connection)
+        server = ObjectServer(connection, ROOT, callers.allowed)
+        manager = ManagerInterface(instances, images, callers, settings, {"dwarfs": engine[0]})
+        server.export(ROOT, manager)
+        publish(server, layers, images, instances)
+        await connection.own(BUS_NAME)
+        systemd_daemon.notify("READY=1")
+        log.info("serving", name=BUS_NAME, engine=engine[0], tree=str(tree.root))
+        await _first(stop.wait(), connection.closed())
+        log.info("stopping")
+        systemd_daemon.notify("STOPPING=1")
+        instances.closed = True
+        async with asyncio.timeout(_DRAIN):
+            await instances.drain()
+            await layers.retire_idle()
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until the first of these has ended."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

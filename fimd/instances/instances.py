@@ -1,0 +1,297 @@
+"""Running instances: started on request, ended when the kernel says that their process has."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from fimd.errors import BusyError, FimError, NotFoundError, ProcessGoneError, ShuttingDownError
+from fimd.instances.data import DataDirectory
+from fimd.instances.identity import resolve as resolve_identity
+from fimd.instances.image import ImageFacts, read_image
+from fimd.instances.plan import LaunchPlan, Place, identity_shell, launch_plan
+from fimd.instances.request import StartRequest
+from fimd.instances.stack import Stack, Stacks, StackSpec
+from fimd.layers.resolve import Resolver
+from fimd.layers.shared import Layer, Layers
+from fimd.layers.source import LayerSource
+from fimd.mounts.process import Process, start_time
+from fimd.observe import Collection
+from fimd.overlays import FALLBACK
+from fimd.paths import RuntimeTree, data_directory
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_OVERLAY = "bwrap"
+CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
+
+
+class InstanceState(StrEnum):
+    """Where an instance is in its life."""
+
+    RUNNING = "running"
+    ENDING = "ending"
+
+
+@dataclass
+class Instance:
+    """A running instance. Its owner is Instances; others look."""
+
+    process: Process
+    process_started: int
+    """Clock ticks since boot: with the PID a name for good."""
+    request: StartRequest
+    facts: ImageFacts
+    data: str
+    stack: Stack
+    layers: tuple[Layer, ...]
+    directory: str
+    started_at: float
+    """Seconds since the epoch."""
+    state: InstanceState = InstanceState.RUNNING
+
+    @property
+    def pid(self) -> int:
+        """The process that the instance is keyed by."""
+        return self.process.pid
+
+    @property
+    def image(self) -> str:
+        """The image's real path."""
+        return self.facts.path
+
+    @property
+    def id(self) -> str:
+        """The instance's identifier: its PID, of fixed width."""
+        return instance_id(self.pid)
+
+
+def instance_id(pid: int) -> str:
+    """Return the identifier of the instance that is keyed by a process."""
+    return f"{pid:010d}"
+
+
+class Instances:
+    """All running instances of this user."""
+
+    def __init__(
+        self, tree: RuntimeTree, resolver: Resolver, layers: Layers, stacks: Stacks
+    ) -> None:
+        self._tree = tree
+        self._resolver = resolver
+        self._layers = layers
+        self._stacks = stacks
+        self._starting: set[int] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self.closed = False
+        self.running: Collection[Instance] = Collection()
+
+    async def start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
+        """Mount what an image needs and return the instance, its launch plan, and warnings.
+
+        Raises a FimError, and then has released all that was acquired.
+        """
+        if self.closed:
+            raise ShuttingDownError("fimd is shutting down: try again in a moment")
+        if request.pid in self._starting:
+            raise BusyError(f"process {request.pid} is starting an image already")
+        self._starting.add(request.pid)
+        try:
+            return await self._start(request)
+        finally:
+            self._starting.discard(request.pid)
+
+    async def _start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
+        process = Process.watch(request.pid)
+        async with AsyncExitStack() as undo:
+            undo.callback(process.close)
+            await self._predecessor(request.pid)
+            started = start_time(request.pid)
+            image = await asyncio.to_thread(read_image, request.image, self._resolver)
+            data = await asyncio.to_thread(
+                DataDirectory.open, request.data or data_directory(image.path)
+            )
+            warnings = list(image.warnings)
+            sources = [
+                *image.layers,
+                *await asyncio.to_thread(
+                    self._resolver.external, [*request.layers, data.layers], warnings
+                ),
+            ]
+            layers = await self._acquire_layers(sources, undo)
+            overlay, casefold = _choose(request, image, warnings)
+            spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
+            stack = await self._stacks.acquire(spec, layers, request.pid)
+            undo.push_async_callback(self._stacks.release, stack, request.pid)
+            warnings += stack.warnings
+            directory = str(self._tree.instance(request.pid))
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            place = Place(
+                image=image.path,
+                data=data.path,
+                layers=data.layers,
+                directory=directory,
+                app=str(self._tree.root),
+                global_directory=str(self._tree.global_directory),
+                pid=request.pid,
+                reserved_offset=image.reserved_offset,
+            )
+            plan = self._plan(place, request, image, stack)
+            instance = Instance(
+                process=process,
+                process_started=started,
+                request=request,
+                facts=image,
+                data=data.path,
+                stack=stack,
+                layers=tuple(layers),
+                directory=directory,
+                started_at=time.time(),
+            )
+            _describe(instance)
+            if not process.alive:
+                raise ProcessGoneError(f"process {request.pid} ended before its start was over")
+            undo.pop_all()
+        self.running.add(instance.id, instance)
+        process.on_end(lambda: self._on_end(instance))
+        log.info("instance started", fim_instance=request.pid, fim_image=image.path)
+        return instance, plan, warnings
+
+    async def _predecessor(self, pid: int) -> None:
+        """Wait until what the same process started before is released.
+
+        A PID comes back when its process has ended, and a process that failed to execute its plan
+        may ask again.
+        """
+        old = self.running.get(instance_id(pid))
+        if old is not None:
+            await self._end(old)
+
+    async def _acquire_layers(
+        self, sources: list[LayerSource], undo: AsyncExitStack
+    ) -> list[Layer]:
+        tasks = [asyncio.create_task(self._layers.acquire(source)) for source in sources]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Layer):
+                    self._layers.release(outcome)
+            raise
+        layers = [task.result() for task in tasks]
+        for layer in layers:
+            undo.callback(self._layers.release, layer)
+        return layers
+
+    def _plan(
+        self, place: Place, request: StartRequest, image: ImageFacts, stack: Stack
+    ) -> LaunchPlan:
+        identity = resolve_identity(
+            root=request.root or request.mode == "root",
+            stored=image.environment,
+            environment=request.environment,
+            shell=identity_shell(place),
+        )
+        os.makedirs(place.directory, mode=0o700)
+        with open(os.path.join(place.directory, "passwd"), "w") as passwd:
+            passwd.write(identity.passwd)
+        words = image.boot if request.mode == "boot" else ()
+        return launch_plan(place, stack.overlay, stack.root, identity, request.environment, words)
+
+    def _on_end(self, instance: Instance) -> None:
+        task = asyncio.create_task(self._end(instance), name=f"end {instance.pid}")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, instance: Instance) -> None:
+        """Release what an instance holds; once, however often it is called."""
+        if instance.state is InstanceState.ENDING:
+            return
+        instance.state = InstanceState.ENDING
+        self.running.changed(instance.id)
+        try:
+            await self._stacks.release(instance.stack, instance.pid)
+        finally:
+            for layer in instance.layers:
+                self._layers.release(layer)
+            shutil.rmtree(instance.directory, ignore_errors=True)
+            instance.process.close()
+            self.running.remove(instance.id)
+            log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)
+
+    def find(self, pid: int) -> Instance:
+        """Return the instance keyed by a process. Raises NotFoundError."""
+        instance = self.running.get(instance_id(pid))
+        if instance is None:
+            raise NotFoundError(f"no instance is keyed by process {pid}: see fimctl ps")
+        return instance
+
+    async def stop(self, instance: Instance, seconds: float = 10.0) -> None:
+        """End an instance: ask its program, then end its process."""
+        for child in _children(instance.pid) or [instance.pid]:
+            _terminate(child)
+        if not await instance.process.wait(seconds):
+            instance.process.send_signal(signal.SIGKILL)
+            await instance.process.wait(seconds)
+
+    async def drain(self) -> None:
+        """Wait until what has ended is released."""
+        while self._ending:
+            await asyncio.gather(*self._ending, return_exceptions=True)
+
+
+def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tuple[str, str]:
+    overlay = request.overlay or image.overlay or DEFAULT_OVERLAY
+    casefold = image.casefold if image.casefold != "off" else request.casefold or "off"
+    if casefold != "off" and overlay == "bwrap":
+        overlay = FALLBACK
+        warnings.append(CASEFOLD_WARNING)
+    return overlay, casefold
+
+
+def _describe(instance: Instance) -> None:
+    """Write what a later daemon needs to adopt or remove the instance, and links to its mounts."""
+    links = os.path.join(instance.directory, "layers")
+    os.mkdir(links)
+    for index, layer in enumerate(instance.layers):
+        os.symlink(layer.mount_point, os.path.join(links, str(index)))
+    os.symlink(instance.stack.root, os.path.join(instance.directory, "mount"))
+    facts = {
+        "pid": instance.pid,
+        "process_started": instance.process_started,
+        "started_at": instance.started_at,
+        "image": instance.image,
+        "data": instance.data,
+        "mode": instance.request.mode,
+        "command": instance.request.command,
+        "stack": instance.stack.spec.id,
+        "layers": [layer.id for layer in instance.layers],
+    }
+    with open(os.path.join(instance.directory, "instance.json"), "w") as file:
+        json.dump(facts, file)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
+def _terminate(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it ended by itself meanwhile
+    except PermissionError as error:
+        raise FimError(f"process {pid} can't be ended: {error.strerror}") from error

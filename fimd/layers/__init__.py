@@ -1,0 +1,1 @@
+"""Which layers a stack has, and their mounts, shared by all instances."""

@@ -1,0 +1,90 @@
+"""The two DwarFS engines that can mount a layer; both must show the same tree."""
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fimd.errors import BadLayerError, MountError, UnsupportedError
+from fimd.layers.source import LayerSource
+from fimd.mounts.external import mount_by_command
+from fimd.mounts.forks import Template
+from fimd.mounts.process import Process
+from fimd.mounts.table import MountTable
+from fimd.settings import Settings
+
+WORKER: Final = "fimd.layers.worker"
+
+Engine = Callable[[LayerSource, str], Awaitable[Process]]
+"""Mounts a layer at a mount point and returns the process that serves it."""
+
+
+def choose(settings: Settings, template: Template, table: MountTable) -> tuple[str, Engine]:
+    """Return the engine that the settings ask for, and its name."""
+    program = shutil.which("dwarfs")
+    if settings.engine == "external" and program is None:
+        raise UnsupportedError(
+            "the setting engine is 'external' and dwarfs is not installed: install it, or set "
+            "engine to 'embedded'"
+        )
+    if program is None or settings.engine == "embedded":
+        return "embedded", _embedded(settings, template)
+    return "external", _external(program, settings, table)
+
+
+def _embedded(settings: Settings, template: Template) -> Engine:
+    async def mount(layer: LayerSource, mount_point: str) -> Process:
+        descriptor = _open(layer)
+        try:
+            return await template.fork(
+                WORKER,
+                name=f"layer-{layer.id[:8]}",
+                arguments={
+                    "offset": layer.offset,
+                    "size": layer.size,
+                    "mount_point": mount_point,
+                    "uid": os.getuid(),
+                    "gid": os.getgid(),
+                    "source": f"fimd-{layer.id}",
+                    "allow_other": os.getuid() == 0,
+                    "cache": settings.cache << 20,
+                },
+                files=[descriptor],
+                seconds=settings.mount_timeout,
+            )
+        except MountError as error:
+            raise MountError(f"layer {layer.path} (at byte {layer.offset}): {error}") from error
+        finally:
+            os.close(descriptor)
+
+    return mount
+
+
+def _external(program: str, settings: Settings, table: MountTable) -> Engine:
+    async def mount(layer: LayerSource, mount_point: str) -> Process:
+        os.close(_open(layer))
+        options = [
+            f"uid={os.getuid()},gid={os.getgid()}",
+            f"offset={layer.offset},imagesize={layer.size}",
+            f"cachesize={settings.cache}m,fsname=fimd-{layer.id}",
+            *(["allow_other"] if os.getuid() == 0 else []),
+        ]
+        command = [program, layer.path, mount_point, "-f", "-o", ",".join(options)]
+        return await mount_by_command(
+            command, mount_point=mount_point, table=table, seconds=settings.mount_timeout
+        )
+
+    return mount
+
+
+def _open(layer: LayerSource) -> int:
+    """Open the layer's file, if it still is the one that was resolved."""
+    try:
+        descriptor = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise BadLayerError(f"layer {layer.path}: {error.strerror}") from error
+    facts = os.fstat(descriptor)
+    if (facts.st_dev, facts.st_ino) != (layer.device, layer.inode):
+        os.close(descriptor)
+        raise BadLayerError(f"layer {layer.path} was replaced while it was being mounted: retry")
+    return descriptor

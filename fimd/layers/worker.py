@@ -1,0 +1,22 @@
+"""What a worker does that serves one layer by the embedded DwarFS (see fimd.mounts.template)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fimd.dwarfs.reader import Image
+from fimd.dwarfs.serve import serve as serve_image
+
+
+async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None]) -> None:
+    """Serve the DwarFS image in `files[0]` until it is unmounted."""
+    with Image.open(files[0], arguments["offset"], arguments["size"]) as image:
+        await serve_image(
+            image,
+            arguments["mount_point"],
+            uid=arguments["uid"],
+            gid=arguments["gid"],
+            fsname=arguments["source"],
+            allow_other=arguments["allow_other"],
+            cache_bytes=arguments["cache"],
+            on_ready=on_ready,
+        )

@@ -1,0 +1,57 @@
+"""Things by key, whose coming, changing and going others are told of."""
+
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Event(Enum):
+    """What happened to a thing."""
+
+    ADDED = auto()
+    CHANGED = auto()
+    REMOVED = auto()
+
+
+class Collection(Generic[T]):
+    """A dictionary with observers. Keys are the identifiers that clients see."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, T] = {}
+        self._observers: list[Callable[[Event, str, T], None]] = []
+
+    def subscribe(self, observer: Callable[[Event, str, T], None]) -> None:
+        """Have `observer` called at every event, in order, from the event loop."""
+        self._observers.append(observer)
+
+    def _tell(self, event: Event, key: str, item: T) -> None:
+        for observer in self._observers:
+            observer(event, key, item)
+
+    def add(self, key: str, item: T) -> None:
+        """Add a thing, in place of the one that had its key."""
+        self.remove(key)
+        self._items[key] = item
+        self._tell(Event.ADDED, key, item)
+
+    def changed(self, key: str) -> None:
+        """Tell that the thing's facts are others now; nothing where it has gone."""
+        if key in self._items:
+            self._tell(Event.CHANGED, key, self._items[key])
+
+    def remove(self, key: str) -> None:
+        """Take a thing out; nothing where it has gone."""
+        if key in self._items:
+            self._tell(Event.REMOVED, key, self._items.pop(key))
+
+    def get(self, key: str) -> T | None:
+        """Return the thing, or None."""
+        return self._items.get(key)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)

@@ -1,0 +1,74 @@
+"""Kernel overlayfs, kept by a holder process in namespaces of its own.
+
+A plain user may mount an overlay only in a user namespace. One process holds that namespace, and
+the instances join it, so that all see one coherent overlay; several overlay mounts over one upper
+directory would be undefined behaviour. The mount ends with its namespace.
+"""
+
+import asyncio
+import os
+from typing import Final
+
+from fimd.errors import MountError
+from fimd.mounts.process import Process
+from fimd.mounts.table import MountTable
+from fimd.overlays.stack import Overlay, StackDirectory
+
+# Positional parameters, never text: $1 the options, $2 the source.
+_HOLDER: Final = 'mount -t overlay -o "$1" "$2" ../merged && echo ready && exec sleep infinity'
+
+
+async def mount(stack: StackDirectory, _table: MountTable, seconds: float) -> Overlay:
+    """Mount the overlay in a new namespace and leave a process that holds it."""
+    options = f"lowerdir={stack.top_down()},upperdir=../upper,workdir=../work,userxattr"
+    as_root = os.getuid() == 0
+    namespaces = ["--mount"] if as_root else ["--user", "--map-root-user", "--mount"]
+    # what is unmounted outside must not stay busy in here
+    namespaces += ["--propagation", "slave"]
+    holder = ["sh", "-c", _HOLDER, "fimd-holder", options, f"fimd-{stack.id}"]
+    reader, writer = os.pipe()
+    try:
+        process = Process.spawn(
+            ["unshare", *namespaces, "--", *holder],
+            directory=os.path.join(stack.path, "layers"),
+            output=writer,
+            errors=writer,
+        )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    try:
+        said = await _first_words(reader, seconds)
+        if said != b"ready\n":
+            reason = said.decode(errors="replace").strip().splitlines()
+            raise MountError(
+                f"kernel overlay: {reason[0] if reason else 'the holder ended without a word'}"
+            )
+    except BaseException:
+        await process.stop()
+        raise
+    join = ["nsenter", "--target", str(process.pid), "--mount"]
+    if not as_root:
+        join += ["--user", "--preserve-credentials"]
+    return Overlay(process, stack.merged, (*join, "--wd=.", "--"), None)
+
+
+async def _first_words(descriptor: int, seconds: float) -> bytes:
+    """Read from the holder until it is ready or has ended. Closes the descriptor."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+    )
+    said = b""
+    try:
+        async with asyncio.timeout(seconds):
+            while said != b"ready\n" and (line := await reader.readline()):
+                said += line
+    except (TimeoutError, ValueError):
+        raise MountError(f"kernel overlay: it was not mounted within {seconds:g} s") from None
+    finally:
+        transport.close()
+    return said

@@ -1,0 +1,24 @@
+"""fuse-overlayfs: overlay semantics in user space."""
+
+import os
+
+from fimd.mounts.external import mount_by_command
+from fimd.mounts.table import MountTable
+from fimd.overlays.stack import Overlay, StackDirectory
+
+
+async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Overlay:
+    """Mount the overlay in the foreground of a process of its own."""
+    options = [f"lowerdir={stack.top_down('layers/{}')}", "upperdir=upper", "workdir=work"]
+    if os.getuid() == 0:
+        options += ["allow_other"]  # programs that drop their privileges see their own root
+    else:
+        options += [f"squash_to_uid={os.getuid()}", f"squash_to_gid={os.getgid()}"]
+    process = await mount_by_command(
+        ["fuse-overlayfs", "-f", "-o", ",".join(options), stack.merged],
+        mount_point=stack.merged,
+        table=table,
+        seconds=seconds,
+        directory=stack.path,
+    )
+    return Overlay(process, stack.merged, (), stack.merged)

@@ -1,0 +1,53 @@
+"""What every overlay backend gets and gives."""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fimd.mounts.process import Process
+from fimd.mounts.table import MountTable
+
+
+@dataclass(frozen=True)
+class StackDirectory:
+    """The directory of one stack. Its links make every name that a backend needs short and plain.
+
+        layers/0..N   links to the layers' mounts, base first
+        upper, work   links to the writable directories
+        merged/       where the overlay is to be mounted
+
+    No path of the user's ever stands in a mount option, where a comma, a colon or a backslash
+    would mean something, and hundreds of layers fit into mount(2)'s one page of options.
+    """
+
+    id: str
+    path: str
+    layers: int
+
+    @property
+    def merged(self) -> str:
+        """The mount point."""
+        return os.path.join(self.path, "merged")
+
+    def top_down(self, pattern: str = "{}") -> str:
+        """Return the layers' names, topmost first, joined by colons."""
+        return ":".join(pattern.format(index) for index in reversed(range(self.layers)))
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A mounted overlay.
+
+    `join` is the beginning of a command that enters the namespaces in which `root` is the merged
+    tree, empty where it is mounted for all to see. `mount_point` is what has to be detached at
+    the end, None where the mount ends with its process.
+    """
+
+    process: Process
+    root: str
+    join: tuple[str, ...]
+    mount_point: str | None
+
+
+Mount = Callable[[StackDirectory, MountTable, float], Awaitable[Overlay]]
+"""Mounts the overlay of a stack within some seconds. Raises MountError or UnsupportedError."""
