@@ -1,0 +1,119 @@
+"""The spellings of names that the kernel has cached, and how they go when the file does.
+
+To the kernel `Foo` and `foo` are two names of one file, as hard links are. When the file is
+removed or renamed by one spelling, the kernel itself drops just that one. It can't be told of
+the others within the request, because it holds the directory's lock until it is answered. So,
+before the answer, the file's attributes are invalidated, which needs no lock: whoever uses
+another spelling then asks for them, or opens the file, and that request waits here until the
+kernel has dropped the other spellings, and is answered ESTALE, upon which the kernel looks every
+name on the path up again and nobody sees the stale one. (Only for a file that is open meanwhile
+the answer has to be the truth, because fstat asks the same; for some 0.1 ms a spelling that was
+used before still finds it.)
+
+Directories need none of this: the kernel gives a directory one name at a time, and moves it to
+the spelling that is looked up. Names that are not found can't be withdrawn thus; the kernel
+asks for them every time.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pyfuse3
+
+from fimd.casefold.folding import fold
+from fimd.casefold.nodes import Node
+
+TIMEOUT = 10.0
+"""How long the kernel may keep names and attributes (seconds). All writers use this view, so
+this is only about how late a change is seen that was made underneath."""
+
+_MAX_SPELLINGS = 16
+"""Of one file; more are not cached."""
+
+_PATIENCE = 5.0
+"""How long a request waits for the kernel to drop a name (seconds), lest anything lock up."""
+
+log = logging.getLogger(__name__)
+
+
+class Spellings:
+    """Grants spellings to the kernel's cache and withdraws them."""
+
+    def __init__(self) -> None:
+        self._notifier = ThreadPoolExecutor(1, thread_name_prefix="notify")
+
+    def close(self) -> None:
+        """Stop; what the kernel has not been told yet is of no use any more."""
+        self._notifier.shutdown(wait=False, cancel_futures=True)
+
+    def grant(self, node: Node, parent: Node, spelling: bytes) -> float:
+        """For how long (seconds) the kernel may keep this spelling of a node's name."""
+        if node.is_directory:
+            return TIMEOUT
+        if node.writers or node.settling is not None:
+            return 0.0
+        granted = node.spellings
+        if granted is None:
+            granted = node.spellings = set()
+        if len(granted) >= _MAX_SPELLINGS and (parent.number, spelling) not in granted:
+            return 0.0
+        granted.add((parent.number, spelling))
+        return TIMEOUT
+
+    def moved(self, node: Node, parent: Node, spelling: bytes) -> None:
+        """Note the name to which the kernel moves what it has cached in a rename."""
+        if node.spellings is not None:
+            node.spellings.add((parent.number, spelling))
+
+    def withdraw(self, node: Node, parent: Node, spelling: bytes) -> None:
+        """Make the kernel drop all spellings of a name, where it drops the given one itself.
+
+        Called when the name is gone, before the request that removed it is answered.
+        """
+        if not node.spellings:
+            return
+        node.spellings.discard((parent.number, spelling))
+        folded = fold(spelling)
+        others = [
+            (number, other)
+            for number, other in node.spellings
+            if number == parent.number and fold(other) == folded
+        ]
+        if not others:
+            return
+        node.spellings.difference_update(others)
+        with contextlib.suppress(OSError):  # the kernel has forgotten the node
+            pyfuse3.invalidate_inode(node.number, attr_only=True)
+        settling = asyncio.get_running_loop().run_in_executor(self._notifier, _drop, others)
+        node.settling = settling
+
+        def settled(_: object) -> None:
+            if node.settling is settling:  # the notifier works in order: this was the last
+                node.settling = None
+
+        settling.add_done_callback(settled)
+
+    async def settle(self, node: Node) -> None:
+        """Wait until the kernel has dropped a node's stale names, before answering for it.
+
+        Raises ESTALE if there were any, so that the kernel looks the path up again.
+        """
+        if node.settling is None:
+            return
+        await asyncio.wait([node.settling], timeout=_PATIENCE)
+        if not node.handles:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def _drop(names: list[tuple[int, bytes]]) -> None:
+    for parent, name in names:
+        try:
+            pyfuse3.invalidate_entry(parent, name)
+        except FileNotFoundError:
+            pass  # the kernel has dropped it already
+        except OSError as error:
+            log.warning("the kernel did not drop the name %r: %s", name, error)

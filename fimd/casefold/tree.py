@@ -1,0 +1,179 @@
+"""The source tree: names in any spelling, and nodes reached without following any link.
+
+The source is held by one descriptor. Everything below it is reached by a directory's descriptor
+and one name, so that no symbolic link and no renamed directory leads anywhere else.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar, TypeVarTuple, Unpack
+
+from fimd.casefold.directories import Directories
+from fimd.casefold.folding import fold
+from fimd.casefold.nodes import Node, NodeTable
+from fimd.casefold.system_calls import file_handle
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+_THREADS = 8
+
+LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""To hold whatever a name stands for, a symbolic link included."""
+
+
+class Found(NamedTuple):
+    """A directory's entry: the spelling that is stored, and what the source says of it."""
+
+    stored: bytes
+    status: os.stat_result
+
+
+class Tree:
+    """The nodes of a source directory and the ways to them.
+
+    Calls that can take long run `apart`, in a thread; the others block for one round trip to
+    the source at most.
+    """
+
+    def __init__(self, source: str, descriptors: int) -> None:
+        """`descriptors` is how many directories may be open at once."""
+        self._root = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="source")
+        self.nodes = NodeTable(os.fstat(self._root), self._is_link_to)
+        self.directories = Directories(self.nodes.root, self._root, descriptors)
+
+    def close(self) -> None:
+        """Wait for what runs apart, and close every descriptor."""
+        self._pool.shutdown()
+        self.directories.close()
+        os.close(self._root)
+
+    async def apart(self, function: Callable[[Unpack[Arguments]], T], *args: *Arguments) -> T:
+        """Run a function in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    async def find(self, parent: Node, name: bytes) -> Found | None:
+        """The entry of a directory that some spelling of a name stands for."""
+        directory = self.directories.of(parent)
+        folded = fold(name)
+        index = directory.index
+        if index is None:
+            if folded == name:  # stored like this it wins over all other spellings
+                found = self.look(parent, name)
+                if found is not None:
+                    return found
+        else:
+            stored = index.find(folded)
+            if stored is not None:
+                found = self.look(parent, stored)
+                if found is not None:
+                    return found
+            elif directory.is_current():
+                return None
+        stored = (await directory.scan(self.apart)).find(folded)
+        return None if stored is None else self.look(parent, stored)
+
+    async def names(self, node: Node) -> list[bytes]:
+        """The names of a directory, each as it is stored, read anew."""
+        return list(await self.directories.of(node).scan(self.apart))
+
+    def look(self, parent: Node, stored: bytes) -> Found | None:
+        """The entry of exactly this spelling."""
+        descriptor = self.directories.of(parent).descriptor
+        try:
+            return Found(stored, os.stat(stored, dir_fd=descriptor, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+    def place(self, parent: Node, found: Found) -> Node:
+        """The node of an entry."""
+        known = parent.children.get(found.stored)
+        identity = known.identity if known is not None else None
+        node = self.nodes.place(parent, found.stored, found.status)
+        if node is known and node.is_directory and node.identity != identity:
+            self.directories.discard(node)  # another directory has taken the name
+        return node
+
+    def status(self, node: Node) -> os.stat_result:
+        """What the source says of a node, whether or not it still has a name."""
+        if node.links:
+            parent, name = node.links[-1]
+            descriptor = self.directories.of(parent).descriptor
+            return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        if node is self.nodes.root:
+            return os.fstat(self._root)
+        for descriptor in node.handles:
+            return os.fstat(descriptor)
+        if node.pin is not None:
+            return os.fstat(node.pin)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def open(self, node: Node, flags: int) -> int:
+        """Open a node's file by its present name, or without one; no link is followed."""
+        if node.links:
+            parent, name = node.links[-1]
+            descriptor = self.directories.of(parent).descriptor
+            return os.open(name, flags | os.O_NOFOLLOW, dir_fd=descriptor)
+        with self.held(node) as descriptor:
+            return os.open(proc_path(descriptor), flags)
+
+    def forget(self, node: Node, lookups: int) -> None:
+        """Drop lookups of a node, and all that was kept for it with the last of them."""
+        for gone in self.nodes.forget(node, lookups):
+            if gone.is_directory:
+                self.directories.discard(gone)
+            if gone.pin is None:
+                continue
+            if gone.weighty:  # the source frees a large file when this closes
+                self._pool.submit(os.close, gone.pin)
+            else:
+                os.close(gone.pin)
+
+    @contextlib.contextmanager
+    def held(self, node: Node) -> Iterator[int]:
+        """A descriptor of the node itself (O_PATH), that an await does not invalidate."""
+        descriptor = self._hold(node)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _hold(self, node: Node) -> int:
+        if node.links:
+            parent, name = node.links[-1]
+            return os.open(name, LINK, dir_fd=self.directories.of(parent).descriptor)
+        if node is self.nodes.root:
+            return os.dup(self._root)
+        if node.pin is not None:
+            return os.dup(node.pin)
+        for descriptor in node.handles:
+            return os.dup(descriptor)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _is_link_to(self, node: Node, parent: Node, name: bytes) -> bool:
+        """Whether a name is one more hard link of a node that has the same number.
+
+        Both are held while their handles are compared, so equal handles are one inode. Where
+        the filesystem has no handles, its numbers are its own and can be trusted.
+        """
+        try:
+            other = os.open(name, LINK, dir_fd=self.directories.of(parent).descriptor)
+            try:
+                with self.held(node) as descriptor:
+                    return os.path.sameopenfile(descriptor, other) and (
+                        file_handle(descriptor) == file_handle(other)
+                    )
+            finally:
+                os.close(other)
+        except OSError:
+            return False
+
+
+def proc_path(descriptor: int) -> str:
+    """A path to what a descriptor holds, for calls that take no O_PATH descriptor."""
+    return f"/proc/self/fd/{descriptor}"
