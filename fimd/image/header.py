@@ -25,23 +25,17 @@ image=$0
 case $image in
 */*) ;;
 *)
-	if [ -f "./$image" ]; then
-		image=./$image
-	else
-		rest=$PATH:
-		while [ -n "$rest" ]; do
-			folder=${{rest%%:*}}
-			rest=${{rest#*:}}
-			if [ -f "${{folder:-.}}/$0" ]; then
-				image=${{folder:-.}}/$0
-				break
-			fi
-		done
-	fi
+	image=./$0
+	rest=$PATH:
+	while [ ! -f "$image" ] && [ -n "$rest" ]; do
+		folder=${{rest%%:*}}
+		rest=${{rest#*:}}
+		image=${{folder:-.}}/$0
+	done
 	;;
 esac
 
-say() {{ printf '%s: %s\n' "$image" "$1" >&2; }}
+say() {{ printf '%s: %s\\n' "$image" "$1" >&2; }}
 
 if [ -n "${{FIMCTL-}}" ]; then
 	if command -v "$FIMCTL" >/dev/null 2>&1; then
