@@ -8,15 +8,12 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, starmap
 from operator import le
-from typing import Final
 
 from fimd.dwarfs.errors import DamagedError
 from fimd.dwarfs.frozen import Column
 from fimd.dwarfs.metadata import Metadata
 from fimd.dwarfs.strings import MAX_NAME, MAX_TARGET, StringTable
-from fimd.dwarfs.tree import Tree
-
-_LARGE_HOLE: Final = 0xFFFF_FFFF
+from fimd.dwarfs.tree import LARGE_HOLE, Tree
 
 
 def check(tree: Tree) -> None:
@@ -179,7 +176,7 @@ def _check_chunks(meta: Metadata) -> None:
     block_size = meta.block_size
     for block, offset, size in zip(*columns, strict=True):
         if block == meta.hole_block:
-            if offset == _LARGE_HOLE:
+            if offset == LARGE_HOLE:
                 _require(size < len(meta.large_holes), "large hole out of range")
         elif not (offset < block_size and offset + size <= block_size):
             raise DamagedError(f"a chunk leaves its block: {size} bytes at {offset}")

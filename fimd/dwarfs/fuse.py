@@ -4,11 +4,14 @@ pyfuse3 serves one filesystem per process, and importing it is slow (it brings t
 imports this module but a process that is going to be a filesystem.
 """
 
+import asyncio
 import contextlib
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import select
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
@@ -21,13 +24,23 @@ except ImportError:  # Debian 12's 3.2 has it as a module of its own
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# How long the serving thread waits for the next request before it lets the event loop wait, in
+# seconds: a busy client sends it within some 20 to 80 µs, and going through the event loop takes
+# as long again. Whatever else runs on the loop waits no longer than this.
+_NEXT_REQUEST = 100e-6
+_REQUESTS_IN_A_ROW = 64  # after so many the event loop has its turn
+_SELECT_LIMIT = 1024  # FD_SETSIZE; nothing else waits for microseconds
+
 log = logging.getLogger(__name__)
 
 
-def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def guarded(
+    handler: Callable[P, Awaitable[T]], expected: tuple[type[Exception], ...] = ()
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """Answer EIO, and log why, where a handler fails with anything but a FUSEError.
 
     Under asyncio pyfuse3 loses such an exception, and the caller in the kernel waits for ever.
+    The `expected` ones say for themselves what is wrong and are logged without a traceback.
     """
 
     @functools.wraps(handler)
@@ -38,11 +51,99 @@ def guarded(handler: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             raise
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
+        except expected as error:
+            log.error("%s: %s", handler.__name__, error)
+            raise pyfuse3.FUSEError(errno.EIO) from error
         except Exception as error:
             log.exception("%s failed", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from error
 
     return guard
+
+
+class _Turn:
+    """The right to wait for the next request, which pyfuse3's tasks have one after the other.
+
+    asyncio.Lock would hand it to whoever waits longest, so that every request switches tasks; here
+    the task that has just answered keeps it, and another gets it when that one waits for something.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waking = False
+
+    async def __aenter__(self) -> None:
+        while self._taken:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+        self._taken = True
+
+    async def __aexit__(self, *_: object) -> None:
+        self._taken = False
+        if self._waiting and not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        while self._waiting and not self._taken:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                break
+
+
+class _Requests:
+    """Waits until the kernel has a request, in the thread while there are many of them.
+
+    pyfuse3's own way registers the descriptor with the event loop and removes it again for every
+    request: it takes more time than most answers do.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._watched = False
+
+    async def wait(self, fd: int) -> None:
+        if self._in_a_row < _REQUESTS_IN_A_ROW and fd < _SELECT_LIMIT:
+            readable, _, _ = select.select([fd], [], [], _NEXT_REQUEST)
+            if readable:
+                self._in_a_row += 1
+                return
+        self._in_a_row = 0
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        if not self._watched:
+            loop.add_reader(fd, self._readable, fd)
+            self._watched = True
+        await self._waiter
+
+    def close(self, _: int) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(pyfuse3_asyncio.ClosedResourceError())
+
+    def _readable(self, fd: int) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        else:  # nobody waits: every task is at work
+            asyncio.get_running_loop().remove_reader(fd)
+            self._watched = False
+
+
+def _enable() -> None:
+    """Have pyfuse3 use asyncio, and our way of waiting for requests."""
+    pyfuse3_asyncio.enable()
+    requests = _Requests()
+    # the module stands in for trio inside of pyfuse3, which looks these up in it
+    for name, replacement in (
+        ("Lock", _Turn),
+        ("wait_readable", requests.wait),
+        ("notify_closing", requests.close),
+    ):
+        setattr(pyfuse3_asyncio, name, replacement)
 
 
 async def run(
@@ -56,7 +157,7 @@ async def run(
     `on_ready` is called once the kernel has the mount. Raises RuntimeError where mounting fails
     (libfuse has then said why on standard error). Cancelling ends the service and unmounts.
     """
-    pyfuse3_asyncio.enable()
+    _enable()
     pyfuse3.init(operations, mount_point, set(options))
     unmount = True
     try:

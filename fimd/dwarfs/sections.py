@@ -90,7 +90,9 @@ def type_name(number: int) -> str:
         return f"unknown type {number}"
 
 
-def pack_section(number: int, section_type: int, compression: int, payload: bytes) -> bytes:
+def pack_section(
+    number: int, section_type: int, compression: int, payload: bytes | memoryview
+) -> bytes:
     """The 64-byte header of the section that holds `payload`, with both checksums."""
     from xxhash import xxh3_64  # noqa: PLC0415 - a fingerprint needs no xxhash
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from fimd.dwarfs import fsst
 from fimd.dwarfs.errors import DamagedError
-from fimd.dwarfs.frozen import Frozen, Items, Numbers, View
+from fimd.dwarfs.frozen import Frozen, Items, Numbers, View, number_reader
 
 MAX_NAME: Final = 512  # stored bytes; FSST may double the 255 that a name can have
 MAX_TARGET: Final = 4096
@@ -62,5 +62,25 @@ class StringTable:
 
     def __getitem__(self, number: int) -> bytes:
         """A string as it is meant."""
-        stored = self.stored(number)
-        return stored if self._decode is None else self._decode(stored)
+        return self.reader(number)
+
+    @cached_property
+    def reader(self) -> Callable[[int], bytes]:
+        """What gives a string as it is meant: a closure, for listings wait for it."""
+        stored, decode = self.stored, self._decode
+        if decode is None:
+            return stored
+        if self._plain_range is not None:
+            return lambda number: decode(stored(number))
+        data, start, size, count = self._data, self._start, self.size, self.count
+        bound = number_reader(self.bounds)
+
+        def read(number: int) -> bytes:
+            if not 0 <= number < count:
+                raise DamagedError(f"string {number} of a table of {count}")
+            first, last = bound(number), bound(number + 1)
+            if not first <= last <= size:
+                raise DamagedError(f"string {number} lies outside of its table")
+            return decode(data[start + first : start + last])
+
+        return read

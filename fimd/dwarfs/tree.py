@@ -10,15 +10,18 @@ its own times and owner.
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from fimd.dwarfs.errors import DamagedError
+from fimd.dwarfs.frozen import number_reader
 from fimd.dwarfs.metadata import Metadata
 
 ROOT: Final = 0
 HOLE: Final = -1
-_LARGE_HOLE: Final = 0xFFFF_FFFF
+LARGE_HOLE: Final = 0xFFFF_FFFF
+_NO_NAMES: Final = (b"", b".", b"..")
 _MAX_SIZE: Final = (1 << 63) - 1
 _MAX_SECONDS: Final = 1 << 33  # beyond the year 2242, and far inside what 64 bits of ns hold
 
@@ -52,85 +55,92 @@ class Tree:
 
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
-        self._inodes = metadata.inodes.records()
-        self._entries = metadata.entries.records()
-        self._chunks = metadata.chunks.records()
-        inodes, chunks = metadata.inodes, metadata.chunks
+        inodes, chunks, entries = metadata.inodes, metadata.chunks, metadata.entries
+        self._inodes = inodes.records().reader
+        self._entries = entries.records().reader
+        self._chunks = chunks.records().reader
+        # each field as the shift and the mask that take it out of its record
         self._mode, self._owner, self._group = (inodes.field(number) for number in (2, 4, 5))
+        # the bits of the three, and what they have been found to mean
+        self._identity = sum(m << s for s, m in (self._mode, self._owner, self._group))
+        self._known: dict[int, tuple[int, int, int]] = {}
         self._atime, self._mtime, self._ctime = (inodes.field(number, 64) for number in (6, 7, 8))
         self._atime_part, self._mtime_part, self._ctime_part = (
             inodes.field(number, 64) for number in (10, 11, 12)
         )
         self._links = inodes.field(14)
         self._block, self._offset, self._size = (chunks.field(number) for number in (1, 2, 3))
-        name_field, inode_field = (1, 3) if metadata.has_entry_table else (1, 2)
-        self._entry_name = metadata.entries.field(name_field)
-        self._entry_inode = metadata.entries.field(inode_field)
+        self._by_name = metadata.has_entry_table
+        self._entry_name = entries.field(1)
+        self._entry_inode = entries.field(3 if self._by_name else 2)
+
+    @cached_property
+    def _chunk_table(self) -> Callable[[int], int]:
+        return number_reader(self.metadata.chunk_table)
+
+    @cached_property
+    def _first_entries(self) -> Callable[[int], int]:
+        return number_reader(self.metadata.first_entries)
 
     def lookup(self, directory: int, name: bytes) -> int | None:
         """The inode of a name in a directory, None where there is none."""
         low, high = self._entry_range(directory)
-        name_shift, name_mask = self._entry_name
-        names, entries = self.metadata.names, self._entries
-        end = high
+        shift, mask = self._entry_name
+        names, entries = self.metadata.names.reader, self._entries
         while low < high:
             middle = (low + high) // 2
-            if names[entries[middle] >> name_shift & name_mask] < name:
+            record = entries(middle)
+            found = names(record >> shift & mask)
+            if found == name:
+                return middle if self._by_name else self._entry_target(record)
+            if found < name:
                 low = middle + 1
             else:
                 high = middle
-        if low == end:
-            return None
-        record = entries[low]
-        if names[record >> name_shift & name_mask] != name:
-            return None
-        return low if self.metadata.has_entry_table else self._entry_target(record)
+        return None
 
     def readdir(self, directory: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
         """Name and inode of each entry from number `start` on, in the order of the names' bytes."""
         low, high = self._entry_range(directory)
         name_shift, name_mask = self._entry_name
-        names, entries, target = self.metadata.names, self._entries, self._entry_target
-        by_name = self.metadata.has_entry_table
+        inode_shift, inode_mask = self._entry_inode
+        names, entries, by_name = self.metadata.names.reader, self._entries, self._by_name
+        inode_count = self.metadata.inode_count
         for index in range(low + start, high):
-            record = entries[index]
-            name = names[record >> name_shift & name_mask]
-            if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
+            record = entries(index)
+            name = names(record >> name_shift & name_mask)
+            if name in _NO_NAMES or b"/" in name or b"\0" in name:
                 raise DamagedError(f"a directory holds {name!r}, which is no file's name")
-            yield name, index if by_name else target(record)
+            inode = record >> inode_shift & inode_mask
+            if inode >= inode_count:
+                raise DamagedError(f"an entry has inode {inode} of {inode_count}")
+            yield name, (index if by_name else inode)
 
     def attributes(self, inode: int) -> Attributes:
         """What stat(2) would say. Raises DamagedError where the tables contradict each other."""
         meta = self.metadata
-        record = self._inodes[inode]
-        try:
-            mode = meta.modes[record >> self._mode[0] & self._mode[1]]
-            uid = record >> self._owner[0] & self._owner[1]
-            gid = record >> self._group[0] & self._group[1]
-            if meta.uids:  # without the table the numbers are the ids themselves
-                uid = meta.uids[uid]
-            if meta.gids:
-                gid = meta.gids[gid]
-        except IndexError:
-            raise DamagedError(f"inode {inode} has an owner, group or mode out of range") from None
+        record = self._inodes(inode)
+        key = record & self._identity
+        mode, uid, gid = self._known.get(key) or self._identify(key)
         number = self._number(inode)
         nlink = 1
         rdev = 0
-        if number < meta.first_link:
+        if meta.first_file <= number < meta.first_device:
+            size, allocated = self.sizes(inode)
+            if meta.has_link_counts:
+                shift, mask = self._links
+                nlink = (record >> shift & mask) + 1
+            else:
+                nlink = meta.link_counts[number]
+        elif number < meta.first_link:
             low, high = self._entry_range(inode)
             size = allocated = high - low
         elif number < meta.first_file:
             size = allocated = len(self.readlink(inode))
-        elif number < meta.first_device:
-            size, allocated = self.sizes(inode)
-            if meta.has_link_counts:
-                nlink = (record >> self._links[0] & self._links[1]) + 1
-            else:
-                nlink = meta.link_counts[number]
         else:
             size = allocated = 0
-            if number < meta.first_other:
-                rdev = meta.devices[number - meta.first_device] if meta.has_devices else 0
+            if number < meta.first_other and meta.has_devices:
+                rdev = meta.devices[number - meta.first_device]
         mtime = self._time(record, self._mtime, self._mtime_part)
         if meta.mtime_only:
             atime = ctime = mtime
@@ -139,14 +149,22 @@ class Tree:
             ctime = self._time(record, self._ctime, self._ctime_part)
         return Attributes(inode, mode, nlink, uid, gid, rdev, size, allocated, atime, mtime, ctime)
 
-    def mode(self, inode: int) -> int:
-        """st_mode alone."""
+    def _identify(self, record: int) -> tuple[int, int, int]:
+        """Mode, owner and group of an inode: few differ, so each is remembered."""
         meta = self.metadata
-        record = self._inodes[inode]
-        number = record >> self._mode[0] & self._mode[1]
-        if number >= len(meta.modes):
-            raise DamagedError(f"inode {inode} has a mode out of range")
-        return meta.modes[number]
+        number, uid, gid = (
+            record >> shift & mask for shift, mask in (self._mode, self._owner, self._group)
+        )
+        try:
+            mode = meta.modes[number]
+            if meta.uids:  # without the table the numbers are the ids themselves
+                uid = meta.uids[uid]
+            if meta.gids:
+                gid = meta.gids[gid]
+        except IndexError:
+            raise DamagedError("an inode has an owner, group or mode out of range") from None
+        self._known[record] = mode, uid, gid
+        return mode, uid, gid
 
     def is_directory(self, inode: int) -> bool:
         """Whether the inode has entries."""
@@ -169,34 +187,22 @@ class Tree:
             return target.replace(bytes([meta.path_separator & 0xFF]), b"/")
         return target
 
-    def object_number(self, inode: int) -> int:
-        """Which file object, an index into the chunk table, an inode has for content."""
-        meta = self.metadata
-        number = self._number(inode) - meta.first_file
-        if not 0 <= number < meta.first_device - meta.first_file:
-            raise OSError(
-                errno.EISDIR if self.is_directory(inode) else errno.EINVAL, "not a regular file"
-            )
-        if not meta.has_shared_files or number < meta.unique_files:
-            return number
-        return meta.unique_files + meta.shared_files[number - meta.unique_files]
-
     def sizes(self, inode: int) -> tuple[int, int]:
         """A file's size, and how many of its bytes are not in holes."""
         first, last = self._chunk_range(inode)
-        if last - first == 1:  # most files: without a list
-            extent = self._extent(first)
-            return extent.size, (extent.size if extent.block != HOLE else 0)
+        if last - first == 1:  # most files
+            block, _, size = self._extent(first)
+            return size, (size if block != HOLE else 0)
         return self.sizes_of_chunks(first, last)
 
     def sizes_of_chunks(self, first: int, last: int) -> tuple[int, int]:
         """The same of what chunks `first` to `last` (not included) hold."""
         size = allocated = 0
         for index in range(first, last):
-            extent = self._extent(index)
-            size += extent.size
-            if extent.block != HOLE:
-                allocated += extent.size
+            block, _, length = self._extent(index)
+            size += length
+            if block != HOLE:
+                allocated += length
         if size > _MAX_SIZE:
             raise DamagedError(f"a file has {size} bytes")
         return size, allocated
@@ -204,7 +210,7 @@ class Tree:
     def extents(self, inode: int) -> list[Extent]:
         """The pieces of a file, in order; none is empty."""
         extents = map(self._extent, range(*self._chunk_range(inode)))
-        return [extent for extent in extents if extent.size]
+        return [Extent(*extent) for extent in extents if extent[2]]
 
     def _entry_target(self, record: int) -> int:
         inode = record >> self._entry_inode[0] & self._entry_inode[1]
@@ -214,49 +220,61 @@ class Tree:
 
     def _number(self, inode: int) -> int:
         """The number by which the tables of the inode's type know it."""
-        meta = self.metadata
-        if not 0 <= inode < meta.node_count:
+        if not 0 <= inode < self.metadata.node_count:
             raise FileNotFoundError(errno.ENOENT, f"no inode {inode}")
-        return self._entry_target(self._entries[inode]) if meta.has_entry_table else inode
+        return self._entry_target(self._entries(inode)) if self._by_name else inode
 
     def _entry_range(self, directory: int) -> tuple[int, int]:
         meta = self.metadata
         number = self._number(directory)
         if number >= meta.first_link:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory")
-        low, high = meta.first_entries[number], meta.first_entries[number + 1]
+        low, high = self._first_entries(number), self._first_entries(number + 1)
         if not low <= high <= meta.entry_count:
             raise DamagedError(f"directory {directory} has entries {low} to {high}")
         return low, high
 
     def _chunk_range(self, inode: int) -> tuple[int, int]:
-        table = self.metadata.chunk_table
-        number = self.object_number(inode)
-        if number + 1 >= len(table):
-            raise DamagedError(f"file inode {inode} is not in the chunk table")
-        first, last = table[number], table[number + 1]
-        if not first <= last <= len(self._chunks):
+        """The chunks of a file, from the first to before the last."""
+        meta = self.metadata
+        number = self._number(inode) - meta.first_file
+        if not 0 <= number < meta.first_device - meta.first_file:
+            raise OSError(
+                errno.EISDIR if self.is_directory(inode) else errno.EINVAL, "not a regular file"
+            )
+        if number >= meta.unique_files:
+            number = meta.unique_files + meta.shared_files[number - meta.unique_files]
+        try:
+            first, last = self._chunk_table(number), self._chunk_table(number + 1)
+        except IndexError:
+            raise DamagedError(f"file inode {inode} is not in the chunk table") from None
+        if not first <= last <= meta.chunks.count:
             raise DamagedError(f"file inode {inode} has chunks {first} to {last}")
         return first, last
 
-    def _extent(self, index: int) -> Extent:
-        record = self._chunks[index]
-        block = record >> self._block[0] & self._block[1]
-        offset = record >> self._offset[0] & self._offset[1]
-        size = record >> self._size[0] & self._size[1]
+    def _extent(self, index: int) -> tuple[int, int, int]:
+        record = self._chunks(index)
+        shift, mask = self._block
+        block = record >> shift & mask
+        shift, mask = self._offset
+        offset = record >> shift & mask
+        shift, mask = self._size
+        size = record >> shift & mask
         meta = self.metadata
         if block == meta.hole_block:
-            if offset == _LARGE_HOLE:
-                return Extent(HOLE, 0, meta.large_holes[size])
-            return Extent(HOLE, 0, size * meta.block_size + offset)
+            if offset == LARGE_HOLE:
+                return HOLE, 0, meta.large_holes[size]
+            return HOLE, 0, size * meta.block_size + offset
         if offset + size > meta.block_size:
             raise DamagedError(f"chunk {index} leaves its block: {size} bytes at {offset}")
-        return Extent(block, offset, size)
+        return block, offset, size
 
     def _time(self, record: int, whole: tuple[int, int], part: tuple[int, int]) -> int:
         meta = self.metadata
         seconds = meta.time_resolution * (meta.timestamp_base + (record >> whole[0] & whole[1]))
-        nanoseconds = meta.nanosecond_multiplier * (record >> part[0] & part[1])
+        nanoseconds = 0
+        if meta.nanosecond_multiplier:
+            nanoseconds = meta.nanosecond_multiplier * (record >> part[0] & part[1])
         if seconds >= _MAX_SECONDS or nanoseconds >= 1_000_000_000:
             raise DamagedError(f"a time of {seconds} s and {nanoseconds} ns")
         return seconds * 1_000_000_000 + nanoseconds

@@ -1,0 +1,226 @@
+"""An image as a read-only filesystem, by pyfuse3 on asyncio.
+
+An image never changes, so the kernel may keep for ever what it has been told, and asks once. What
+it does ask is answered from the metadata at once; only blocks that have yet to be decompressed make
+a handler wait, for one of a few threads.
+"""
+
+import asyncio
+import errno
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import pyfuse3
+
+from fimd.dwarfs import fuse
+from fimd.dwarfs.blocks import BlockCache
+from fimd.dwarfs.codecs import Buffer
+from fimd.dwarfs.errors import DwarfsError
+from fimd.dwarfs.files import FileMap
+from fimd.dwarfs.reader import Image
+from fimd.dwarfs.tree import HOLE, Attributes
+
+_FOR_EVER: Final = 1e9  # seconds
+_STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
+_FILESYSTEM_BLOCK: Final = 4096
+_NAME_MAX: Final = 255
+_PREFETCHED_BLOCKS: Final = 2
+
+# ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
+
+_guarded = functools.partial(fuse.guarded, expected=(DwarfsError,))
+
+
+async def serve(
+    image: Image,
+    mount_point: str,
+    *,
+    uid: int | None = None,
+    gid: int | None = None,
+    fsname: str,
+    allow_other: bool = False,
+    cache_bytes: int,
+    threads: int = 2,
+    on_ready: Callable[[], None],
+) -> None:
+    """Mount `image` and serve it until it is unmounted.
+
+    `uid` and `gid` are shown as the owner of everything; None leaves what the image says. At most
+    `cache_bytes` of decompressed blocks are kept. `on_ready` is called once the kernel has the
+    mount. Raises RuntimeError where mounting fails. Starts `threads` threads when it first
+    decompresses, none before. One image per process: pyfuse3 cannot do more.
+    """
+    options = [
+        "default_permissions",
+        "ro",
+        "subtype=dwarfs",
+        f"fsname={_escape(fsname)}",
+    ]
+    if allow_other:
+        options.append("allow_other")
+    if os.geteuid() == 0:  # anyone else gets nosuid and nodev from fusermount3
+        options += ["dev", "suid"]
+    with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
+        operations = _Operations(image, _Blocks(image, cache_bytes, pool), uid, gid)
+        await fuse.run(operations, mount_point, options, on_ready)
+
+
+def _escape(value: str) -> str:
+    """Make a mount option's value of any text."""
+    ascii_only = value.encode("ascii", "replace").decode()
+    return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
+
+
+class _Blocks:
+    """The blocks of an image for an event loop: at hand, or awaited."""
+
+    def __init__(self, image: Image, capacity: int, pool: ThreadPoolExecutor) -> None:
+        self._cache = BlockCache(image.load_block, capacity)
+        self._pool = pool
+        self._loading: dict[int, asyncio.Future[Buffer]] = {}
+        self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
+        self.peek = self._cache.peek
+
+    def load(self, number: int) -> "asyncio.Future[Buffer]":
+        """The block, once a thread has it; who asks meanwhile gets the same future."""
+        future = self._loading.get(number)
+        if future is None:
+            loop = asyncio.get_running_loop()
+            future = loop.run_in_executor(self._pool, self._cache.get, number)
+            self._loading[number] = future
+            future.add_done_callback(functools.partial(self._loaded, number))
+        return future
+
+    def prefetch(self, file: FileMap, offset: int) -> None:
+        """Start on the blocks that reading on from `offset` will need."""
+        for number in file.following_blocks(offset, self._prefetched):
+            if self.peek(number) is None:
+                self.load(number)
+
+    def _loaded(self, number: int, future: "asyncio.Future[Buffer]") -> None:
+        del self._loading[number]
+        if not future.cancelled():
+            future.exception()  # a prefetch's failure is nobody's, until the block is read
+
+
+class _OpenFile:
+    """What is known of a file while it is open."""
+
+    __slots__ = ("block", "file", "next_offset")
+
+    def __init__(self, file: FileMap) -> None:
+        self.file = file
+        self.next_offset = 0
+        self.block = HOLE
+
+
+class _Operations(pyfuse3.Operations):
+    """Answers the kernel. FUSE's inode numbers begin at 1, the tree's at 0."""
+
+    def __init__(self, image: Image, blocks: _Blocks, uid: int | None, gid: int | None) -> None:
+        super().__init__()
+        self._image = image
+        self._tree = image.tree
+        self._blocks = blocks
+        self._uid = uid
+        self._gid = gid
+        self._open_files: dict[int, _OpenFile] = {}
+        self._next_handle = 1
+        # every answer is sent before the next one is made: one buffer serves all of them
+        self._entry = pyfuse3.EntryAttributes()
+        self._entry.entry_timeout = self._entry.attr_timeout = _FOR_EVER
+        self._entry.st_blksize = 128 << 10
+        self._absent = pyfuse3.EntryAttributes()
+        self._absent.st_ino = 0
+        self._absent.entry_timeout = _FOR_EVER
+
+    @_guarded
+    async def lookup(
+        self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        inode = self._tree.lookup(parent - 1, name)
+        if inode is None:
+            return self._absent  # with a timeout: the kernel remembers that it is not there
+        return self._attributes(self._tree.attributes(inode))
+
+    @_guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self._attributes(self._tree.attributes(inode - 1))
+
+    @_guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return self._tree.readlink(inode - 1)
+
+    @_guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        return inode
+
+    @_guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        position = start_id
+        attributes, fill, reply = self._tree.attributes, self._attributes, pyfuse3.readdir_reply
+        for name, inode in self._tree.readdir(fh - 1, start_id):
+            position += 1
+            if not reply(token, name, fill(attributes(inode)), position):
+                break
+
+    @_guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise pyfuse3.FUSEError(errno.EROFS)
+        handle = self._next_handle
+        self._next_handle += 1
+        self._open_files[handle] = _OpenFile(self._image.file_map(inode - 1))
+        return pyfuse3.FileInfo(fh=handle, keep_cache=True)
+
+    @_guarded
+    async def release(self, fh: int) -> None:
+        del self._open_files[fh]
+
+    @_guarded
+    async def read(self, fh: int, off: int, size: int) -> Buffer:  # type: ignore[override]
+        opened = self._open_files[fh]
+        pieces = opened.file.pieces(off, size)
+        if off and off == opened.next_offset and pieces[-1:] and pieces[-1].block != opened.block:
+            opened.block = pieces[-1].block
+            self._blocks.prefetch(opened.file, off)
+        opened.next_offset = off + size
+        parts: list[Buffer] = []
+        for number, start, length in pieces:
+            if number == HOLE:
+                parts.append(bytes(length))
+                continue
+            block = self._blocks.peek(number)
+            if block is None:
+                block = await self._blocks.load(number)
+            parts.append(self._image.slice(number, block, start, length))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @_guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = _FILESYSTEM_BLOCK
+        answer.f_blocks = -(-self._image.total_size // _FILESYSTEM_BLOCK)
+        answer.f_files = self._image.metadata.inode_count
+        answer.f_namemax = _NAME_MAX
+        answer.f_bfree = answer.f_bavail = answer.f_ffree = answer.f_favail = 0
+        return answer
+
+    def _attributes(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        inode, mode, nlink, uid, gid, rdev, size, allocated, atime, mtime, ctime = attributes
+        entry = self._entry
+        entry.st_ino = inode + 1
+        entry.st_mode = mode
+        entry.st_nlink = nlink
+        entry.st_uid = uid if self._uid is None else self._uid
+        entry.st_gid = gid if self._gid is None else self._gid
+        entry.st_rdev = rdev
+        entry.st_size = size
+        entry.st_blocks = -(-allocated // _STAT_BLOCK)
+        entry.st_atime_ns = atime
+        entry.st_mtime_ns = mtime
+        entry.st_ctime_ns = ctime
+        return entry
