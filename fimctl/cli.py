@@ -23,7 +23,6 @@ COMMANDS: Final = (
     "stop",
     "overlay",
     "casefold",
-    "dwarfs",
     "setup",
 )
 

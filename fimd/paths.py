@@ -2,7 +2,7 @@
 
     /tmp/fim/app/         1777, like /tmp (FIM_DIR_GLOBAL moves /tmp/fim)
       u<uid>/             0700, the user's own
-        bin/              programs that every sandbox finds on its PATH
+        bin/, sbin/       programs that every sandbox finds on its PATH
         layers/<id>/      one mount per distinct layer
         stacks/<id>/      the shared writable view of one data directory
         instance/<pid>/   one directory per running instance
@@ -98,7 +98,7 @@ class RuntimeTree:
             for depth, (name, mode) in enumerate(steps):
                 path = path if depth == 0 else os.path.join(path, name)
                 opened.append(_enter(opened[-1], name, path, mode))
-            for name in ("bin", "layers", "stacks", "instance"):
+            for name in ("bin", "sbin", "layers", "stacks", "instance"):
                 os.close(_enter(opened[-1], name, os.path.join(path, name), 0o700))
         except OSError as error:
             raise AccessDeniedError(f"{path}: {error.strerror}: {_WAY_OUT}") from error
@@ -116,6 +116,11 @@ class RuntimeTree:
     def programs(self) -> Path:
         """FIM_DIR_APP_BIN."""
         return self.root / "bin"
+
+    @property
+    def applets(self) -> Path:
+        """FIM_DIR_APP_SBIN."""
+        return self.root / "sbin"
 
     def layer(self, layer_id: str) -> Path:
         """Return the mount point of a layer."""

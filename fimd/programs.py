@@ -6,6 +6,7 @@ the runtime tree, which the sandbox sees because it shares /tmp.
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,20 @@ def provide(tree: RuntimeTree) -> None:
             if _is_static(path):
                 _place(Path(path), tree.programs / name)
                 break
+    _place_applets(tree)
+
+
+def _place_applets(tree: RuntimeTree) -> None:
+    """Make a link for each of busybox's programs: FIM_DIR_APP_SBIN."""
+    busybox = tree.programs / "busybox"
+    if not busybox.exists() or (tree.applets / "sh").is_symlink():
+        return
+    listed = subprocess.run(
+        [busybox, "--list"], capture_output=True, text=True, timeout=10, check=False
+    )
+    for name in listed.stdout.split():
+        if name != "busybox" and "/" not in name and not (tree.applets / name).is_symlink():
+            (tree.applets / name).symlink_to("../bin/busybox")
 
 
 def _place(source: Path, target: Path) -> None:

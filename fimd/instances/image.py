@@ -1,14 +1,36 @@
-"""What an instance needs to know of its image, read in one go from a thread."""
+"""What an instance needs to know of its image, read in one go, and the settings that it can store.
+
+Everything here reads or writes the image's file and is called from a thread.
+"""
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
-from fimd.errors import NotAnImageError, NotFoundError
-from fimd.image import ImageError, find_layout, read_chain, read_settings
+from fimd.errors import AccessDeniedError, BusyError, NotAnImageError, NotFoundError
+from fimd.image.chain import read_chain
+from fimd.image.errors import BusyImageError, ImageError, ReadOnlyImageError
+from fimd.image.layout import find_layout
+from fimd.image.reserved import (
+    BOOT,
+    CASEFOLD,
+    ENVIRONMENT,
+    OVERLAY,
+    Field,
+    is_stored,
+    read_field,
+    write_field,
+)
+from fimd.image.settings import Boot, Overlay
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
+
+T = TypeVar("T")
+
+_DEFAULT_BOOT: Final = Boot("bash")
 
 
 @dataclass(frozen=True)
@@ -19,46 +41,75 @@ class ImageFacts:
     reserved_offset: int
     layers: tuple[LayerSource, ...]
     overlay: str | None
+    """The backend that the image asks for, None where it asks for none."""
     casefold: str
     environment: Mapping[str, str]
     boot: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def real_path(path: str) -> str:
-    """Return the image's real path. Raises NotFoundError."""
+@contextmanager
+def _opened(path: str, flags: int) -> Iterator[int]:
+    """Open an image; its errors become fimd's."""
     try:
-        return os.path.realpath(path, strict=True)
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise NotFoundError(f"{path} does not exist") from None
     except OSError as error:
-        raise NotFoundError(f"{path}: {error.strerror}") from error
-
-
-def read_image(path: str, resolver: Resolver) -> ImageFacts:
-    """Read an image's layers and settings. Raises NotFoundError or NotAnImageError."""
-    path = real_path(path)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise NotFoundError(f"{path} can't be read: {error.strerror}") from error
+        verb = "read" if flags == os.O_RDONLY else "written"
+        raise AccessDeniedError(f"{path} can't be {verb}: {error.strerror}") from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise NotAnImageError(f"{path} is not a regular file, and so no FlatImage")
-        layout = find_layout(descriptor)
-        chain = read_chain(descriptor, layout)
-        settings = read_settings(descriptor, layout)
-        if not chain.layers:
-            raise NotAnImageError(f"{path} holds no layer: build it anew")
-        return ImageFacts(
-            path=path,
-            reserved_offset=layout.reserved_offset,
-            layers=tuple(resolver.embedded(path, descriptor, chain.layers)),
-            overlay=settings.overlay,
-            casefold=settings.casefold,
-            environment=settings.environment,
-            boot=settings.boot,
-            warnings=tuple(str(fault) for fault in chain.faults),
-        )
+        yield descriptor
+    except ReadOnlyImageError as error:
+        raise AccessDeniedError(str(error)) from error
+    except BusyImageError as error:
+        raise BusyError(str(error)) from error
     except ImageError as error:
         raise NotAnImageError(str(error)) from error
     finally:
         os.close(descriptor)
+
+
+def read_image(path: str, resolver: Resolver) -> ImageFacts:
+    """Read an image's layers and settings. Raises NotFoundError or NotAnImageError."""
+    real = os.path.realpath(path)
+    with _opened(real, os.O_RDONLY) as descriptor:
+        layout = find_layout(descriptor)
+        chain = read_chain(descriptor, layout)
+        if not chain.layers:
+            faults = "; ".join(map(str, chain.faults))
+            raise NotAnImageError(f"{real} holds no whole layer{faults and f' ({faults})'}")
+
+        def setting(field: Field[T]) -> T:
+            stored = is_stored(layout, field)
+            return read_field(descriptor, layout, field) if stored else field.unset
+
+        overlay = setting(OVERLAY)
+        boot = setting(BOOT) or _DEFAULT_BOOT
+        return ImageFacts(
+            path=real,
+            reserved_offset=layout.reserved_offset,
+            layers=tuple(resolver.embedded(real, descriptor, chain.layers)),
+            overlay=overlay.name.lower() if overlay is not None else None,
+            casefold="on" if setting(CASEFOLD) else "off",
+            environment=setting(ENVIRONMENT),
+            boot=(boot.program, *boot.args),
+            warnings=tuple(f"{real}: {fault}" for fault in chain.faults),
+        )
+
+
+def write_overlay(path: str, overlay: str) -> None:
+    """Store which overlay the image asks for."""
+    _store(path, OVERLAY, Overlay[overlay.upper()])
+
+
+def write_casefold(path: str, mode: str) -> None:
+    """Store whether the image asks for the case-insensitive view."""
+    _store(path, CASEFOLD, mode != "off")
+
+
+def _store(path: str, field: Field[T], value: T) -> None:
+    with _opened(path, os.O_RDWR) as descriptor:
+        write_field(descriptor, find_layout(descriptor), field, value)

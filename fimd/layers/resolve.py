@@ -13,7 +13,7 @@ from typing import Final
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.sections import fingerprint
 from fimd.errors import BadLayerError
-from fimd.image import EmbeddedLayer
+from fimd.image.chain import EmbeddedLayer
 from fimd.layers.source import LayerSource
 
 _REMEMBERED: Final = 4096

@@ -88,15 +88,15 @@ class Template:
                 await self.close()
                 self.start()
             assert self._control is not None
-            socket.send_fds(self._control, [request], files)
             try:
+                socket.send_fds(self._control, [request], files)
                 await _readable(self._control.fileno())
                 return Process(*receive_answer(self._control))
-            except (EOFError, asyncio.CancelledError) as error:
-                # an answer that nobody waits for must not be taken for the next one's
+            except (EOFError, OSError) as error:
                 await self.close()
-                if isinstance(error, EOFError):
-                    raise MountError(f"{name}: the template process died") from error
+                raise MountError(f"{name}: the template process died: see the log") from error
+            except asyncio.CancelledError:
+                await self.close()  # an answer that nobody waits for is not to be the next one's
                 raise
 
 

@@ -1,0 +1,57 @@
+"""A progress bar on a terminal; silence everywhere else."""
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from fimctl.table import size_text
+
+_INTERVAL: Final = 0.1
+
+
+class ProgressBar:
+    """One line on standard error that shows how far some work is. Sizes are bytes."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._shown = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    @staticmethod
+    def note(text: str) -> None:
+        """Print a line above the bar."""
+        sys.stderr.write(f"\r\033[K{text}\n" if sys.stderr.isatty() else f"{text}\n")
+
+    def update(self, done: int, total: int) -> None:
+        """Draw the bar, at most ten times a second. A `total` of 0 is one that nobody knows."""
+        now = time.monotonic()
+        if not self._shown or now - self._drawn < _INTERVAL:
+            return
+        self._drawn = now
+        rate = done / max(now - self._began, 0.001)
+        width = os.get_terminal_size(2).columns
+        facts = f" {size_text(done)}, {size_text(int(rate))}/s"
+        if total:
+            part = min(done / total, 1.0)
+            facts = f" {part:4.0%}{facts}"
+            room = max(width - len(self._title) - len(facts) - 4, 0)
+            bar = "█" * round(room * part)
+            facts = f" [{bar.ljust(room, '·')}]{facts}" if room >= 10 else facts
+        sys.stderr.write(f"\r\033[K{self._title}{facts}"[: width + 4])
+        sys.stderr.flush()

@@ -1,0 +1,81 @@
+"""What tests share: accounts, sessions, and small images."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import Account, own, plain
+from tests.support.session import Session
+
+SHARED_IMAGES = Path(__file__).resolve().parents[2] / "shared" / "images"
+
+
+@pytest.fixture(scope="session")
+def open_directory() -> Iterator[Path]:
+    """A directory that every user can enter, with a short name for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="fimd-test-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def plain_account(open_directory: Path) -> Account:
+    """A user with no privileges."""
+    scratch = open_directory / "site"
+    scratch.mkdir()
+    account = plain(scratch)
+    if account is None:
+        pytest.skip("there is no plain user to become")
+    return account
+
+
+@pytest.fixture(scope="session", params=["user", "root"])
+def account(request: pytest.FixtureRequest, plain_account: Account) -> Account:
+    """A plain user, and root where the tests may be root."""
+    if request.param == "user":
+        return plain_account
+    if os.getuid() != 0:
+        pytest.skip("the tests do not run as root")
+    return own()
+
+
+@pytest.fixture
+def new_session(open_directory: Path, account: Account) -> Iterator[Callable[..., Session]]:
+    """Start sessions, as many as a test wants, with settings of the daemon."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("/dev/fuse can't be opened")
+    with ExitStack() as stack:
+
+        def new(**settings: str) -> Session:
+            directory = Path(tempfile.mkdtemp(dir=open_directory))
+            directory.chmod(0o755)
+            os.chown(directory, account.uid, account.gid)
+            return stack.enter_context(Session(directory, account, settings))
+
+        yield new
+
+
+@pytest.fixture
+def session(new_session: Callable[..., Session]) -> Session:
+    """One session; at its end no process and no mount of it may be left."""
+    return new_session()
+
+
+@pytest.fixture(scope="session")
+def busybox() -> Path:
+    """A static busybox, to make root filesystems of."""
+    for candidate in ("/bin/busybox", "/usr/bin/busybox"):
+        if Path(candidate).exists():
+            kind = subprocess.run(["ldd", candidate], capture_output=True, text=True, check=False)
+            if "not a dynamic" in kind.stderr + kind.stdout or "statically" in kind.stdout:
+                return Path(candidate)
+    pytest.skip("there is no static busybox")

@@ -1,0 +1,221 @@
+"""A login session of its own for a test: bus, home, runtime tree, and the daemon by activation."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.account import Account
+
+BUS_CONFIG = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path={socket}</listen>
+  <servicedir>{services}</servicedir>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow receive_sender="*"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+
+
+@dataclass
+class Session:
+    """A session of one account. Everything of it lies below `directory`."""
+
+    directory: Path
+    account: Account
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """FIMD_* variables of the daemon."""
+
+    def __enter__(self) -> Self:
+        for name in ("home", "run", "services", "bin", "work"):
+            self._directory(name, 0o700 if name == "run" else 0o755)
+        self._write("bin/fimctl", self.account.script("fimctl"), 0o755)
+        self._write("bin/fimd", self.account.script("fimd"), 0o755)
+        name = "org.flatimage.Fim1"
+        service = f"[D-BUS Service]\nName={name}\nExec={self.directory}/bin/fimd\n"
+        self._write(f"services/{name}.service", service)
+        socket = self.directory / "run" / "bus"
+        config = BUS_CONFIG.format(socket=socket, services=self.directory / "services")
+        self._write("bus.conf", config)
+        self.log = (self.directory / "log").open("wb")
+        self.bus = subprocess.Popen(
+            ["dbus-daemon", f"--config-file={self.directory}/bus.conf", "--nofork"],
+            env=self.environment,
+            stderr=self.log,
+            cwd="/",
+            **self.account.switch,
+        )
+        deadline = time.monotonic() + 10
+        while not socket.exists():
+            assert time.monotonic() < deadline, "the bus did not start"
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bus.terminate()
+        self.bus.wait(10)
+        self.log.close()
+        deadline = time.monotonic() + 15
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = self.processes(), self.mounts()
+        if any(left):
+            self._clear()
+        assert left == ({}, []), f"left behind: {left}\n{self.said()}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of every process of the session."""
+        return {
+            "HOME": str(self.directory / "home"),
+            "USER": self.account.name,
+            "LANG": "C.UTF-8",
+            "PATH": f"{self.directory}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "XDG_RUNTIME_DIR": str(self.directory / "run"),
+            "XDG_CONFIG_HOME": str(self.directory / "home" / ".config"),
+            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.directory}/run/bus",
+            "FIM_DIR_GLOBAL": str(self.directory / "fim"),
+            "FIMD_LINGER": "1",
+            "TERM": "xterm",
+            **self.account.environment,
+            **self.settings,
+        }
+
+    @property
+    def tree(self) -> Path:
+        """The user's part of the runtime tree."""
+        return self.directory / "fim" / "app" / f"u{self.account.uid}"
+
+    def _directory(self, name: str, mode: int) -> None:
+        path = self.directory / name
+        path.mkdir()
+        path.chmod(mode)
+        os.chown(path, self.account.uid, self.account.gid)
+
+    def _write(self, name: str, text: str, mode: int = 0o644) -> None:
+        path = self.directory / name
+        path.write_text(text)
+        path.chmod(mode)
+
+    def start(
+        self,
+        *argv: str | os.PathLike[str],
+        variables: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        **options: Any,
+    ) -> "subprocess.Popen[bytes]":
+        """Start a command in the session."""
+        return subprocess.Popen(
+            argv,
+            env={**self.environment, **(variables or {})},
+            cwd=directory or self.directory / "work",
+            **{"stdin": subprocess.DEVNULL, **self.account.switch, **options},
+        )
+
+    def run(
+        self,
+        *argv: str | os.PathLike[str],
+        variables: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        seconds: float = 60,
+        given: bytes | None = None,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the session to its end."""
+        process = self.start(
+            *argv,
+            variables=variables,
+            directory=directory,
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            output, errors = process.communicate(given, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(
+            argv, process.returncode, output.decode(), errors.decode()
+        )
+
+    def output(self, *argv: str | os.PathLike[str], **options: Any) -> str:
+        """Run a command that has to succeed in silence on stderr, and return what it printed."""
+        done = self.run(*argv, **options)
+        assert (done.returncode, done.stderr) == (0, ""), f"{done}\n{self.said()}"
+        return done.stdout
+
+    def objects(self, command: str) -> Any:
+        """Return what `fimctl COMMAND --json` prints."""
+        return json.loads(self.output("fimctl", command, "--json"))
+
+    def said(self) -> str:
+        """Return what the bus and the daemon logged."""
+        return (self.directory / "log").read_text(errors="replace")[-8000:]
+
+    def processes(self) -> dict[int, str]:
+        """Return the session's processes, apart from the bus: those with its runtime tree."""
+        mark = f"FIM_DIR_GLOBAL={self.directory}/fim".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in {os.getpid(), self.bus.pid}:
+                continue
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    if state != "Z":
+                        words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                        found[int(entry.name)] = words.decode(errors="replace")
+            except OSError:
+                continue
+        return found
+
+    def mounts(self) -> list[str]:
+        """Return what is mounted below the session's directory."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line.split()[4] for line in lines if f" {self.directory}/" in line]
+
+    def leftovers(self) -> list[str]:
+        """Return the directories of layers, stacks and instances that are there."""
+        return [
+            str(path.relative_to(self.tree))
+            for kind in ("layers", "stacks", "instance")
+            for path in (self.tree / kind).glob("*")
+        ]
+
+    def wait_until_clean(self, seconds: float = 10) -> None:
+        """Wait for the linger's end, and check that no mount and no directory is left."""
+        deadline = time.monotonic() + seconds
+        while (self.mounts() or self.leftovers()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (self.mounts(), self.leftovers()) == ([], []), self.said()
+
+    def _clear(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        for mount in reversed(self.mounts()):
+            subprocess.run(["umount", "-l", mount], check=False)
+
+
+def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -> Any:
+    """Wait until a function returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {seconds:g} s")
+        time.sleep(0.02)
+    return value
+
+
+assert sys.version_info >= (3, 11)
