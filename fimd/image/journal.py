@@ -41,14 +41,13 @@ class Pending:
 
 def read(fd: int, layout: Layout, offset: int, size: int) -> bytes:
     """`size` bytes at `offset` of the reserved space, as they are once every write is complete."""
+    before = pending(fd, layout)
     while True:
-        before = pending(fd, layout)
         data = read_at(fd, layout.reserved_offset + offset, size)
-        if before is not None:
-            return _overlaid(data, offset, before)
-        if pending(fd, layout) is None:
-            return data
-        # A writer began meanwhile: what was read may be a mixture, but its journal now is not.
+        after = pending(fd, layout)
+        if after == before:
+            return data if before is None else _overlaid(data, offset, before)
+        before = after  # a writer was at it meanwhile, so what was read may be a mixture
 
 
 def write(fd: int, layout: Layout, offset: int, data: bytes) -> bool:

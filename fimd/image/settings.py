@@ -9,7 +9,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 ICON_DATA_LIMIT: Final = (1 << 20) - 12
 _ICON_EXTENSIONS: Final = ("png", "svg", "jpg")
@@ -44,6 +44,14 @@ class Unshare(enum.IntFlag, boundary=enum.KEEP):
     NET = 1 << 3
     UTS = 1 << 4
     CGROUP = 1 << 5
+
+
+F = TypeVar("F", Permission, Unshare)
+
+
+def without(flags: F, removed: F) -> F:
+    """`flags` less `removed`. Unlike `flags & ~removed`, it keeps bits that have no name here."""
+    return flags ^ (flags & removed)
 
 
 class Overlay(enum.IntEnum):
