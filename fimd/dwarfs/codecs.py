@@ -119,25 +119,25 @@ def _sized(payload: Buffer, limit: int) -> tuple[int, Reader]:
 
 def _brotli(payload: Buffer, limit: int) -> bytes:
     size, reader = _sized(payload, limit)
-    from fimd.dwarfs import brotli  # noqa: PLC0415
+    from fimd.dwarfs.brotli import decompress as decode  # noqa: PLC0415
 
-    return brotli.decompress(reader.data[reader.position :], size)
+    return decode(reader.data[reader.position :], size)
 
 
 def _flac(payload: Buffer, limit: int) -> bytes:
     size, reader = _sized(payload, limit)
-    from fimd.dwarfs import flac  # noqa: PLC0415
+    from fimd.dwarfs.flac import decompress as decode  # noqa: PLC0415
 
     header = _small_integers(reader.structure())
-    return flac.decompress(reader.data, reader.position, size, header)
+    return decode(reader.data, reader.position, size, header)
 
 
 def _ricepp(payload: Buffer, limit: int) -> bytes:
     size, reader = _sized(payload, limit)
-    from fimd.dwarfs import ricepp  # noqa: PLC0415
+    from fimd.dwarfs.ricepp import decompress as decode  # noqa: PLC0415
 
     header = _small_integers(reader.structure())
-    return ricepp.decompress(reader.data, reader.position, size, header)
+    return decode(reader.data, reader.position, size, header)
 
 
 def _small_integers(fields: dict[int, Any]) -> dict[int, int]:

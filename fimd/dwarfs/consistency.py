@@ -162,7 +162,13 @@ def _check_string_table(name: str, table: StringTable, used: int, longest: int) 
         _require((bounds[-1] if bounds else 0) == table.size, f"unexpected data size in {name}")
         lengths = (end - start for start, end in pairwise(bounds))
     else:
-        lengths = (len(table.stored(index)) for index in range(table.count))
+        places = list(map(table.plain_range, range(table.count)))
+        _require(
+            all(start + size == following for (start, size), (following, _) in pairwise(places)),
+            f"unexpected data size in {name}",
+        )
+        lengths = [size for _, size in places]
+        _require(not lengths or bool(lengths[0] and lengths[-1]), f"an empty string in {name}")
     _require(max(lengths, default=0) <= longest, f"a string in {name} is too long")
 
 

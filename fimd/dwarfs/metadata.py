@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Final
 
 from fimd.dwarfs.errors import DamagedError, UnsupportedError
-from fimd.dwarfs.frozen import Frozen, Items, Numbers, View, parse_schema
+from fimd.dwarfs.frozen import Frozen, Items, Numbers, Schema, View
 from fimd.dwarfs.strings import StringTable
 
 KNOWN_FEATURES: Final = frozenset({b"sparsefiles"})
@@ -44,8 +44,8 @@ class Metadata:
         chunks, names, symlinks: the tables of these names.
     """
 
-    def __init__(self, data: bytes, schema: bytes) -> None:
-        self.frozen = Frozen(data, parse_schema(schema))
+    def __init__(self, data: bytes, schema: Schema) -> None:
+        self.frozen = Frozen(data, schema)
         root = self.root = self.frozen.root
         self._read_features()
         self.block_size = root.integer(15, 32)

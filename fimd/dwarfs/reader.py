@@ -12,6 +12,7 @@ from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DamagedError, UnsupportedError, located
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.format import Compression, SectionType
+from fimd.dwarfs.frozen import parse_schema
 from fimd.dwarfs.metadata import Metadata
 from fimd.dwarfs.sections import Section
 from fimd.dwarfs.source import Source
@@ -247,12 +248,13 @@ class Image:
         return found[0]
 
     def _read_metadata(self) -> Metadata:
-        schema = self._only(SectionType.METADATA_V2_SCHEMA)
+        schema_section = self._only(SectionType.METADATA_V2_SCHEMA)
+        with located(self.source.name, schema_section.offset, schema_section.name):
+            schema = parse_schema(self.section_content(schema_section, _SCHEMA_LIMIT))
         section = self._only(SectionType.METADATA_V2)
         limit = max(_METADATA_LIMIT, section.size * _METADATA_RATIO)
-        data = self.section_content(section, limit)
         with located(self.source.name, section.offset, section.name):
-            return Metadata(data, self.section_content(schema, _SCHEMA_LIMIT))
+            return Metadata(self.section_content(section, limit), schema)
 
     def _check_v1(self) -> None:
         """What stands in for checksums in the oldest images."""

@@ -48,6 +48,11 @@ class StringTable:
             return list(accumulate(self._index.unpack(), initial=0))
         return self._index
 
+    def plain_range(self, number: int) -> tuple[int, int]:
+        """Where a string of a plain table is in the metadata: start and size."""
+        assert self._plain_range is not None
+        return self._plain_range(number)
+
     def stored(self, number: int) -> bytes:
         """A string as it is stored."""
         if self._plain_range is not None:
