@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -79,3 +80,50 @@ def busybox() -> Path:
             if "not a dynamic" in kind.stderr + kind.stdout or "statically" in kind.stdout:
                 return Path(candidate)
     pytest.skip("there is no static busybox")
+
+
+APPLETS = (
+    *("sh", "ls", "cat", "stat", "touch", "id", "echo", "sleep", "mkdir", "rm", "mv", "cp", "ln"),
+    *("chmod", "find", "test", "env", "pwd", "true", "false", "kill", "head", "wc", "tr", "printf"),
+    *("readlink", "rmdir", "mkfifo", "sha256sum", "dd", "ps", "mount", "seq", "grep", "whoami"),
+)
+
+
+def make_rootfs(directory: Path, busybox: Path) -> Path:
+    """Make a small root filesystem."""
+    for name in ("bin", "etc", "tmp", "root", "proc", "dev", "sys", "usr", "home"):
+        (directory / name).mkdir(parents=True)
+    shutil.copy(busybox, directory / "bin" / "busybox")
+    for name in APPLETS:
+        (directory / "bin" / name).symlink_to("busybox")
+    (directory / "etc" / "release").write_text("small\n")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def busybox_image(
+    open_directory: Path, busybox: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An image of busybox, which no test may change."""
+    root = make_rootfs(tmp_path_factory.mktemp("rootfs") / "root", busybox)
+    image = open_directory / "busybox.flatimage"
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "fimctl",
+        "image",
+        "create",
+        "-l",
+        "1",
+        str(root),
+        str(image),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return image
+
+
+@pytest.fixture
+def image(session: Session, busybox_image: Path) -> Path:
+    """A copy of the image of busybox, the session's own."""
+    return session.adopt(busybox_image, "app.flatimage")

@@ -2,9 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +38,8 @@ class Session:
     settings: Mapping[str, str] = field(default_factory=dict)
     """FIMD_* variables of the daemon."""
 
+    _started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+
     def __enter__(self) -> Self:
         for name in ("home", "run", "services", "bin", "work"):
             self._directory(name, 0o700 if name == "run" else 0o755)
@@ -64,6 +66,13 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
         self.bus.terminate()
         self.bus.wait(10)
         self.log.close()
@@ -109,6 +118,14 @@ class Session:
         path.write_text(text)
         path.chmod(mode)
 
+    def adopt(self, source: Path, name: str) -> Path:
+        """Copy a file to the session's working directory, as its account's own."""
+        target = self.directory / "work" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        os.chown(target, self.account.uid, self.account.gid)
+        return target
+
     def start(
         self,
         *argv: str | os.PathLike[str],
@@ -117,12 +134,24 @@ class Session:
         **options: Any,
     ) -> "subprocess.Popen[bytes]":
         """Start a command in the session."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv,
             env={**self.environment, **(variables or {})},
             cwd=directory or self.directory / "work",
             **{"stdin": subprocess.DEVNULL, **self.account.switch, **options},
         )
+        self._started.append(process)
+        return process
+
+    def background(
+        self, image: Path, script: str, *, command: str = "fim-exec", **options: Any
+    ) -> "subprocess.Popen[bytes]":
+        """Start a shell script in an image, and wait until it runs."""
+        words = (image, command, "sh", "-c", f"echo up; {script}")
+        process = self.start(*words, stdout=subprocess.PIPE, **options)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n", self.said()
+        return process
 
     def run(
         self,
@@ -216,6 +245,3 @@ def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -
             raise AssertionError(f"{what} did not come within {seconds:g} s")
         time.sleep(0.02)
     return value
-
-
-assert sys.version_info >= (3, 11)
