@@ -30,14 +30,15 @@ READ_WHOLE: Final = (
 
 DAMAGE: Final = (
     tarfile.TarError,
-    zstandard.ZstdError,
+    gzip.BadGzipFile,  # an OSError, so it has to be caught before those
     lzma.LZMAError,
+    zstandard.ZstdError,
     EOFError,
     ValueError,
     OverflowError,
     RecursionError,  # pax headers one after another
 )
-"""What reading a damaged archive may raise, besides OSError."""
+"""What reading a damaged archive may raise."""
 
 GZIP: Final = b"\x1f\x8b"
 XZ: Final = b"\xfd7zXZ\0"

@@ -84,9 +84,7 @@ def _shifted(progress: Progress, before: int, total: int) -> Progress:
 def _published(target: Path, *, replace: bool) -> Iterator[int]:
     """A new file that becomes the executable `target` at the end, unless something is raised."""
     try:
-        fd, name = tempfile.mkstemp(
-            prefix=f".{target.name[:200]}.", suffix=".tmp", dir=target.parent
-        )
+        fd, name = tempfile.mkstemp(prefix=".fimd-image-", dir=target.parent)
     except OSError as error:
         raise ImageError(
             f"no file can be made in {target.parent}: {error.strerror}. Choose another folder"

@@ -80,14 +80,14 @@ def unpack(
                     unpacker.add(tar, member)
                     archives.forget_members(tar)
                 unpacker.finish()
-        except OSError as error:
-            if error.errno in FULL:
-                raise NoSpaceError(f"no space left in {target} to unpack {archive}") from error
-            raise RootfsError(f"{archive} cannot be unpacked: {error.strerror or error}") from error
         except archives.DAMAGE as error:
             raise RootfsError(
                 f"{archive} is no tar archive, or damaged near byte {file.tell()}: {error}"
             ) from error
+        except OSError as error:
+            if error.errno in FULL:
+                raise NoSpaceError(f"no space left in {target} to unpack {archive}") from error
+            raise RootfsError(f"{archive} cannot be unpacked: {error.strerror or error}") from error
     return unpacker.notes()
 
 
