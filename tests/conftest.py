@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -56,11 +56,11 @@ def new_session(open_directory: Path, account: Account) -> Iterator[Callable[...
         pytest.skip("/dev/fuse can't be opened")
     with ExitStack() as stack:
 
-        def new(**settings: str) -> Session:
+        def new(*, wrap: Sequence[str] = (), **settings: str) -> Session:
             directory = Path(tempfile.mkdtemp(dir=open_directory))
             directory.chmod(0o755)
             os.chown(directory, account.uid, account.gid)
-            return stack.enter_context(Session(directory, account, settings))
+            return stack.enter_context(Session(directory, account, settings, wrap))
 
         yield new
 

@@ -18,6 +18,7 @@ from fimd.instances.identity import resolve as resolve_identity
 from fimd.instances.image import ImageFacts, read_image
 from fimd.instances.plan import LaunchPlan, Place, identity_shell, launch_plan
 from fimd.instances.request import StartRequest
+from fimd.instances.sandbox import Sandbox
 from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layer, Layers
@@ -84,6 +85,7 @@ class Instances:
     def __init__(
         self, tree: RuntimeTree, resolver: Resolver, layers: Layers, stacks: Stacks
     ) -> None:
+        self._sandbox = Sandbox()
         self._tree = tree
         self._resolver = resolver
         self._layers = layers
@@ -114,6 +116,7 @@ class Instances:
             undo.callback(process.close)
             await self._predecessor(request.pid)
             started = start_time(request.pid)
+            await self._sandbox.check()
             image = await asyncio.to_thread(read_image, request.image, self._resolver)
             data = await asyncio.to_thread(
                 DataDirectory.open, request.data or data_directory(image.path)

@@ -7,6 +7,7 @@ from typing import Final
 
 from fimd.errors import BadLayerError, MountError, UnsupportedError
 from fimd.layers.source import LayerSource
+from fimd.mounts import fuse_device
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.forks import Template
 from fimd.mounts.process import Process
@@ -53,7 +54,8 @@ def _embedded(settings: Settings, template: Template) -> Engine:
                 seconds=settings.mount_timeout,
             )
         except MountError as error:
-            raise MountError(f"layer {layer.path} (at byte {layer.offset}): {error}") from error
+            reason = fuse_device.missing() or error
+            raise MountError(f"layer {layer.path} (at byte {layer.offset}): {reason}") from error
         finally:
             os.close(descriptor)
 

@@ -94,7 +94,7 @@ def _serve(serve: Serve, arguments: dict[str, Any], files: list[int], report: in
     except Exception as error:
         if ready:
             raise
-        os.write(report, f"{type(error).__name__}: {error}".encode(errors="replace")[:4096])
+        os.write(report, (str(error) or type(error).__name__).encode(errors="replace")[:4096])
         return 1
     return 0
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +37,9 @@ class Session:
     account: Account
     settings: Mapping[str, str] = field(default_factory=dict)
     """FIMD_* variables of the daemon."""
+    wrap: Sequence[str] = ()
+    """A command, started as the tests' own account, that the bus runs under: it has to become the
+    session's account."""
 
     _started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
@@ -53,11 +56,11 @@ class Session:
         self._write("bus.conf", config)
         self.log = (self.directory / "log").open("wb")
         self.bus = subprocess.Popen(
-            ["dbus-daemon", f"--config-file={self.directory}/bus.conf", "--nofork"],
+            [*self.wrap, "dbus-daemon", f"--config-file={self.directory}/bus.conf", "--nofork"],
             env=self.environment,
             stderr=self.log,
             cwd="/",
-            **self.account.switch,
+            **({} if self.wrap else self.account.switch),
         )
         deadline = time.monotonic() + 10
         while not socket.exists():

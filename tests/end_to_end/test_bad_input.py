@@ -1,0 +1,101 @@
+"""What can't work says so in one sentence, with exit code 125, and leaves nothing mounted."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import Account
+from tests.support.session import Session
+
+NO_NEW_USER_NAMESPACES = Path(__file__).parent.parent / "support" / "no_user_namespaces.py"
+
+
+def refused(session: Session, *argv: str | os.PathLike[str], **options: str) -> str:
+    """Run what has to fail, and return the sentence on stderr."""
+    done = session.run(*argv, variables=options)
+    assert done.returncode == 125, done
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    session.wait_until_clean()
+    return done.stderr
+
+
+@pytest.fixture
+def plain_only(account: Account) -> None:
+    if account.uid == 0:
+        pytest.skip("root may do this")
+
+
+def as_account(account: Account, script: str) -> Sequence[str]:
+    """A command that runs `script` as root, and then another command as the account."""
+    become = f"setpriv --reuid={account.uid} --regid={account.gid} --clear-groups"
+    return ["sh", "-ec", f'{script} exec {become} -- "$@"', "sh"]
+
+
+def test_a_file_that_is_no_image(session: Session) -> None:
+    path = session.directory / "work" / "no.flatimage"
+    path.write_bytes(b"something else\n" * 1000)
+    assert f"{path} is no FlatImage" in refused(session, "fimctl", "run", path, "true")
+    missing = path.with_name("missing")
+    assert f"{missing} does not exist" in refused(session, "fimctl", "run", missing, "true")
+    assert "not a regular file" in refused(session, "fimctl", "run", path.parent, "true")
+
+
+def test_a_truncated_layer(session: Session, image: Path) -> None:
+    os.truncate(image, image.stat().st_size - 1000)
+    said = refused(session, image, "fim-exec", "true")
+    assert str(image) in said
+    assert "the file ends" in said
+
+
+def test_an_unknown_overlay(session: Session, image: Path) -> None:
+    said = refused(session, "fimctl", "run", "--overlay", "aufs", image, "true")
+    assert "'aufs' is none of bwrap, overlayfs, unionfs" in said
+
+
+def test_a_data_directory_that_cannot_be_written(
+    session: Session, image: Path, plain_only: None
+) -> None:
+    said = refused(session, image, "fim-exec", "true", FIM_DIR_DATA="/proc/data")
+    assert "/proc/data can't be written" in said
+    assert "FIM_DIR_DATA" in said
+
+
+def test_no_session_bus(session: Session, image: Path) -> None:
+    gone = f"unix:path={session.directory}/no-bus"
+    assert "session bus" in refused(session, image, "true", DBUS_SESSION_BUS_ADDRESS=gone)
+    nowhere = {"DBUS_SESSION_BUS_ADDRESS": "", "XDG_RUNTIME_DIR": str(session.directory)}
+    assert "dbus-run-session" in refused(session, image, "true", **nowhere)
+
+
+def test_a_daemon_that_cannot_be_started(session: Session, image: Path) -> None:
+    (session.directory / "bin" / "fimd").write_text("#!/bin/sh\nexit 3\n")
+    assert "could not start fimd" in refused(session, image, "true")
+
+
+def test_no_fuse(
+    new_session: Callable[..., Session], account: Account, busybox_image: Path
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can hide /dev/fuse")
+    hide = as_account(account, "mount --bind /dev/null /dev/fuse;")
+    session = new_session(wrap=["unshare", "--mount", "--", *hide])
+    image = session.adopt(busybox_image, "app.flatimage")
+    assert "/dev/fuse" in refused(session, image, "fim-exec", "true")
+
+
+def test_no_user_namespaces(
+    new_session: Callable[..., Session], account: Account, busybox_image: Path, plain_only: None
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can filter system calls and still start fusermount3")
+    become = as_account(account, "")
+    session = new_session(wrap=[sys.executable, str(NO_NEW_USER_NAMESPACES), *become])
+    image = session.adopt(busybox_image, "app.flatimage")
+    said = refused(session, image, "fim-exec", "true")
+    assert "no sandbox can be made here" in said
+    assert "user namespaces" in said
