@@ -4,17 +4,21 @@ The magic alone proves nothing: FlatImage's tools hold it as text, and file cont
 counts is a length word followed by a DwarFS image that ends exactly where the word says.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
 from .errors import DamagedImageError
 from .file import name_of, read_at
-from .section import FIRST_MINOR_WITH_LONG_HEADERS, HEADER, MAGIC, MAJOR, is_whole, parse_section
+from .section import HEADER, is_whole, parse_section
 
 WINDOW: Final = 4 << 20
 WORD: Final = 8
-NEEDLE: Final = MAGIC + bytes([MAJOR])
-# A file made to hold more near misses than this is not worth the hours.
+# A header with number 0, of a format that numbers its sections: major 2, minor 2 or later.
+FIRST_HEADER: Final = re.compile(rb"DWARFS\x02(?=[^\x00\x01].{40}\x00{4})", re.DOTALL)
+# A file made to hold more near misses than this is not worth the hours: headers with a number 0,
+# those of them that fit their length word, and the sections looked at for each of these.
+MOST_HEADERS: Final = 1_000_000
 MOST_SUSPECTS: Final = 1_000
 MOST_SECTIONS: Final = 4096
 
@@ -25,41 +29,35 @@ def records(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     What lies inside a layer that was found is passed over. Raises DamagedImageError where the
     search would take too long.
     """
-    suspects = 0
+    headers = suspects = 0
     position = start
     while position < end:
         window = read_at(fd, position, min(WINDOW, end - position))
-        skip_to = position + max(len(window) - HEADER.size - WORD + 1, 1)
-        at = window.find(NEEDLE, WORD)
-        while at != -1 and position + at - WORD < skip_to:
-            length = _suspect(window, at, end - position - at)
+        # A header that the window cuts off belongs to the next one, with its length word.
+        next_position = position + max(len(window) - HEADER.size - WORD + 1, 1)
+        for match in FIRST_HEADER.finditer(window, WORD):
+            at = match.start()
+            headers += 1
+            length = _fitting_length(window, at, end - position - at)
             if length is not None:
                 suspects += 1
                 if is_whole(fd, position + at, length, MOST_SECTIONS):
                     yield position + at - WORD, length
-                    skip_to = position + at + length
+                    next_position = position + at + length
                     break
-            if suspects > MOST_SUSPECTS:
+            if headers > MOST_HEADERS or suspects > MOST_SUSPECTS:
                 raise DamagedImageError(
                     f"{name_of(fd)} is damaged, and too much in it looks like a layer, up to "
                     f"offset {position + at}: copy or download it again"
                 )
-            at = window.find(NEEDLE, at + 1)
-        position = skip_to
+        position = next_position
 
 
-def _suspect(window: bytes, at: int, room: int) -> int | None:
-    """The length before the magic at `at`, where it and the header after it can be right."""
+def _fitting_length(window: bytes, at: int, room: int) -> int | None:
+    """The length word before the header at `at`, where the two agree and the file has room."""
     length = int.from_bytes(window[at - WORD : at], "little")
     section = parse_section(window[at : at + HEADER.size])
-    if (
-        section is None
-        or section.minor < FIRST_MINOR_WITH_LONG_HEADERS
-        or section.number != 0
-        or not section.size < length <= room
-    ):
-        return None
-    return length
+    return length if section is not None and section.size < length <= room else None
 
 
 def last_run(found: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,33 +89,36 @@ class Sample:
 Build = Callable[..., Sample]
 
 
+def make_image(
+    folder: Path, kind: str = "elf-v2", layers: Sequence[bytes] = (), name: str | None = None
+) -> Sample:
+    """`<kind>.flatimage` of the given layers; `kind` is script, elf-v2 or elf-v1."""
+    if kind == "script":
+        text = "#!/bin/sh -\nFIM_RESERVED_OFFSET=4096\nexit 3\n"
+        start, reserved = text.encode().ljust(4096, b"\n"), 4 * MIB
+    elif kind == "elf-v2":
+        blobs = tools(12)
+        start = elf(len(elf(0)) + len(blobs)) + blobs
+        reserved = 4 * MIB
+    else:
+        start, reserved = elf() + tools(13), 2 * MIB
+    path = folder / (name or f"{kind}.flatimage")
+    extents = []
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(len(start) + reserved)
+        file.seek(0, 2)
+        for layer in layers or [dwarfs(b"base")]:
+            extents.append((file.tell() + 8, len(layer)))
+            file.write(record(layer))
+    path.chmod(0o755)
+    return Sample(path, len(start), len(start) + reserved, extents)
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """Makes `<kind>.flatimage` of the given layers; `kind` is script, elf-v2 or elf-v1."""
-
-    def make(kind: str = "elf-v2", layers: Sequence[bytes] = (), name: str | None = None) -> Sample:
-        if kind == "script":
-            text = "#!/bin/sh -\nFIM_RESERVED_OFFSET=4096\nexit 3\n"
-            start, reserved = text.encode().ljust(4096, b"\n"), 4 * MIB
-        elif kind == "elf-v2":
-            blobs = tools(12)
-            start = elf(len(elf(0)) + len(blobs)) + blobs
-            reserved = 4 * MIB
-        else:
-            start, reserved = elf() + tools(13), 2 * MIB
-        path = tmp_path / (name or f"{kind}.flatimage")
-        extents = []
-        with path.open("wb") as file:
-            file.write(start)
-            file.truncate(len(start) + reserved)
-            file.seek(0, 2)
-            for layer in layers or [dwarfs(b"base")]:
-                extents.append((file.tell() + 8, len(layer)))
-                file.write(record(layer))
-        path.chmod(0o755)
-        return Sample(path, len(start), len(start) + reserved, extents)
-
-    return make
+    """Makes images in the test's own folder; takes what `make_image` takes after it."""
+    return partial(make_image, tmp_path)
 
 
 @pytest.fixture(scope="session")

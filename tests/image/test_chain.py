@@ -77,6 +77,16 @@ def test_an_image_inside_a_layer_is_no_layer_of_this_one(
     assert extents(chain_of(sample.path)) == sample.layers[1:]
 
 
+def test_the_magic_just_before_a_layer_does_not_hide_it(
+    build: "Build", make_dwarfs: Dwarfs
+) -> None:
+    for gap in range(7, 60):
+        decoy = (b"DWARFS\x02\x05" + bytes(80))[:gap]
+        sample = build("script", [b"?" * 90 + decoy, make_dwarfs(b"top")])
+        sample.patch(sample.chain_offset, b"\xff" * 8)
+        assert extents(chain_of(sample.path)) == sample.layers[1:]
+
+
 def test_layers_without_index_or_from_old_releases_are_layers(
     build: "Build", make_dwarfs: Dwarfs, sample_images: Path
 ) -> None:
