@@ -101,7 +101,7 @@ class _Target:
     inodes: frozenset[tuple[int, int]] = frozenset()  # device and inode
 
     def is_other(self, entry: Entry) -> bool:
-        return (entry.source.device, entry.source.inode) not in self.inodes
+        return entry.source.state[:2] not in self.inodes
 
 
 @contextmanager

@@ -69,14 +69,12 @@ def _pieces(stream: Any, data: Buffer, stop: Stop) -> Iterator[bytes]:
 def _lzma_stream(level: int, size: int, kind: Kind) -> lzma.LZMACompressor:
     """An .xz stream whose dictionary is no larger than the data, and whose filters suit it."""
     dictionary = max(_SMALLEST_DICTIONARY, 1 << (size - 1).bit_length() if size else 0)
-    last: dict[str, Any] = {
+    lzma2: dict[str, Any] = {
         "id": lzma.FILTER_LZMA2,
         "preset": level,
         "dict_size": min(dictionary, _preset_dictionary(level)),
     }
-    if kind is Kind.TEXT:
-        last["pb"] = 0  # nothing in it is aligned to words
-    filters = [{"id": lzma.FILTER_X86}, last] if kind is Kind.X86 else [last]
+    filters = [{"id": lzma.FILTER_X86}, lzma2] if kind is Kind.X86 else [lzma2]
     return lzma.LZMACompressor(lzma.FORMAT_XZ, lzma.CHECK_CRC64, filters=filters)
 
 

@@ -80,7 +80,7 @@ LEVELS: Final = (
     Level(20, NONE, NONE, NONE, Order.NONE),
     Level(20, _LZ4, _SCHEMA, NONE, Order.PATH),
     Level(20, _lz4hc(9), _SCHEMA, NONE, Order.PATH),
-    Level(21, _lz4hc(7), _SCHEMA, NONE, Order.SIMILARITY, _SEGMENT, _SEGMENT >> 1, 16),
+    Level(21, _lz4hc(6), _SCHEMA, NONE, Order.SIMILARITY, _SEGMENT, _SEGMENT >> 1, 16),
     Level(22, _zstd(11), _SCHEMA, NONE, Order.SIMILARITY, _SEGMENT, _SEGMENT >> 2, 8),
     Level(23, _zstd(19), _SCHEMA, NONE, Order.SIMILARITY, _SEGMENT, _SEGMENT >> 2, 4),
     Level(24, _zstd(22), _SCHEMA, NONE, Order.SIMILARITY, _SEGMENT, _SEGMENT >> 3, 2),

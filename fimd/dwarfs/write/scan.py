@@ -23,25 +23,30 @@ Keep = Callable[[Entry], bool]
 """Says whether an entry is packed; a directory that is not is left out with all it holds."""
 
 _PIECE: Final = 1 << 20
+_FIRST_PIECE: Final = 1 << 16  # the survey wants no more of most files
 _SMALLEST_HOLE: Final = 1 << 16  # a smaller one costs more in the metadata than as zeros
 
 
+_State = tuple[int, int, int, int, int]
+"""Device, inode, size, and the two times in nanoseconds: what tells that a file has changed."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a file was when it was scanned, so that a later change is noticed."""
+class Found:
+    """What a file was when it was scanned; the `source` of the entries made here."""
 
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    holes: tuple[tuple[int, int], ...] = ()  # (offset, size)
+    state: _State
+    holes: tuple[tuple[int, int], ...] = ()  # offset and size
 
-    @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        return cls(
-            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        )
+
+def _state(status: os.stat_result) -> _State:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 class SourceTree:
@@ -78,17 +83,19 @@ class SourceTree:
 
     def read(self, entry: Entry) -> Generator[Piece]:
         """The content of a regular file as `ReadContent` describes it."""
-        seen: _Seen = entry.source
-        buffer = memoryview(bytearray(min(max(seen.size, 1), _PIECE)))
+        found: Found = entry.source
+        buffer = memoryview(bytearray(min(entry.size, _FIRST_PIECE)))
         with self._open(entry, os.O_RDONLY) as fd:
             position = 0
-            for offset, size in (*seen.holes, (seen.size, 0)):
+            for offset, size in (*found.holes, (entry.size, 0)):
                 while position < offset:
                     count = os.preadv(fd, [buffer[: offset - position]], position)
                     if not count:
                         break  # the check below says that the file was cut
                     yield buffer[:count]
                     position += count
+                    if len(buffer) < min(entry.size - position, _PIECE):
+                        buffer = memoryview(bytearray(min(entry.size - position, _PIECE)))
                 if size:
                     yield size
                     position += size
@@ -166,7 +173,7 @@ class SourceTree:
         return replace(
             entry,
             hole_bytes=sum(size for _, size in holes),
-            source=replace(entry.source, holes=holes),
+            source=Found(entry.source.state, holes),
         )
 
     @contextmanager
@@ -190,7 +197,7 @@ class SourceTree:
 
     @staticmethod
     def _check_unchanged(entry: Entry, fd: int) -> None:
-        if _Seen.of(os.fstat(fd)) != replace(entry.source, holes=()):
+        if _state(os.fstat(fd)) != entry.source.state:
             raise PackError("changed while it was being packed", path=printable(entry.path))
 
 
@@ -207,7 +214,7 @@ def _entry(path: bytes, status: os.stat_result, target: bytes = b"") -> Entry:
         target=target,
         identity=(status.st_dev, status.st_ino) if is_file and status.st_nlink > 1 else None,
         hole_bytes=max(0, status.st_size - status.st_blocks * 512) if is_file else 0,
-        source=_Seen.of(status),
+        source=Found(_state(status)),
     )
 
 

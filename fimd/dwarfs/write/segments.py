@@ -104,8 +104,8 @@ class Segmenter:
     def start_file(self, kind: Kind) -> None:
         """What is added from now on belongs to another file.
 
-        Kinds do not share a block, unless little has come of the one before: what is alike
-        compresses better, and a block of one kind can have a filter made for it.
+        Kinds do not share a block, unless little has come of the one before: so that a block can
+        have the filter made for its kind.
         """
         block = self._current
         if kind != self._kind and block is not None and block.fill > self._block_size // 16:

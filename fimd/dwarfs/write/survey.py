@@ -20,9 +20,10 @@ from fimd.dwarfs.write.kinds import Kind, kind_of
 from fimd.dwarfs.write.levels import Order
 from fimd.dwarfs.write.tree import Tree
 
-_SKETCHED: Final = 1 << 16  # bytes at the start of a file that say what it is like
+_SKETCHED: Final = 1 << 14  # bytes at the start of a file that say what it is like
 _LEAST_SKETCHED: Final = 256
 _WINDOW: Final = 8
+_ALIKE: Final = 2  # features in common; one alone brings together what is better left in its place
 _MULTIPLIERS: Final = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F], np.uint64
 )
@@ -93,12 +94,14 @@ class _Found:
         return sorted(numbers, key=lambda number: (self.kinds[number], self._groups[number]))
 
     def _group(self, start: bytes, number: int) -> int:
-        """The group that shares the most with this content, else one of its own."""
+        """The group that is most like this content, else one of its own."""
         if len(start) < _LEAST_SKETCHED:
             return number
         features = list(enumerate(_sketch(start)))
         groups = Counter(self._alike[feature] for feature in features if feature in self._alike)
         group = min(groups, key=lambda group: (-groups[group], group), default=number)
+        if groups[group] < _ALIKE:
+            group = number
         for feature in features:
             self._alike.setdefault(feature, group)
         return group
