@@ -43,7 +43,7 @@ def read(fd: int, layout: Layout, offset: int, size: int) -> bytes:
     """`size` bytes at `offset` of the reserved space, as they are once every write is complete."""
     before = pending(fd, layout)
     while True:
-        data = read_at(fd, layout.reserved_offset + offset, size)
+        data = read_exactly(fd, layout.reserved_offset + offset, size, "its reserved space")
         after = pending(fd, layout)
         if after == before:
             return data if before is None else _overlaid(data, offset, before)

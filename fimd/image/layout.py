@@ -164,4 +164,4 @@ def _looks_reserved(fd: int, layout: Layout) -> bool:
         return False
     if layout.kind is Kind.ELF_V1:
         return bool(permissions < 1 << 12 and overlay in (0, ord("{")))
-    return bool(permissions < 1 << 15 and overlay in (0, 2, 4, 8) and casefold <= 1)
+    return bool(permissions < 1 << 15 and overlay in (0, 2, 4, 8) and casefold <= 2)

@@ -11,9 +11,9 @@ from typing import Final, Generic, TypeVar
 
 from . import journal, settings
 from .errors import SettingsError, SettingTooLargeError
-from .file import exclusive, name_of, read_exactly, sync, write_at
+from .file import exclusive, name_of, sync, write_at
 from .layout import MIB, Kind, Layout
-from .settings import Binding, Boot, Desktop, Icon, Overlay, Permission, Unshare
+from .settings import Binding, Boot, Casefold, Desktop, Icon, Overlay, Permission, Unshare
 
 T = TypeVar("T")
 F = TypeVar("F", bound=enum.IntFlag)
@@ -53,12 +53,7 @@ def _flags(name: str, offset: int, size: int, kind: type[F], v1: int | None = No
         unset=kind(0),
         offset_v1=v1,
         is_text=False,
-    )
-
-
-def _switch(name: str, offset: int, v1: int | None = None) -> Field[bool]:
-    return Field(
-        name, offset, 1, lambda on: bytes([on]), lambda data: data[0] != 0, False, v1, is_text=False
+        switch=(0, size),
     )
 
 
@@ -70,12 +65,20 @@ def _decode_overlay(data: bytes) -> Overlay | None:
     return Overlay(data[0]) if data[0] in set(Overlay) else None
 
 
+def _decode_casefold(data: bytes) -> Casefold:
+    return Casefold(data[0]) if data[0] in set(Casefold) else Casefold.ON
+
+
 PERMISSIONS: Final = _flags("permissions", 0, 8, Permission, 0)
-NOTIFY: Final = _switch("notify", 8, 8)
+NOTIFY: Final[Field[bool]] = Field(
+    "notify", 8, 1, lambda on: bytes([on]), lambda data: data[0] != 0, False, 8, is_text=False
+)
 OVERLAY: Final[Field[Overlay | None]] = Field(
     "overlay", 9, 1, lambda value: bytes([value or 0]), _decode_overlay, None, is_text=False
 )
-CASEFOLD: Final = _switch("casefold", 10)
+CASEFOLD: Final[Field[Casefold]] = Field(
+    "casefold", 10, 1, lambda value: bytes([value]), _decode_casefold, Casefold.OFF, is_text=False
+)
 DESKTOP: Final[Field[Desktop | None]] = Field(
     "desktop", 11, 4096, _optional(settings.encode_desktop), settings.decode_desktop, None, 9
 )
@@ -117,7 +120,7 @@ class Settings:
     permissions: Permission = PERMISSIONS.unset
     notify: bool = False
     overlay: Overlay | None = None
-    casefold: bool = False
+    casefold: Casefold = Casefold.OFF
     desktop: Desktop | None = None
     boot: Boot | None = None
     icon: Icon | None = None
@@ -142,9 +145,9 @@ def read_field(fd: int, layout: Layout, field: Field[T]) -> T:
     Raises SettingsError where it is damaged, or is not kept in images of this kind.
     """
     offset = _offset(fd, layout, field)
-    data = _read(fd, layout, offset, field)
-    if not any(data):
+    if not any(_read_switch(fd, layout, offset, field)):
         return field.unset
+    data = _read(fd, layout, offset, field)
     try:
         return field.decode(data)
     except ValueError as error:
@@ -254,10 +257,13 @@ def _encode(field: Field[T], value: T, image: str) -> bytes:
     return data
 
 
+def _read_switch(fd: int, layout: Layout, offset: int, field: Field[T]) -> bytes:
+    start, length = field.switch
+    return journal.read(fd, layout, offset + start, length)
+
+
 def _read(fd: int, layout: Layout, offset: int, field: Field[T]) -> bytes:
     if not field.is_text:
-        position = layout.reserved_offset + offset
-        read_exactly(fd, position + field.size - 1, 1, f"the setting '{field.name}'")
         return journal.read(fd, layout, offset, field.size)
     data = journal.read(fd, layout, offset, min(FIRST_READ, field.size))
     if b"\0" not in data and len(data) < field.size:

@@ -54,7 +54,13 @@ def open_rootfs(
         root.mkdir()
         yield Rootfs(root, unpack(path, root, progress=progress, cancelled=cancelled))
     finally:
-        shutil.rmtree(place)
+        _remove_tree(place)
+
+
+def _remove_tree(top: str) -> None:
+    for folder, _folders, _files in os.walk(top):
+        os.chmod(folder, 0o700)  # a plain user cannot empty a folder that is closed to writing
+    shutil.rmtree(top)
 
 
 def unpack(

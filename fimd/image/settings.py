@@ -62,6 +62,15 @@ class Overlay(enum.IntEnum):
     UNIONFS = 8
 
 
+class Casefold(enum.IntEnum):
+    """Whether names are found in any case. FlatImage knows off and on; to it, preserve is on."""
+
+    OFF = 0
+    ON = 1
+    PRESERVE = 2
+    """In any case, but with the spelling that each name was given."""
+
+
 class Integration(enum.StrEnum):
     """What of an image the desktop shows, in FlatImage's order."""
 

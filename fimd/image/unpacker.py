@@ -63,8 +63,8 @@ class Unpacker:
         os.close(self._root)
 
     def notes(self) -> tuple[str, ...]:
-        """What was left out or changed, a sentence each."""
-        return tuple(f"{count} {what}" for what, count in sorted(self._left_out.items()))
+        """What was left out or changed, and how often."""
+        return tuple(f"{what}: {count}" for what, count in sorted(self._left_out.items()))
 
     def add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Write one member. Raises RootfsError where its name leads out of the target."""
@@ -214,7 +214,7 @@ class Unpacker:
     def _set_folder(self, fd: int, attributes: _Attributes) -> None:
         if self._is_root:
             os.fchown(fd, attributes.uid, attributes.gid)
-        os.fchmod(fd, self._mode(attributes.mode, stat.S_IRWXU))
+        os.fchmod(fd, self._mode(attributes.mode, stat.S_IRUSR | stat.S_IXUSR))
         os.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
 
     def _mode(self, mode: int, needed: int) -> int:

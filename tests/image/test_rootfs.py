@@ -182,14 +182,17 @@ def test_a_plain_user_is_told_what_was_left_out(tmp_path: Path) -> None:
                     out.write((rootfs.path / "etc/shadow").read_text())
                     out.write((rootfs.path / "closed/file").read_text())
                     out.write("\n" + "\n".join(rootfs.notes))
+                    place = rootfs.path.parent
+                out.write(f"\nleft: {place.exists()}")
                 out.flush()
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
     assert result.read_text().splitlines() == [
         "secretx",
-        "1 device nodes left out, which only root can make",
-        "2 entries made readable to their owner",
+        "device nodes left out, which only root can make: 1",
+        "entries made readable to their owner: 1",
+        "left: False",
     ]
 
 
