@@ -1,4 +1,4 @@
-"""`fimctl dwarfs`: DwarFS images without any other tool: look, list, check, extract, mount."""
+"""`fimctl dwarfs`: DwarFS images without any other tool: make, look, check, extract, mount."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from fimctl.commands import dwarfs_create
 from fimctl.errors import ClientError
 from fimctl.table import path_text, print_json, print_table, size_text
 
@@ -20,7 +21,7 @@ _FAILED = 1
 
 def add_parser(commands: Any) -> None:
     """Add the command with its own commands."""
-    parser = commands.add_parser("dwarfs", help="inspect, extract and mount DwarFS images")
+    parser = commands.add_parser("dwarfs", help="make, inspect, extract and mount DwarFS images")
     parser.set_defaults(func=_help(parser))
     below = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add(below, "info", "print what an image is", _info)
@@ -32,6 +33,7 @@ def add_parser(commands: Any) -> None:
     )
     extracting = _add(below, "extract", "write an image's tree into a directory", _extract)
     extracting.add_argument("-o", "--output", metavar="DIR", default=".", help="where to (.)")
+    dwarfs_create.add_parser(below)
     _add_mount(below)
 
 
