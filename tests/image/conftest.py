@@ -5,8 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fimd.image.file import open_image
+from fimd.image.layout import find_layout
+from fimd.image.reserved import Field, read_field, write_field
 
 MIB = 1 << 20
 SHARED = Path(__file__).parents[2].parent / "shared" / "images"
@@ -80,6 +85,14 @@ class Sample:
     def add(self, data: bytes) -> None:
         with self.path.open("ab") as file:
             file.write(data)
+
+    def put(self, field: Field[Any], value: object) -> None:
+        with open_image(self.path, writable=True) as fd:
+            write_field(fd, find_layout(fd), field, value)
+
+    def get(self, field: Field[Any]) -> Any:
+        with open_image(self.path) as fd:
+            return read_field(fd, find_layout(fd), field)
 
     @property
     def size(self) -> int:

@@ -3,9 +3,8 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fimd.image import journal
 from fimd.image.errors import (
     BusyImageError,
     ImageError,
@@ -47,6 +45,7 @@ from fimd.image.settings import (
     Binding,
     BindingType,
     Boot,
+    Casefold,
     Desktop,
     Icon,
     Integration,
@@ -63,16 +62,6 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 FIELDS = (PERMISSIONS, NOTIFY, OVERLAY, CASEFOLD, DESKTOP, BOOT, ICON, ENVIRONMENT, BINDINGS)
 ALL_FIELDS: tuple[Field[Any], ...] = (*FIELDS, REMOTE, UNSHARE)
-
-
-def put(sample: "Sample", field: Field[Any], value: object) -> None:
-    with open_image(sample.path, writable=True) as fd:
-        write_field(fd, find_layout(fd), field, value)
-
-
-def get(sample: "Sample", field: Field[Any]) -> Any:
-    with open_image(sample.path) as fd:
-        return read_field(fd, find_layout(fd), field)
 
 
 def table(sample: "Sample", offset: int, size: int) -> bytes:
@@ -94,7 +83,8 @@ def test_an_image_never_configured_has_everything_unset(build: "Build", kind: st
         (PERMISSIONS, Permission.HOME | Permission.OPTICAL, 0, b"\x01\x40" + bytes(6)),
         (NOTIFY, True, 8, b"\x01"),
         (OVERLAY, Overlay.UNIONFS, 9, b"\x08"),
-        (CASEFOLD, True, 10, b"\x01"),
+        (CASEFOLD, Casefold.ON, 10, b"\x01"),
+        (CASEFOLD, Casefold.PRESERVE, 10, b"\x02"),
         (
             DESKTOP,
             Desktop("My App", ("Audio", "Game"), frozenset({Integration.ICON, Integration.ENTRY})),
@@ -132,8 +122,8 @@ def test_each_setting_is_stored_where_and_as_flatimage_has_it(
 ) -> None:
     sample = build(kind)
     before = bytearray(sample.path.read_bytes())
-    put(sample, field, value)
-    assert get(sample, field) == value
+    sample.put(field, value)
+    assert sample.get(field) == value
     start = sample.reserved_offset + offset
     before[start : start + len(stored)] = stored
     if field is ICON:
@@ -143,10 +133,10 @@ def test_each_setting_is_stored_where_and_as_flatimage_has_it(
 
 def test_a_v1_image_keeps_four_settings_in_its_own_places(build: "Build") -> None:
     sample = build("elf-v1")
-    put(sample, PERMISSIONS, Permission.GPU)
-    put(sample, NOTIFY, True)
-    put(sample, DESKTOP, Desktop("app"))
-    put(sample, ICON, Icon("svg", b"<svg/>"))
+    sample.put(PERMISSIONS, Permission.GPU)
+    sample.put(NOTIFY, True)
+    sample.put(DESKTOP, Desktop("app"))
+    sample.put(ICON, Icon("svg", b"<svg/>"))
     assert table(sample, 0, 10) == b"\x00\x04" + bytes(6) + b"\x01{"
     assert table(sample, MIB, 10) == b"svg\0<svg/>"
     assert table(sample, 2 * MIB - 8, 8) == struct.pack("<Q", 6)
@@ -162,17 +152,17 @@ def test_a_v1_image_keeps_four_settings_in_its_own_places(build: "Build") -> Non
 def test_what_a_v1_image_keeps_in_its_layers_is_refused_with_the_place(build: "Build") -> None:
     sample = build("elf-v1")
     with pytest.raises(SettingsError, match=r"fim/config/boot\.json"):
-        put(sample, BOOT, Boot("x"))
+        sample.put(BOOT, Boot("x"))
     with pytest.raises(SettingsError, match=r"fim/config/casefold\.json"):
-        get(sample, CASEFOLD)
+        sample.get(CASEFOLD)
 
 
 def test_a_shorter_value_leaves_nothing_of_the_longer_one(build: "Build") -> None:
     sample = build("script")
-    put(sample, ENVIRONMENT, {"SECRET": "x" * 20_000})
-    put(sample, ENVIRONMENT, {"A": "1"})
+    sample.put(ENVIRONMENT, {"SECRET": "x" * 20_000})
+    sample.put(ENVIRONMENT, {"A": "1"})
     assert not any(table(sample, ENVIRONMENT.offset + 20, MIB - 20))
-    put(sample, ENVIRONMENT, {})
+    sample.put(ENVIRONMENT, {})
     assert not any(table(sample, 0, 4 * MIB))
 
 
@@ -195,8 +185,8 @@ def test_unknown_permission_bits_are_kept(build: "Build") -> None:
 def test_bindings_beyond_ten_keep_their_order(build: "Build") -> None:
     sample = build("script")
     bindings = tuple(Binding(BindingType.RO, f"/{n}", f"/{n}") for n in range(12))
-    put(sample, BINDINGS, bindings)
-    assert get(sample, BINDINGS) == bindings
+    sample.put(BINDINGS, bindings)
+    assert sample.get(BINDINGS) == bindings
     text = table(sample, BINDINGS.offset, 4096).partition(b"\0")[0]
     assert list(json.loads(text)) == sorted(map(str, range(12)))
 
@@ -213,32 +203,32 @@ def test_json_has_to_be_shorter_than_its_field(
         return {"k": "v" * (size - len('{\n  "k": ""\n}'))}
 
     sample = build("script")
-    put(sample, field, value(room - 1))
-    assert get(sample, field) == value(room - 1)
+    sample.put(field, value(room - 1))
+    assert sample.get(field) == value(room - 1)
     with pytest.raises(SettingTooLargeError, match="Not enough space to fit json data"):
-        put(sample, field, value(room))
-    assert get(sample, field) == value(room - 1)
+        sample.put(field, value(room))
+    assert sample.get(field) == value(room - 1)
 
 
 def test_an_icon_may_fill_its_field_and_no_more(build: "Build") -> None:
     sample = build("script")
     data = random.Random(1).randbytes(ICON_DATA_LIMIT)
-    put(sample, ICON, Icon("jpg", b"old"))
-    put(sample, ICON, Icon("jpg", data))
-    assert get(sample, ICON) == Icon("jpg", data)
+    sample.put(ICON, Icon("jpg", b"old"))
+    sample.put(ICON, Icon("jpg", data))
+    assert sample.get(ICON) == Icon("jpg", data)
     with pytest.raises(SettingTooLargeError, match="File is too large, '1048565' bytes"):
-        put(sample, ICON, Icon("jpg", data + b"x"))
+        sample.put(ICON, Icon("jpg", data + b"x"))
     with pytest.raises(SettingsError, match="Icon extension 'gif' is not supported"):
-        put(sample, ICON, Icon("gif", b"x"))
-    put(sample, ICON, None)
-    assert get(sample, ICON) is None
+        sample.put(ICON, Icon("gif", b"x"))
+    sample.put(ICON, None)
+    assert sample.get(ICON) is None
 
 
 def test_arguments_that_are_not_utf8_are_kept(build: "Build") -> None:
     sample = build("script")
     boot = Boot("prog", (os.fsdecode(b"\xff\xfe"), "\u20ac"))
-    put(sample, BOOT, boot)
-    assert get(sample, BOOT) == boot
+    sample.put(BOOT, boot)
+    assert sample.get(BOOT) == boot
 
 
 @pytest.mark.parametrize(
@@ -277,13 +267,13 @@ def test_a_damaged_setting_is_named_with_its_place(
     offset = sample.reserved_offset + field.offset
     sample.patch(offset, stored)
     with pytest.raises(SettingsError, match=rf"'{field.name}' of .*script.*offset {offset}"):
-        get(sample, field)
+        sample.get(field)
 
 
 def test_an_overlay_of_an_unknown_number_is_unset(build: "Build") -> None:
     sample = build("elf-v2")
     sample.patch(sample.reserved_offset + 9, b"\x03")
-    assert get(sample, OVERLAY) is None
+    assert sample.get(OVERLAY) is None
 
 
 @given(data=st.binary(max_size=300), field=st.sampled_from(ALL_FIELDS))
@@ -337,104 +327,6 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Layout]:
     return path, Layout(Kind.SCRIPT, 4096, 4 * MIB)
 
 
-# Crashes: each write of the sequence is the last that reaches the file.
-@pytest.mark.parametrize("kind", ["script", "elf-v2", "elf-v1"])
-def test_a_crash_at_any_write_leaves_the_old_value_or_the_new(
-    build: "Build", kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = Desktop("old" * 700, ("O",)), Desktop("new" * 900, ("M", "N"))
-    seen = set()
-    for writes in range(5):
-        sample = build(kind)
-        put(sample, DESKTOP, old)
-        with monkeypatch.context() as patch:
-            patch.setattr(journal, "write_at", _failing_after(writes))
-            try:
-                put(sample, DESKTOP, new)
-            except PowerCutError:
-                seen.add(get(sample, DESKTOP).name[:3])
-            else:
-                break
-        value = get(sample, DESKTOP)
-        assert value in (old, new)
-        put(sample, NOTIFY, True)  # the next writer completes what was begun
-        assert get(sample, DESKTOP) == value
-        with open_image(sample.path) as fd:
-            assert journal.pending(fd, find_layout(fd)) is None
-    else:
-        raise AssertionError("there are more writes than the test looks at")
-    assert seen == {"old", "new"}
-    assert get(sample, DESKTOP) == new
-
-
-class PowerCutError(Exception):
-    pass
-
-
-def _failing_after(writes: int) -> Callable[[int, int, bytes], None]:
-    """Like write_at, but the write after `writes` others stops halfway."""
-    count = 0
-
-    def write(fd: int, offset: int, data: bytes) -> None:
-        nonlocal count
-        if count == writes:
-            write_at(fd, offset, data[: len(data) // 2])
-            raise PowerCutError
-        count += 1
-        write_at(fd, offset, data)
-
-    return write
-
-
-def test_killing_a_writer_over_and_over_never_leaves_a_mixture(build: "Build") -> None:
-    sample = build("script")
-    values = [{name: name * 100_000} for name in "ab"]
-
-    def work() -> None:
-        while True:
-            for value in values:
-                put(sample, ENVIRONMENT, value)
-
-    put(sample, ENVIRONMENT, values[0])
-    for attempt in range(25):
-        child = multiprocessing.get_context("fork").Process(target=work)
-        child.start()
-        for _ in range(20):
-            assert get(sample, ENVIRONMENT) in values
-        child.join(0.002 * attempt)
-        os.kill(child.pid or 0, signal.SIGKILL)
-        child.join()
-        assert get(sample, ENVIRONMENT) in values
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        journal.MAGIC,
-        journal.MAGIC + b"\xff" * 100,
-        journal.MAGIC + bytes(100),
-    ],
-)
-def test_a_journal_that_makes_no_sense_is_ignored(build: "Build", record: bytes) -> None:
-    sample = build("script")
-    put(sample, BOOT, Boot("kept"))
-    sample.patch(sample.reserved_offset + journal.PLACE[Kind.SCRIPT][0], record)
-    assert get(sample, BOOT) == Boot("kept")
-
-
-@pytest.mark.parametrize(("offset", "size"), [(3_166_208, 10), (4 * MIB - 5, 10), (0, 5 * MIB)])
-def test_a_forged_journal_does_not_reach_beyond_the_table(
-    build: "Build", offset: int, size: int
-) -> None:
-    sample = build("script")
-    place = sample.reserved_offset + journal.PLACE[Kind.SCRIPT][0]
-    sample.patch(place, journal._record(offset, b"\xee" * size))
-    before = sample.path.read_bytes()
-    with open_image(sample.path, writable=True) as fd:
-        journal.complete(fd, find_layout(fd))
-    assert sample.path.read_bytes() == before
-
-
 def test_two_that_add_at_once_both_succeed(build: "Build") -> None:
     sample = build("script")
 
@@ -456,7 +348,7 @@ def test_two_that_add_at_once_both_succeed(build: "Build") -> None:
         child.start()
     for child in children:
         child.join()
-    assert len(get(sample, ENVIRONMENT)) == 60
+    assert len(sample.get(ENVIRONMENT)) == 60
 
 
 def test_a_writer_waits_only_so_long(build: "Build") -> None:
@@ -476,12 +368,12 @@ def test_a_read_only_image_says_so(build: "Build") -> None:
     sample = build("script")
     sample.path.chmod(0o555)
     with pytest.raises(ReadOnlyImageError, match="cannot be changed"):
-        put(sample, NOTIFY, True)
+        sample.put(NOTIFY, True)
 
 
 def test_reading_one_setting_reads_little(build: "Build", monkeypatch: pytest.MonkeyPatch) -> None:
     sample = build("script")
-    put(sample, ENVIRONMENT, {"a": "b"})
+    sample.put(ENVIRONMENT, {"a": "b"})
     total = 0
     pread = os.pread
 

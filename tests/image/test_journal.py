@@ -1,0 +1,114 @@
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fimd.image import journal
+from fimd.image.file import open_image, write_at
+from fimd.image.layout import MIB, Kind, find_layout
+from fimd.image.reserved import BOOT, DESKTOP, ENVIRONMENT, NOTIFY
+from fimd.image.settings import Boot, Desktop
+
+if TYPE_CHECKING:
+    from tests.image.conftest import Build
+
+
+# Crashes: each write of the sequence is the last that reaches the file.
+@pytest.mark.parametrize("kind", ["script", "elf-v2", "elf-v1"])
+def test_a_crash_at_any_write_leaves_the_old_value_or_the_new(
+    build: "Build", kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = Desktop("old" * 700, ("O",)), Desktop("new" * 900, ("M", "N"))
+    seen = set()
+    for writes in range(5):
+        sample = build(kind)
+        sample.put(DESKTOP, old)
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "write_at", _failing_after(writes))
+            try:
+                sample.put(DESKTOP, new)
+            except PowerCutError:
+                seen.add(sample.get(DESKTOP).name[:3])
+            else:
+                break
+        value = sample.get(DESKTOP)
+        assert value in (old, new)
+        sample.put(NOTIFY, True)  # the next writer completes what was begun
+        assert sample.get(DESKTOP) == value
+        with open_image(sample.path) as fd:
+            assert journal.pending(fd, find_layout(fd)) is None
+    else:
+        raise AssertionError("there are more writes than the test looks at")
+    assert seen == {"old", "new"}
+    assert sample.get(DESKTOP) == new
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def _failing_after(writes: int) -> Callable[[int, int, bytes], None]:
+    """Like write_at, but the write after `writes` others stops halfway."""
+    count = 0
+
+    def write(fd: int, offset: int, data: bytes) -> None:
+        nonlocal count
+        if count == writes:
+            write_at(fd, offset, data[: len(data) // 2])
+            raise PowerCutError
+        count += 1
+        write_at(fd, offset, data)
+
+    return write
+
+
+def test_killing_a_writer_over_and_over_never_leaves_a_mixture(build: "Build") -> None:
+    sample = build("script")
+    values = [{name: name * 100_000} for name in "ab"]
+
+    def work() -> None:
+        while True:
+            for value in values:
+                sample.put(ENVIRONMENT, value)
+
+    sample.put(ENVIRONMENT, values[0])
+    for attempt in range(25):
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+        for _ in range(20):
+            assert sample.get(ENVIRONMENT) in values
+        child.join(0.002 * attempt)
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+        assert sample.get(ENVIRONMENT) in values
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        journal.MAGIC,
+        journal.MAGIC + b"\xff" * 100,
+        journal.MAGIC + bytes(100),
+    ],
+)
+def test_a_journal_that_makes_no_sense_is_ignored(build: "Build", record: bytes) -> None:
+    sample = build("script")
+    sample.put(BOOT, Boot("kept"))
+    sample.patch(sample.reserved_offset + journal.PLACE[Kind.SCRIPT][0], record)
+    assert sample.get(BOOT) == Boot("kept")
+
+
+@pytest.mark.parametrize(("offset", "size"), [(3_166_208, 10), (4 * MIB - 5, 10), (0, 5 * MIB)])
+def test_a_forged_journal_does_not_reach_beyond_the_table(
+    build: "Build", offset: int, size: int
+) -> None:
+    sample = build("script")
+    place = sample.reserved_offset + journal.PLACE[Kind.SCRIPT][0]
+    sample.patch(place, journal._record(offset, b"\xee" * size))
+    before = sample.path.read_bytes()
+    with open_image(sample.path, writable=True) as fd:
+        journal.complete(fd, find_layout(fd))
+    assert sample.path.read_bytes() == before
