@@ -23,19 +23,22 @@ COMMANDS: Final = (
     "stop",
     "overlay",
     "casefold",
+    "boot",
+    "notify",
     "setup",
 )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Parse a command line and do what it says."""
-    parsed = build().parse_args(arguments)
+    named = [name for name in COMMANDS if name in arguments[:1]]
+    parsed = build(named or COMMANDS).parse_args(arguments)
     code: int = parsed.func(parsed)
     return code
 
 
-def build() -> argparse.ArgumentParser:
-    """Return the parser with every command."""
+def build(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser with the commands `names`; it imports no others."""
     parser = _Parser(
         prog="fimctl",
         description="Run and inspect FlatImage applications, by the daemon fimd.",
@@ -48,7 +51,7 @@ def build() -> argparse.ArgumentParser:
         "app", help="what an image's own command line does", usage="fimctl app IMAGE [WORD ...]"
     )
     app.set_defaults(func=_help(app, 125))
-    for name in COMMANDS:
+    for name in names:
         import_module(f"fimctl.commands.{name}").add_parser(commands)
     return parser
 

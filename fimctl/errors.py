@@ -4,12 +4,23 @@
 class ClientError(Exception):
     """One sentence for standard error, and an exit code.
 
-    That is 125 for every error that is not the program's own, as FlatImage has it.
+    That is 125 for every error that is not the program's own, as FlatImage has it. `context` are
+    the lines that an image's own command line prints after the sentence.
     """
 
-    def __init__(self, message: str, code: int = 125) -> None:
+    context: tuple[str, ...] = ()
+
+    def __init__(self, message: str, code: int = 125, *, context: str = "") -> None:
         super().__init__(message)
         self.code = code
+        if context:
+            self.context = (context,)
+
+
+class WordsError(ClientError):
+    """The words of an image's command make no sense."""
+
+    context = ("Could not parse arguments",)
 
 
 class DaemonError(ClientError):

@@ -4,28 +4,46 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
-from fimctl.errors import ClientError
+from fimctl.errors import ClientError, WordsError
 from fimctl.launch import launch
 
 Handler = Callable[[str, list[str]], int]
 
 # A command's module has `image_command(image, words) -> int`, and is imported when it is needed.
-_MODULES: Final = {
-    "fim-overlay": "fimctl.commands.overlay",
-    "fim-casefold": "fimctl.commands.casefold",
-}
+_COMMANDS: Final = (
+    *("bind", "boot", "casefold", "desktop", "env", "help", "instance", "layer", "notify"),
+    *("overlay", "perms", "recipe", "remote", "unshare", "version"),
+)
 
 
 def app(image: str, words: list[str]) -> int:
-    """Do what an image was asked to do; returns only where that was no program."""
+    """Do what an image was asked to do; returns only where no program was started."""
     first = words[0] if words else ""
+    is_program = not first.startswith("fim-") or first in {"fim-exec", "fim-root"}
+    try:
+        if is_program:
+            _launch(image, first, words)
+        return _command(image, first.removeprefix("fim-"), words[1:])
+    except ClientError as error:
+        from fimctl import messages  # noqa: PLC0415 - a program starts without it
+
+        messages.report(error, brief=is_program)
+        return error.code
+
+
+def _launch(image: str, first: str, words: list[str]) -> None:
     if not first.startswith("fim-"):
         launch(image, "boot", words)
-    if first in {"fim-exec", "fim-root"}:
-        if len(words) < 2:
-            raise ClientError(f"Incorrect number of arguments for {first}")
-        launch(image, first.removeprefix("fim-"), words[1:])
-    if first not in _MODULES:
-        raise ClientError(f"Unknown command: {first}")
-    handler: Handler = import_module(_MODULES[first]).image_command
-    return handler(image, words[1:])
+    if len(words) < 2:
+        raise WordsError(f"Incorrect number of arguments for {first}")
+    launch(image, first.removeprefix("fim-"), words[1:])
+
+
+def _command(image: str, name: str, words: list[str]) -> int:
+    if name not in _COMMANDS:
+        raise ClientError(f"Unknown command: fim-{name}", context="Invalid fim command")
+    from fimctl.preparation import prepare  # noqa: PLC0415 - a program starts without it
+
+    handler: Handler = import_module(f"fimctl.commands.{name}").image_command
+    prepare(image)
+    return handler(image, words)

@@ -104,6 +104,10 @@ class Boot:
     args: tuple[str, ...] = ()
 
 
+DEFAULT_BOOT: Final = Boot("bash")
+"""What an image runs that says nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Icon:
     """A picture: its bytes, and `png`, `svg` or `jpg`."""

@@ -24,7 +24,7 @@ from fimd.image.reserved import (
     read_field,
     write_field,
 )
-from fimd.image.settings import Boot, Overlay
+from fimd.image.settings import Boot, Casefold, Overlay
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
 
@@ -93,7 +93,7 @@ def read_image(path: str, resolver: Resolver) -> ImageFacts:
             reserved_offset=layout.reserved_offset,
             layers=tuple(resolver.embedded(real, descriptor, chain.layers)),
             overlay=overlay.name.lower() if overlay is not None else None,
-            casefold="on" if setting(CASEFOLD) else "off",
+            casefold=setting(CASEFOLD).name.lower(),
             environment=setting(ENVIRONMENT),
             boot=(boot.program, *boot.args),
             warnings=tuple(f"{real}: {fault}" for fault in chain.faults),
@@ -106,8 +106,8 @@ def write_overlay(path: str, overlay: str) -> None:
 
 
 def write_casefold(path: str, mode: str) -> None:
-    """Store whether the image asks for the case-insensitive view."""
-    _store(path, CASEFOLD, mode != "off")
+    """Store which case-insensitive view the image asks for: off, on or preserve."""
+    _store(path, CASEFOLD, Casefold[mode.upper()])
 
 
 def _store(path: str, field: Field[T], value: T) -> None:
