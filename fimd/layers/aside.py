@@ -1,0 +1,143 @@
+"""Emptying an upper directory in one step, once a complete layer holds what was in it.
+
+`root/` trades places with a new, empty directory, which then is removed at leisure. Where that
+can't be (it is a mount point), its entries are removed one by one: every state in between shows
+the same tree, since the layer below has whatever is gone.
+"""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from fimd.casefold.system_calls import RENAME_EXCHANGE, rename
+
+_ASIDE: Final = re.compile(r"fimd-upper-[0-9a-f]{16}")
+_NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_NOT_MOVABLE: Final = (errno.EBUSY, errno.EXDEV, errno.EROFS)
+
+
+class Aside:
+    """An upper directory that was set aside; `path` is None where it had to stay in its place."""
+
+    def __init__(self, root: str, path: str | None) -> None:
+        self._root = root
+        self.path = path
+
+    @property
+    def where(self) -> str:
+        """The directory that holds what was in the upper."""
+        return self.path or self._root
+
+    def put_back(self) -> None:
+        """Make it the upper directory again, where nobody has used the new one."""
+        if self.path is not None:
+            _trade(self.path, self._root)
+            os.rmdir(self.path)
+
+    def remove(self, is_done: Callable[[bytes], bool] | None = None) -> None:
+        """Remove it; in its place only those entries of which `is_done` says so."""
+        if self.path is not None:
+            remove_tree(self.path)
+        else:
+            _remove_below(os.fsencode(self._root), b"", is_done or (lambda _path: True))
+
+
+def set_aside(data: str) -> Aside:
+    """Replace a data directory's `root/` by an empty directory with the same attributes."""
+    root = os.path.realpath(os.path.join(data, "root"))
+    path = os.path.join(data, "tmp", f"fimd-upper-{secrets.token_hex(8)}")
+    os.mkdir(path, 0o700)
+    try:
+        _copy_attributes(root, path)
+        _trade(path, root)
+    except OSError as error:
+        os.rmdir(path)
+        if error.errno not in _NOT_MOVABLE:
+            raise
+        return Aside(root, None)
+    _sync(data)
+    _sync(os.path.join(data, "tmp"))
+    _sync(os.path.dirname(root))
+    return Aside(root, path)
+
+
+def _copy_attributes(source: str, target: str) -> None:
+    """The root's own attributes are a part of the tree that a user sees."""
+    facts = os.stat(source)
+    if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(target, facts.st_uid, facts.st_gid)
+    os.chmod(target, stat.S_IMODE(facts.st_mode))
+    os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def _trade(first: str, second: str) -> None:
+    """Have two directories trade places; in one step where the filesystem can."""
+    try:
+        rename(os.fsencode(first), os.fsencode(second), -1, -1, RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        between = f"{first}-new"
+        os.rename(first, between)
+        os.rename(second, first)
+        os.rename(between, second)
+
+
+def remove_leftovers(data: str) -> int:
+    """Remove what interrupted commits had set aside; return how many uppers that were.
+
+    For the holder of the data directory's lock. Only what a complete layer holds is ever there.
+    """
+    tmp = os.path.join(data, "tmp")
+    found = [name for name in os.listdir(tmp) if _ASIDE.fullmatch(name.removesuffix("-new"))]
+    for name in found:
+        path = os.path.join(tmp, name)
+        root = os.path.join(data, "root")
+        if name.endswith("-new") and not os.path.lexists(root):
+            os.rename(path, root)
+        else:
+            remove_tree(path)
+    return len(found)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all that is in it, whatever modes it has."""
+
+    def make_writable(_function: Any, failed: str, _info: Any) -> None:
+        with suppress(FileNotFoundError):
+            os.chmod(os.path.dirname(failed), stat.S_IRWXU)
+            if os.path.isdir(failed) and not os.path.islink(failed):
+                os.chmod(failed, stat.S_IRWXU)
+                shutil.rmtree(failed)
+            else:
+                os.unlink(failed)
+
+    shutil.rmtree(path, onerror=make_writable)
+
+
+def _remove_below(top: bytes, directory: bytes, is_done: Callable[[bytes], bool]) -> None:
+    with os.scandir(os.path.join(top, directory)) as found:
+        entries = list(found)
+    for entry in entries:
+        path = os.path.join(directory, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            _remove_below(top, path, is_done)
+            with suppress(OSError):  # something is left in it
+                if is_done(path):
+                    os.rmdir(entry.path)
+        elif is_done(path):
+            os.unlink(entry.path)
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

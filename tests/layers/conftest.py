@@ -1,0 +1,37 @@
+"""Layers, uppers and data directories for the tests of this folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fimd.dwarfs.write import create
+from fimd.layers.merged import LayerPlace
+
+Make = Callable[[Path], None]
+
+
+@pytest.fixture
+def make_layer(tmp_path: Path) -> Callable[[Make], LayerPlace]:
+    """Pack what a function puts into an empty directory."""
+    made = iter(range(1000))
+
+    def make(fill: Make) -> LayerPlace:
+        number = next(made)
+        source = tmp_path / f"source-{number}"
+        source.mkdir()
+        fill(source)
+        output = tmp_path / f"{number}.layer"
+        create(source, output, level=1, subsecond=True)
+        return LayerPlace(str(output), 0, output.stat().st_size)
+
+    return make
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """An empty data directory."""
+    directory = tmp_path / "data"
+    for name in ("root", "work", "layers", "tmp", "casefold"):
+        (directory / name).mkdir(parents=True)
+    return directory

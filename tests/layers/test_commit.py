@@ -1,0 +1,424 @@
+"""Commits: whatever happens on the way, the changes are in the upper or in a complete layer."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fimd.layers.aside
+import fimd.layers.newfile
+from fimd.dwarfs.errors import CancelledError
+from fimd.dwarfs.reader import Image
+from fimd.dwarfs.write import PackError, create
+from fimd.errors import AccessDeniedError, BusyError, FimError
+from fimd.image.chain import read_chain
+from fimd.image.create import create_image
+from fimd.image.errors import ImageError
+from fimd.image.layout import find_layout
+from fimd.layers.commit import CommitRequest, Committed, commit, recover
+from fimd.layers.lock import exclusive
+from fimd.layers.merged import LayerPlace, Merged, open_layers
+from fimd.layers.newfile import NewFile, remove_parts
+from fimd.layers.work import Work
+
+CONTENT = {"a": b"1" * 5000, "dir/b": b"two", "dir/deep/c": os.urandom(300_000)}
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An image with one small layer."""
+    base = tmp_path / "base"
+    (base / "dir").mkdir(parents=True)
+    (base / "dir" / "old").write_text("old")
+    create(base, tmp_path / "base.layer", level=1)
+    create_image(tmp_path / "app.flatimage", [tmp_path / "base.layer"])
+    return tmp_path / "app.flatimage"
+
+
+def fill(data: Path) -> None:
+    """Put changes into the upper."""
+    for name, content in CONTENT.items():
+        path = data / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def chain(image: Path) -> list[LayerPlace]:
+    """The image's own layers."""
+    with image.open("rb") as file:
+        layers = read_chain(file.fileno(), find_layout(file.fileno())).layers
+    return [LayerPlace(str(image), layer.offset, layer.size) for layer in layers]
+
+
+def request(data: Path, image: Path, mode: str, path: str = "") -> CommitRequest:
+    """Ask for a commit with the image's layers below."""
+    return CommitRequest(str(data), str(image), mode, path, 1, tuple(chain(image)))
+
+
+def run(asked: CommitRequest, work: Work | None = None) -> Committed | None:
+    """Commit, and return the new layer."""
+    made: list[Committed | None] = []
+    commit(asked, work or Work(), made.append)
+    return made[0]
+
+
+def content_of(places: list[LayerPlace]) -> dict[str, bytes]:
+    """The files that layers show together."""
+    found = {}
+    with open_layers(places) as images:
+        for path, node in Merged(images).walk():
+            layer, inode = node.parts[0]
+            if layer.tree.is_file(inode):
+                found[path.decode()] = bytes(layer.read(inode, 0, 1 << 30))
+    return found
+
+
+def seen(data: Path, image: Path, extra: Path | None = None) -> dict[str, bytes]:
+    """The files that an instance would see: chain, managed layers, a file's layer, upper."""
+    places = chain(image)
+    files = sorted((data / "layers").iterdir()) + ([extra] if extra and extra.exists() else [])
+    places += [LayerPlace(str(file), 0, file.stat().st_size) for file in files]
+    found = content_of(places)
+    root = data / "root"
+    for path in root.rglob("*"):
+        if path.is_file():
+            found[str(path.relative_to(root))] = path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("mode", ["binary", "layer", "file"])
+def test_a_commit_moves_the_changes_into_a_layer(
+    mode: str, data: Path, image: Path, tmp_path: Path
+) -> None:
+    fill(data)
+    (data / "root").chmod(0o711)
+    target = tmp_path / "my\nown.layer"
+    made = run(request(data, image, mode, str(target)))
+    assert made is not None
+    with Image.open(made.path, made.offset, made.size) as layer:
+        assert layer.created is not None
+    expected = {"binary": str(image), "layer": f"{data}/layers/layer-000.layer", "file": target}
+    assert made.path == str(expected[mode])
+    assert list((data / "root").iterdir()) == []
+    assert (data / "root").stat().st_mode & 0o7777 == 0o711
+    assert list((data / "tmp").iterdir()) == []
+    assert content_of([LayerPlace(made.path, made.offset, made.size)]) == CONTENT
+
+
+def test_an_empty_upper_makes_no_layer(data: Path, image: Path) -> None:
+    before = image.read_bytes()
+    assert run(request(data, image, "binary")) is None
+    assert image.read_bytes() == before
+
+
+def test_managed_layers_are_numbered_above_the_highest_up_to_999(data: Path, image: Path) -> None:
+    for name in ("layer-007.layer", "layer-0999.layer", "other"):
+        (data / "layers" / name).write_bytes(b"")
+    fill(data)
+    made = run(request(data, image, "layer"))
+    assert made is not None
+    assert made.number == 8
+    (data / "layers" / "layer-999.layer").write_bytes(b"")
+    fill(data)
+    with pytest.raises(FimError, match="Maximum number of layers exceeded"):
+        run(request(data, image, "layer"))
+    assert (data / "root" / "a").exists()
+
+
+def test_a_file_that_exists_is_not_replaced(data: Path, image: Path, tmp_path: Path) -> None:
+    fill(data)
+    target = tmp_path / "taken"
+    target.symlink_to("nowhere")
+    with pytest.raises(FimError, match="Destination file already exists"):
+        run(request(data, image, "file", str(target)))
+    assert (data / "root" / "a").exists()
+
+
+def test_a_destination_that_appears_meanwhile_is_not_replaced(
+    data: Path, image: Path, tmp_path: Path
+) -> None:
+    fill(data)
+    target = tmp_path / "taken"
+
+    def appear(phase: str, _done: int, _total: int) -> None:
+        if phase == "verify":
+            target.write_text("mine")
+
+    with pytest.raises(FimError, match="Destination file already exists"):
+        run(request(data, image, "file", str(target)), Work(progress=appear))
+    assert target.read_text() == "mine"
+    assert (data / "root" / "a").exists()
+
+
+def test_a_commit_to_another_filesystem_works(data: Path, image: Path) -> None:
+    if os.stat("/dev/shm").st_dev == data.stat().st_dev:
+        pytest.skip("there is no second filesystem")
+    target = Path("/dev/shm") / f"fimd-test-{os.getpid()}.layer"
+    fill(data)
+    try:
+        made = run(request(data, image, "file", str(target)))
+        assert made is not None
+        assert content_of([LayerPlace(made.path, 0, made.size)]) == CONTENT
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def test_what_changes_during_a_commit_is_named_and_nothing_is_committed(
+    data: Path, image: Path
+) -> None:
+    fill(data)
+
+    def write(phase: str, _done: int, _total: int) -> None:
+        if phase == "verify":
+            (data / "root" / "dir" / "b").write_bytes(b"other")
+
+    with pytest.raises(PackError, match="dir/b"):
+        run(request(data, image, "layer"), Work(progress=write))
+    assert list((data / "layers").iterdir()) == []
+    assert (data / "root" / "dir" / "b").read_bytes() == b"other"
+
+
+def test_a_commit_can_be_cancelled_in_every_phase(data: Path, image: Path) -> None:
+    fill(data)
+    before = image.read_bytes()
+    for phase in ("survey", "pack", "verify", "append"):
+        now: list[str] = []
+        work = Work(
+            progress=lambda name, _done, _total, now=now: now.append(name),  # type: ignore[misc]
+            cancelled=lambda now=now, phase=phase: phase in now,  # type: ignore[misc]
+        )
+        with pytest.raises((CancelledError, ImageError)):
+            run(request(data, image, "binary"), work)
+        assert image.read_bytes() == before
+        assert (data / "root" / "a").exists()
+        assert list((data / "tmp").iterdir()) == []
+
+
+def test_two_commits_exclude_each_other(data: Path, image: Path) -> None:
+    fill(data)
+    with exclusive(str(data)), pytest.raises(BusyError, match="another process"):
+        run(request(data, image, "layer"))
+
+
+def test_a_directory_that_cannot_be_written_is_an_error_with_a_way_out(
+    data: Path, image: Path, tmp_path: Path
+) -> None:
+    fill(data)
+    with pytest.raises(AccessDeniedError, match="choose another"):
+        run(request(data, image, "file", str(tmp_path / "missing" / "x")))
+
+
+def test_attributes_that_a_layer_cannot_hold_are_told(data: Path, image: Path) -> None:
+    fill(data)
+    try:
+        os.setxattr(data / "root" / "a", "user.mine", b"x")
+    except OSError:
+        pytest.skip("this filesystem has no user attributes")
+    notes: list[str] = []
+    run(request(data, image, "layer"), Work(note=notes.append))
+    assert any("user.mine" in note for note in notes)
+
+
+def test_a_file_without_a_name_falls_back_to_a_hidden_one_that_recovery_finds(
+    data: Path, tmp_path: Path
+) -> None:
+    records = str(data / "tmp")
+    with NewFile(str(tmp_path), records, named=True) as file:
+        os.write(file.fd, b"content")
+        file.publish("done")
+    assert (tmp_path / "done").read_bytes() == b"content"
+    assert list((data / "tmp").iterdir()) == []
+    child = os.fork()
+    if child == 0:
+        NewFile(str(data / "layers"), records, named=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert list((data / "layers").iterdir()) == []
+    assert remove_parts(records) == 1
+    assert list((data / "tmp").iterdir()) == []
+
+
+def test_an_upper_that_cannot_be_moved_is_emptied_in_its_place(
+    data: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    fill(data)
+    monkeypatch.setattr(fimd.layers.aside, "rename", refuse)
+    run(request(data, image, "layer"))
+    assert list((data / "root").iterdir()) == []
+    assert seen(data, image) == {**CONTENT, "dir/old": b"old"}
+
+
+# The system calls that change something, of the modules that the commit uses. A child process
+# kills itself right before its n-th.
+CHANGING = (
+    *("write", "pwrite", "fsync", "ftruncate", "link", "rename", "mkdir", "unlink", "rmdir"),
+    *("symlink", "chmod", "utime", "copy_file_range"),
+)
+
+
+def commit_killed_at(number: int, asked: CommitRequest) -> bool:
+    """Commit in a child that is killed before its n-th changing call; tell whether it was."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert status in {0, signal.SIGKILL}
+        return bool(status)
+    try:
+        left = number
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **options)
+
+            return call
+
+        for name in CHANGING:
+            setattr(os, name, counted(getattr(os, name)))
+        for module in (fimd.layers.aside, fimd.layers.newfile):
+            module.rename = counted(module.rename)  # type: ignore[attr-defined]
+        run(asked)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["nameless", "named"])
+@pytest.mark.parametrize("mode", ["binary", "layer", "file"])
+def test_killed_at_any_step_nothing_is_lost_and_nothing_half_done(
+    mode: str, named: bool, data: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named:
+        monkeypatch.setattr(NewFile, "_open_nameless", lambda _self: False)
+    fill(data)
+    target = tmp_path / "out" / "own.layer"
+    target.parent.mkdir()
+    expected = {**CONTENT, "dir/old": b"old"}
+    original = image.read_bytes()
+    number = 0
+    while True:
+        killed = commit_killed_at(number, request(data, image, mode, str(target)))
+        assert seen(data, image, target) == expected, number
+        if not killed:
+            break
+        with exclusive(str(data)):
+            messages = recover(str(data))
+        assert seen(data, image, target) == expected, number
+        assert list((data / "tmp").iterdir()) == [], (number, messages)
+        assert {path.name for path in target.parent.iterdir()} <= {"own.layer"}
+        # begin anew, with the changes in the upper and nothing else
+        target.unlink(missing_ok=True)
+        for path in (data / "layers").iterdir():
+            path.unlink()
+        if mode == "binary" and number % 3 == 0:
+            made = run(request(data, image, "layer"))  # also a torn image takes another layer
+            if made is not None:
+                Path(made.path).unlink()
+        image.write_bytes(original)
+        fill(data)
+        number += 1
+    assert number > 12
+    assert list((data / "root").iterdir()) == []
+
+
+def test_a_torn_append_is_cut_off_by_the_next_commit_which_says_so(data: Path, image: Path) -> None:
+    fill(data)
+    with image.open("ab") as file:
+        file.write(bytes(8 + 64) + b"torn" * 1000)
+    notes: list[str] = []
+    run(request(data, image, "binary"), Work(note=notes.append))
+    assert any("cut off" in note for note in notes)
+    assert len(chain(image)) == 2
+    assert seen(data, image) == {**CONTENT, "dir/old": b"old"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 1 MiB."""
+    if os.getuid() != 0:
+        pytest.skip("mounting a small filesystem needs root")
+    point = tmp_path / "small"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", point], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+@pytest.mark.parametrize("mode", ["binary", "layer", "file"])
+def test_on_a_full_disk_nothing_is_lost(
+    mode: str, data: Path, image: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(data)
+    (data / "root" / "big").write_bytes(os.urandom(2 << 20))
+    content = {**CONTENT, "big": (data / "root" / "big").read_bytes(), "dir/old": b"old"}
+    before = image.read_bytes()
+    if mode == "layer":
+        (data / "layers").rmdir()
+        (small_disk / "layers").mkdir()
+        (data / "layers").symlink_to(small_disk / "layers")
+    elif mode == "binary":
+        (data / "tmp").rmdir()
+        (small_disk / "tmp").mkdir()
+        (data / "tmp").symlink_to(small_disk / "tmp")
+    with pytest.raises((PackError, ImageError, FimError), match=r"[Nn]o space"):
+        run(request(data, image, mode, str(small_disk / "x.layer")))
+    assert seen(data, image) == content
+    assert image.read_bytes() == before
+    assert [path for path in small_disk.rglob("*") if path.is_file()] == []
+
+
+def test_a_disk_that_fills_up_while_the_image_grows_leaves_it_as_it_was(
+    data: Path, image: Path, small_disk: Path
+) -> None:
+    small = small_disk / "app.flatimage"
+    small.write_bytes(b"")
+    with image.open("rb") as source, small.open("r+b") as target:
+        size = os.fstat(source.fileno()).st_size
+        for offset in range(0, size, 4096):
+            source.seek(offset)
+            block = source.read(4096)
+            if block.strip(b"\0"):
+                target.seek(offset)
+                target.write(block)
+        target.truncate(size)
+    fill(data)
+    (data / "root" / "big").write_bytes(os.urandom(2 << 20))
+    before = small.read_bytes()
+    with pytest.raises(ImageError, match="no space left"):
+        run(request(data, small, "binary"))
+    assert small.read_bytes() == before
+    assert (data / "root" / "big").exists()
+    (data / "root" / "big").unlink()
+    assert run(request(data, small, "binary")) is not None
+    assert len(chain(small)) == 2
+
+
+def test_a_writer_that_comes_in_the_last_moment_keeps_what_it_wrote(
+    data: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(data)
+    set_aside = fimd.layers.aside.set_aside
+
+    def late(directory: str) -> Any:
+        aside = set_aside(directory)
+        (Path(aside.where) / "late").write_bytes(b"late")
+        return aside
+
+    monkeypatch.setattr("fimd.layers.commit.set_aside", late)
+    notes: list[str] = []
+    run(request(data, image, "layer"), Work(note=notes.append))
+    assert (data / "root" / "late").read_bytes() == b"late"
+    assert any("still writes" in note for note in notes)
+    assert seen(data, image) == {**CONTENT, "dir/old": b"old", "late": b"late"}
