@@ -173,5 +173,8 @@ def _print(name: str, summary: "Summary") -> None:
         f" {size_text(summary.bytes_in)} in {summary.files} files"
         f" ({summary.duplicates} duplicates, {size_text(saved)} found twice)"
     )
-    if summary.times_before_1970:
-        print(f"fimctl: {summary.times_before_1970} times before 1970 became 1970", file=sys.stderr)
+    if summary.times_clamped:
+        print(
+            f"fimctl: {summary.times_clamped} times are not from 1970 to 2242: stored the nearest",
+            file=sys.stderr,
+        )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fimd.dwarfs.write import fsst
+from fimd.dwarfs.write.entries import Entry
 from fimd.dwarfs.write.frozen import (
     Column,
     Numbers,
@@ -27,6 +28,7 @@ from fimd.dwarfs.write.frozen import (
 from fimd.dwarfs.write.tree import Tree, rank_inodes
 
 _SECOND: Final = 10**9
+_LATEST_TIME: Final = (1 << 33) * _SECOND - 1
 _WRITER: Final = b"fimd.dwarfs"
 _LONGEST_STORED: Final = 512  # bytes of a name; readers refuse more
 _LARGE_HOLE: Final = 0xFFFFFFFF  # the chunk offset that says: the size is an index
@@ -98,6 +100,11 @@ def payloads(
         for align in (1, 8)
     ]
     return min(candidates, key=lambda pair: compressed_size(pair[1]))
+
+
+def storable_time(entry: Entry) -> int:
+    """The entry's time, or the nearest that every reader takes: from 1970 to 2242."""
+    return min(max(0, entry.mtime_ns), _LATEST_TIME)
 
 
 class _Tables:
@@ -187,7 +194,7 @@ class _Tables:
 
     def _times(self) -> tuple[int, dict[int, Any], int | None]:
         """The base in seconds, the inodes' columns, and the subsecond unit in nanoseconds."""
-        times = np.array([max(0, entry.mtime_ns) for entry in self._inodes], np.int64)
+        times = np.array([storable_time(entry) for entry in self._inodes], np.int64)
         seconds, nanoseconds = np.divmod(times, _SECOND)
         base = int(seconds.min())
         columns = {7: seconds - base}

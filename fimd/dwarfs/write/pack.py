@@ -60,7 +60,7 @@ class Summary:
         bytes_repeated: of the rest, found in earlier data.
         bytes_out: of the image.
         blocks: sections of file content.
-        times_before_1970: entries whose time cannot be stored, and became 1970.
+        times_clamped: entries from before 1970 or after 2242, whose time became the nearest.
     """
 
     files: int
@@ -75,7 +75,7 @@ class Summary:
     bytes_repeated: int
     bytes_out: int
     blocks: int
-    times_before_1970: int
+    times_clamped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class _Packer:
             bytes_repeated=self._segmenter.repeated,
             bytes_out=self._writer.written,
             blocks=self._segmenter.block_count,
-            times_before_1970=sum(entry.mtime_ns < 0 for entry in inodes),
+            times_clamped=sum(metadata.storable_time(entry) != entry.mtime_ns for entry in inodes),
         )
 
 

@@ -85,8 +85,10 @@ def _check(entry: Entry, name: bytes) -> None:
         fault = "has a name that an image cannot hold"
     elif stat.S_IFMT(entry.mode) not in _RANKS:
         fault = "is of an unknown file type"
-    elif len(entry.target) > _LONGEST_TARGET:
-        fault = "points to a name that is too long for an image"
+    elif stat.S_ISLNK(entry.mode) and (
+        not 0 < len(entry.target) <= _LONGEST_TARGET or b"\0" in entry.target
+    ):
+        fault = "has a target that an image cannot hold"
     if fault:
         raise PackError(fault, path=printable(entry.path))
 
