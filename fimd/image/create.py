@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from . import header
 from .chain import LENGTH
 from .copy import Cancelled, Progress, copy_range, ignore_progress, never_cancelled
-from .errors import ImageError, NotALayerError
+from .errors import CancelledError, ImageError, NoSpaceError, NotALayerError
 from .file import open_image, size_of, sync, write_at, write_errors
 from .layout import RESERVED_SIZE, Kind, Layout
 from .reserved import FRESH, Settings, encode_settings
@@ -30,8 +31,8 @@ def create_image(
 ) -> None:
     """Make the executable image `output` of DwarFS files, the base layer first.
 
-    It is on the disk and complete when it appears under its name; until then it is a hidden file
-    beside it, which is removed where anything fails. An existing file is an error unless `replace`.
+    It is on the disk and complete when it appears under its name; until then it has none, or a
+    hidden one where the file system wants one. An existing file is an error unless `replace`.
     """
     target = Path(output)
     if not layers:
@@ -84,7 +85,7 @@ def _shifted(progress: Progress, before: int, total: int) -> Progress:
 def _published(target: Path, *, replace: bool) -> Iterator[int]:
     """A new file that becomes the executable `target` at the end, unless something is raised."""
     try:
-        fd, name = tempfile.mkstemp(prefix=".fimd-image-", dir=target.parent)
+        fd, name = _new_file(target.parent)
     except OSError as error:
         raise ImageError(
             f"no file can be made in {target.parent}: {error.strerror}. Choose another folder"
@@ -94,29 +95,61 @@ def _published(target: Path, *, replace: bool) -> Iterator[int]:
         with write_errors(fd):
             os.fchmod(fd, EXECUTABLE & ~_umask())
         sync(fd)
-        _give_name(name, target, replace=replace)
+        _give_name(fd, name, target, replace=replace)
+    except NoSpaceError as error:
+        raise NoSpaceError(f"no space left for {target}: free some and try again") from error
+    except CancelledError as error:
+        raise CancelledError(f"making {target} was cancelled") from error
     finally:
         os.close(fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+        if name is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
     _sync_folder(target.parent)
 
 
-def _give_name(name: str, target: Path, *, replace: bool) -> None:
+def _new_file(folder: Path) -> tuple[int, str | None]:
+    """A file without a name, of which a crash leaves nothing; with one where that is impossible."""
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    return tempfile.mkstemp(prefix=".fimd-image-", dir=folder)
+
+
+def _give_name(fd: int, name: str | None, target: Path, *, replace: bool) -> None:
     try:
         if replace:
-            os.replace(name, target)
-            return
-        try:
-            os.link(name, target)  # unlike a rename, this fails where somebody was faster
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
-                raise
-            os.rename(name, target)  # a file system without hard links
+            hidden = name or _link(fd, target.with_name(f".fimd-image-{secrets.token_hex(8)}"))
+            os.replace(hidden, target)
+        elif name is None:
+            _link(fd, target)
+        else:
+            _rename_if_free(name, target)
     except FileExistsError:
         raise ImageError(f"{target} exists already: choose another name or remove it") from None
     except OSError as error:
         raise ImageError(f"{target} cannot be made: {error.strerror}") from error
+
+
+def _link(fd: int, path: Path) -> str:
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Python follows the link to the file only when it is given a folder's descriptor.
+        os.link(f"/proc/self/fd/{fd}", path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+    return str(path)
+
+
+def _rename_if_free(name: str, target: Path) -> None:
+    try:
+        os.link(name, target)  # unlike a rename, this fails where somebody was faster
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+            raise
+        os.rename(name, target)  # a file system without hard links
 
 
 def _sync_folder(folder: Path) -> None:

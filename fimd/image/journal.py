@@ -8,12 +8,13 @@ completes it. FlatImage itself ignores the journal; only for the moment between 
 completion can it see the mixture.
 """
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from .file import read_at, read_exactly, sync, write_at
+from .file import read_at, read_exactly, sync, write_at, write_errors
 from .layout import MIB, Kind, Layout
 
 SECTOR: Final = 512
@@ -69,6 +70,11 @@ def write(fd: int, layout: Layout, offset: int, data: bytes) -> bool:
     record = _record(offset + start, data[start:end])
     if len(record) > room:
         return False
+    # The reserved space may be a hole in the file, and with the journal written there is no way
+    # back: the disk has to have room for all of it before.
+    with write_errors(fd):
+        os.posix_fallocate(fd, layout.reserved_offset + place, len(record))
+        os.posix_fallocate(fd, position, end - start)
     write_at(fd, layout.reserved_offset + place, record)
     sync(fd)
     complete(fd, layout)
@@ -77,14 +83,16 @@ def write(fd: int, layout: Layout, offset: int, data: bytes) -> bool:
 
 def complete(fd: int, layout: Layout) -> None:
     """Finish the write that is in the journal, if there is one. The caller holds the lock."""
-    found = pending(fd, layout)
-    if found is None:
+    place, room = PLACE[layout.kind]
+    head = read_at(fd, layout.reserved_offset + place, HEAD)
+    if not head.startswith(MAGIC) or len(head) < HEAD:
         return
-    write_at(fd, layout.reserved_offset + found.offset, found.data)
-    sync(fd)
-    place, _room = PLACE[layout.kind]
-    _crc, _offset, _length, stored = _head(read_at(fd, layout.reserved_offset + place, HEAD))
-    write_at(fd, layout.reserved_offset + place, bytes(HEAD + stored))
+    found = pending(fd, layout)
+    if found is not None:
+        write_at(fd, layout.reserved_offset + found.offset, found.data)
+        sync(fd)
+    _crc, _offset, _length, stored = _head(head)
+    write_at(fd, layout.reserved_offset + place, bytes(min(HEAD + stored, room)))
     sync(fd)
 
 

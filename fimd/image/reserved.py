@@ -4,6 +4,7 @@ FlatImage's encoding, 2.x and the subset that 1.x has. A field that was never wr
 """
 
 import enum
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from . import journal, settings
 from .errors import SettingsError, SettingTooLargeError
-from .file import exclusive, name_of, sync, write_at
+from .file import exclusive, name_of, sync, write_at, write_errors
 from .layout import MIB, Kind, Layout
 from .settings import Binding, Boot, Casefold, Desktop, Icon, Overlay, Permission, Unshare
 
@@ -281,6 +282,8 @@ def _write(fd: int, layout: Layout, offset: int, field: Field[T], data: bytes) -
     # first and gets what makes it whole last; a crash may lose the old value, but leaves no ruin.
     position = layout.reserved_offset + offset
     start, length = field.switch
+    with write_errors(fd):
+        os.posix_fallocate(fd, position, len(data))
     write_at(fd, position + start, bytes(length))
     sync(fd)
     write_at(fd, position, data[:start] + bytes(length) + data[start + length :])

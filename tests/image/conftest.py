@@ -1,7 +1,9 @@
 """Synthetic FlatImages: what FlatImage's own builds look like, small and with chosen faults."""
 
+import os
 import struct
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,3 +147,19 @@ def sample_images() -> Path:
 @pytest.fixture
 def make_dwarfs() -> Callable[..., bytes]:
     return dwarfs
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small tmpfs")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(disk)]
+    if subprocess.run(mount, check=False, timeout=10, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True, timeout=10)

@@ -6,7 +6,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,6 +203,26 @@ def test_settling_finishes_or_cuts_off_what_was_left(build: "Build", make_dwarfs
     assert sample.size == size
 
 
+def test_killed_while_copying_the_image_keeps_its_layers(build: "Build", layer: Path) -> None:
+    sample = build("script")
+
+    def die(_done: int, _total: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        with writable(sample.path) as fd, open_image(layer) as source:
+            append_layer(fd, source, progress=die)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    with open_image(sample.path) as fd:
+        chain = read_chain(fd, find_layout(fd))
+    assert chain.torn_offset == sample.layers[-1][0] + sample.layers[-1][1] < chain.end
+    append(sample.path, layer)
+    assert len(layers_of(sample.path)) == 2
+
+
 def test_unknown_bytes_at_the_end_are_never_cut_off(build: "Build", layer: Path) -> None:
     sample = build("script")
     sample.add(b"a signature of somebody's")
@@ -300,22 +320,6 @@ def test_a_running_program_is_not_written(tmp_path: Path) -> None:
                 pass
         finally:
             process.kill()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount a small tmpfs")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(disk)]
-    if subprocess.run(mount, check=False, timeout=10, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True, timeout=10)
 
 
 def test_a_full_disk_leaves_the_image_as_it_was(

@@ -1,3 +1,4 @@
+import errno
 import os
 import stat
 import subprocess
@@ -8,7 +9,13 @@ import pytest
 
 from fimd.image.chain import read_chain
 from fimd.image.create import create_image
-from fimd.image.errors import CancelledError, ImageError, NotALayerError, SettingTooLargeError
+from fimd.image.errors import (
+    CancelledError,
+    ImageError,
+    NoSpaceError,
+    NotALayerError,
+    SettingTooLargeError,
+)
 from fimd.image.file import open_image
 from fimd.image.header import header
 from fimd.image.layout import Kind, Layout, find_layout
@@ -126,6 +133,26 @@ def test_an_existing_file_is_kept_unless_it_is_to_be_replaced(
     assert others(tmp_path) == {"app"}
 
 
+def test_a_folder_that_wants_names_for_all_its_files_is_served_too(
+    tmp_path: Path, layers: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, flags: int, *rest: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        return real(path, flags, *rest)
+
+    real = os.open
+    monkeypatch.setattr("fimd.image.create.os.open", refuse)
+    image = tmp_path / "app"
+    create_image(image, layers[:1])
+    with pytest.raises(ImageError, match="exists already"):
+        create_image(image, layers[:1], progress=lambda *_: None)
+    create_image(image, layers[:2], replace=True)
+    with open_image(image) as fd:
+        assert len(read_chain(fd, find_layout(fd)).layers) == 2
+    assert others(tmp_path) == {"app"}
+
+
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, layers: list[Path]) -> None:
     image = tmp_path / "app"
 
@@ -156,6 +183,12 @@ def test_what_is_no_layer_is_refused_before_anything_is_made(
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, layers: list[Path]) -> None:
     with pytest.raises(ImageError, match=r"no file can be made in .*nowhere"):
         create_image(tmp_path / "nowhere" / "app", layers[:1])
+
+
+def test_a_full_disk_is_named_and_left_as_it_was(small_disk: Path, layers: list[Path]) -> None:
+    with pytest.raises(NoSpaceError, match=r"no space left for .*app:"):
+        create_image(small_disk / "app", layers)
+    assert list(small_disk.iterdir()) == []
 
 
 def test_a_long_name_is_no_obstacle(tmp_path: Path, layers: list[Path]) -> None:

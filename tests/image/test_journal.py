@@ -1,12 +1,18 @@
+import dataclasses
 import multiprocessing
 import os
+import random
 import signal
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fimd.image import journal
+from fimd.image.errors import NoSpaceError
 from fimd.image.file import open_image, write_at
 from fimd.image.layout import MIB, Kind, find_layout
 from fimd.image.reserved import BOOT, DESKTOP, ENVIRONMENT, NOTIFY
@@ -91,14 +97,17 @@ def test_killing_a_writer_over_and_over_never_leaves_a_mixture(build: "Build") -
     [
         journal.MAGIC,
         journal.MAGIC + b"\xff" * 100,
-        journal.MAGIC + bytes(100),
+        journal._record(9, b"some text")[:-1],
     ],
 )
 def test_a_journal_that_makes_no_sense_is_ignored(build: "Build", record: bytes) -> None:
     sample = build("script")
     sample.put(BOOT, Boot("kept"))
+    before = sample.path.read_bytes()
     sample.patch(sample.reserved_offset + journal.PLACE[Kind.SCRIPT][0], record)
     assert sample.get(BOOT) == Boot("kept")
+    sample.put(BOOT, Boot("kept"))
+    assert sample.path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("offset", "size"), [(3_166_208, 10), (4 * MIB - 5, 10), (0, 5 * MIB)])
@@ -110,5 +119,31 @@ def test_a_forged_journal_does_not_reach_beyond_the_table(
     sample.patch(place, journal._record(offset, b"\xee" * size))
     before = sample.path.read_bytes()
     with open_image(sample.path, writable=True) as fd:
+        assert journal.pending(fd, find_layout(fd)) is None
         journal.complete(fd, find_layout(fd))
-    assert sample.path.read_bytes() == before
+    after = sample.path.read_bytes()
+    assert after[:place] == before[:place]
+    assert after[sample.chain_offset :] == before[sample.chain_offset :]
+
+
+def test_a_full_disk_keeps_the_old_value(build: "Build", small_disk: Path) -> None:
+    image = small_disk / "image"
+    subprocess.run(["cp", "--sparse=always", build("script").path, image], check=True, timeout=10)
+    sample = dataclasses.replace(build("script"), path=image)
+    old = {"a": "old"}
+    sample.put(ENVIRONMENT, old)
+    with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    new = {"a": random.Random(1).randbytes(200_000).hex()}
+    # With no room at all, with some, with enough for the journal, for the journal and a part.
+    for pages in (0, 1, 60, 60):
+        os.truncate(small_disk / "filler", (small_disk / "filler").stat().st_size - pages * 4096)
+        with pytest.raises(NoSpaceError, match="no space left"):
+            sample.put(ENVIRONMENT, new)
+        assert sample.get(ENVIRONMENT) == old
+        place = sample.reserved_offset + journal.PLACE[Kind.SCRIPT][0]
+        assert not any(image.read_bytes()[place : sample.chain_offset])
+    (small_disk / "filler").unlink()
+    sample.put(ENVIRONMENT, new)
+    assert sample.get(ENVIRONMENT) == new
