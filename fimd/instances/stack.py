@@ -114,7 +114,8 @@ class Stacks:
         return self._locks.setdefault(stack_id, asyncio.Lock())
 
     async def _mount(self, spec: StackSpec, layers: list[Layer]) -> Stack:
-        directory = StackDirectory(spec.id, str(self._tree.stack(spec.id)), len(layers))
+        sources = tuple(layer.source for layer in layers)
+        directory = StackDirectory(spec.id, str(self._tree.stack(spec.id)), len(layers), sources)
         await asyncio.to_thread(_prepare, directory, spec.data, layers)
         try:
             overlay, name, warnings = await self._mount_overlay(directory, spec)

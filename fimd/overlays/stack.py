@@ -4,6 +4,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 
@@ -14,6 +15,7 @@ class StackDirectory:
 
         layers/0..N   links to the layers' mounts, base first
         upper, work   links to the writable directories
+        marks/N       of unionfs: what layer N deletes
         merged/       where the overlay is to be mounted
 
     No path of the user's ever stands in a mount option, where a comma, a colon or a backslash
@@ -23,6 +25,8 @@ class StackDirectory:
     id: str
     path: str
     layers: int
+    sources: tuple[LayerSource, ...] = ()
+    """What the layers are, base first, for who is to mount them."""
 
     @property
     def merged(self) -> str:

@@ -1,12 +1,29 @@
-"""unionfs-fuse: works everywhere, and under the case-insensitive view."""
+"""unionfs-fuse: works everywhere, and under the case-insensitive view.
 
+It knows no deletions in read-only branches but its own marks, and a mark hides a path in the
+branches below the one that holds it. So just above each layer that deletes something comes a
+branch with nothing but marks, made from the layer's metadata.
+"""
+
+import asyncio
 import os
 import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import structlog
 
 from fimd.errors import UnsupportedError
+from fimd.layers.upper import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.layers.whiteouts import whiteouts
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_NAME: Final = 255
 
 
 async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Overlay:
@@ -17,12 +34,48 @@ async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Ove
     options = ["cow", "hide_meta_files", f"fsname=fimd-{stack.id}"]
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
-    branches = f"upper=RW:{stack.top_down('layers/{}=RO')}"
+    marked = await asyncio.to_thread(_make_marks, stack, _marks_directory(program))
+    branches = ["upper=RW"]
+    for index in reversed(range(stack.layers)):
+        if index in marked:
+            branches.append(f"marks/{index}=RO")
+        branches.append(f"layers/{index}=RO")
     process = await mount_by_command(
-        [program, "-f", "-o", ",".join(options), branches, stack.merged],
+        [program, "-f", "-o", ",".join(options), ":".join(branches), stack.merged],
         mount_point=stack.merged,
         table=table,
         seconds=seconds,
         directory=stack.path,
     )
     return Overlay(process, stack.merged, (), stack.merged)
+
+
+@lru_cache
+def _marks_directory(program: str) -> bytes:
+    """Return where this unionfs keeps its marks: the name is a constant of the program.
+
+    It is .unionfs-fuse up to release 1.0 and .unionfs since.
+    """
+    plain, suffixed = UNIONFS_DIRECTORIES
+    return suffixed if suffixed + b"/" in Path(program).read_bytes() else plain
+
+
+def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
+    """Make the branches of marks; return the numbers of the layers that have one."""
+    marked = set()
+    for index, source in enumerate(stack.sources):
+        deleted = whiteouts(source)
+        if not deleted:
+            continue
+        marked.add(index)
+        top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index, directory)
+        os.makedirs(top)
+        for path in deleted:
+            parent, name = os.path.split(os.path.join(top, path))
+            if len(name) + len(HIDDEN) > _LONGEST_NAME:
+                log.warning("name too long for unionfs to hide", path=path, fim_layer=source.id)
+                continue
+            os.makedirs(parent, exist_ok=True)
+            with open(os.path.join(parent, name + HIDDEN), "xb"):
+                pass
+    return marked
