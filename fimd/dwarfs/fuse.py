@@ -115,11 +115,16 @@ class _Requests:
                 return
         self._in_a_row = 0
         loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        if not self._watched:
-            loop.add_reader(fd, self._readable, fd)
-            self._watched = True
-        await self._waiter
+        while True:
+            self._waiter = loop.create_future()
+            if not self._watched:
+                loop.add_reader(fd, self._readable, fd)
+                self._watched = True
+            await self._waiter
+            # The event loop may have noticed a request that has been answered since, and reading
+            # where there is none would block the whole process.
+            if _is_readable(fd):
+                return
 
     def close(self, _: int) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -131,6 +136,12 @@ class _Requests:
         else:  # nobody waits: every task is at work
             asyncio.get_running_loop().remove_reader(fd)
             self._watched = False
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _enable() -> None:

@@ -188,13 +188,14 @@ class Image:
             raise DamagedError(
                 f"a chunk of {size} bytes at {offset} leaves block {number} of {len(block)} bytes",
                 path=self.source.name,
-                section="METADATA_V2",
+                section=SectionType.METADATA_V2.name,
             )
         return memoryview(block)[offset : offset + size]
 
     def walk(self) -> Iterator[tuple[bytes, Attributes]]:
         """Path (the root's is b"") and attributes of every name, parents first, sorted."""
         yield b"", self.stat(ROOT)
+        left = self.metadata.entry_count - 1  # the root's own entry is in no directory
         seen = {ROOT}
         pending: list[Iterator[tuple[bytes, int]]] = [iter(self.readdir(ROOT))]
         prefixes = [b""]
@@ -205,6 +206,13 @@ class Image:
                 prefixes.pop()
                 continue
             name, inode = entry
+            left -= 1
+            if left < 0:
+                raise DamagedError(
+                    "directories share their entries",
+                    path=self.source.name,
+                    section=SectionType.METADATA_V2.name,
+                )
             path = prefixes[-1] + name
             yield path, self.stat(inode)
             if self.tree.is_directory(inode):
@@ -212,7 +220,7 @@ class Image:
                     raise DamagedError(
                         f"directory {os.fsdecode(path)!r} is in more than one place",
                         path=self.source.name,
-                        section="METADATA_V2",
+                        section=SectionType.METADATA_V2.name,
                     )
                 seen.add(inode)
                 pending.append(iter(self.readdir(inode)))
@@ -224,7 +232,7 @@ class Image:
             raise DamagedError(
                 f"block number out of range: {number} of {len(self.blocks)}",
                 path=self.source.name,
-                section="METADATA_V2",
+                section=SectionType.METADATA_V2.name,
             )
         return self._content(self.blocks[number], self.block_size)
 
