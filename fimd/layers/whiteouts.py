@@ -10,9 +10,8 @@ from fimd.layers.source import LayerSource
 def whiteouts(source: LayerSource) -> frozenset[bytes]:
     """Return the paths that a layer deletes. Raises BadLayerError. Reads the file: for a thread."""
     with open_layers([LayerPlace(source.path, source.offset, source.size)]) as [image]:
-        metadata = image.metadata
-        if not metadata.has_devices or all(metadata.devices):
+        devices = image.metadata.devices
+        if all(devices[index] for index in range(len(devices))):
             return frozenset()  # nearly every layer: no need to look at each name
-        return frozenset(
-            path for path, facts in image.walk() if is_whiteout(facts.mode, facts.rdev)
-        )
+        entries = image.walk()
+        return frozenset(path for path, facts in entries if is_whiteout(facts.mode, facts.rdev))
