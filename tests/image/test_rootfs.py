@@ -3,12 +3,12 @@ import io
 import lzma
 import os
 import random
-import shutil
 import stat
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -351,8 +351,7 @@ def test_no_archive_gives_another_error(
     fix: bool,
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "fuzz"
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "target").mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
     entries = (
         (member("n" * 150), b"y" * 700),
         (member("file", pax_headers={"mtime": "12.5", "GNU.sparse.major": "1"}), b"z"),
@@ -368,9 +367,6 @@ def test_no_archive_gives_another_error(
                 total = sum(data[block : block + 512])
                 data[block + 148 : block + 156] = b"%06o\0 " % total
     (folder / "tar").write_bytes(data)
-    try:
-        unpack(folder / "tar", folder / "target")
-    except RootfsError:
+    with suppress(RootfsError), open_rootfs(folder / "tar", scratch=folder):
         pass
-    finally:
-        assert {path.name for path in folder.iterdir()} == {"tar", "target"}
+    assert [path.name for path in folder.iterdir()] == ["tar"]
