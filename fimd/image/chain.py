@@ -158,7 +158,7 @@ class _Reader:
         if self.found is None:
             self.found = list(scan.records(self.fd, position + 1, self.end))
         above = [record for record in self.found if record[0] > position]
-        if self._is_blank(position):
+        if self._looks_interrupted(position):
             # An append that was interrupted may hold an image as contents of a file: only a chain
             # that goes on to the end of the file is this image's own.
             above = scan.last_run(above)
@@ -166,20 +166,24 @@ class _Reader:
                 above = []
         return above[0][0] if above else self.end
 
-    def _is_blank(self, position: int) -> bool:
-        return not any(read_at(self.fd, position, UNPUBLISHED))
+    def _looks_interrupted(self, position: int) -> bool:
+        """Whether an append seems to have stopped here.
+
+        Ours begins with zeros, FlatImage's with a record that goes past the end of the file.
+        """
+        head = read_at(self.fd, position, UNPUBLISHED)
+        if len(head) < LENGTH.size or not any(head):
+            return True
+        too_long = LENGTH.unpack_from(head)[0] > self.end - position - LENGTH.size
+        return too_long and MAGIC.startswith(head[LENGTH.size : LENGTH.size + len(MAGIC)])
 
     def _is_torn(self, fault: Fault, *, above: bool) -> bool:
-        """Whether the fault, the last thing in the file, is an append that was interrupted.
+        """Whether the fault, the last thing in the file, may be cut off.
 
-        Ours leave zeros, FlatImage's a record that goes past the end of the file. An incomplete
-        first layer is rather an incomplete download, which cutting off would not make better.
+        With nothing below it, what is too short is rather an incomplete download of the base layer,
+        which cutting off would not make better.
         """
-        word = read_at(self.fd, fault.offset, LENGTH.size)
         if fault.hidden is not None:
             return False
-        if len(word) < LENGTH.size or not any(word):
-            return True
-        start = fault.offset + LENGTH.size
-        cut_short = LENGTH.unpack(word)[0] > self.end - start
-        return above and cut_short and MAGIC.startswith(read_at(self.fd, start, len(MAGIC)))
+        unnumbered = not any(read_at(self.fd, fault.offset, LENGTH.size))
+        return unnumbered or (above and self._looks_interrupted(fault.offset))

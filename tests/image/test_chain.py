@@ -123,11 +123,14 @@ def test_an_interrupted_append_is_a_torn_tail(four: "Sample", tail: bytes) -> No
     assert (chain.torn_offset, chain.faults) == (size, ())
 
 
+@pytest.mark.parametrize(
+    "start", [bytes(72), struct.pack("<Q", 1 << 30) + b"DWARFS\x02\x05"], ids=["ours", "theirs"]
+)
 def test_an_image_in_the_payload_of_an_interrupted_append_is_not_taken_for_a_layer(
-    four: "Sample", make_dwarfs: Dwarfs
+    four: "Sample", make_dwarfs: Dwarfs, start: bytes
 ) -> None:
     size, inner = four.size, make_dwarfs(b"inner")
-    four.add(bytes(72) + b"x" * 99 + struct.pack("<Q", len(inner)) + inner + b"and so on")
+    four.add(start + b"x" * 99 + struct.pack("<Q", len(inner)) + inner + b"and so on")
     chain = chain_of(four.path)
     assert (extents(chain), chain.torn_offset) == (four.layers, size)
 
