@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "stop",
     "overlay",
     "casefold",
+    "dwarfs",
     "boot",
     "notify",
     "setup",
