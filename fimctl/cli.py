@@ -25,6 +25,10 @@ COMMANDS: Final = (
     "casefold",
     "dwarfs",
     "boot",
+    "env",
+    "perms",
+    "bind",
+    "unshare",
     "notify",
     "setup",
 )

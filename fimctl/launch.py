@@ -15,6 +15,10 @@ _SENT: Final = (
     "DBUS_SESSION_BUS_ADDRESS",
 )
 _OVERLAYS: Final = ("bwrap", "overlayfs", "unionfs")
+_SPECIAL: Final = frozenset("$`~'\"\\*?[")  # what a shell would not leave as it is
+_HIDDEN: Final = ("casefold cannot", "Skipping ", "the overlay ")
+"""Beginnings of warnings that only FIM_DEBUG=1 shows, as in FlatImage."""
+_EXPANDED: Final = ("expand-argv", "expand-environment", "expand-identity")
 
 
 def launch(
@@ -36,17 +40,27 @@ def launch(
         **options_of_environment(environment),
         **(options or {}),
     }
+    debugging = environment.get("FIM_DEBUG") == "1"
+    if debugging:
+        asked["debug"] = ("b", True)
     with Daemon() as daemon:
         _, argv, variables, details = daemon.manager(
             "StartInstance", "aya{sv}", (os.fsencode(os.path.abspath(image)), asked)
         )
-    for warning in details["warnings"][1]:
-        if environment.get("FIM_DEBUG") == "1" or not warning.startswith("casefold cannot"):
-            print(f"fimctl: {warning}", file=sys.stderr)
+    if debugging or "warnings" in details:
+        _tell(details, debugging=debugging)
     inside = dict(os.environb)
     for variable in variables:
         key, _, value = bytes(variable).partition(b"=")
         inside[key] = value
+    if not details.keys().isdisjoint(_EXPANDED):
+        from fimctl.expand import expand_plan  # noqa: PLC0415 - few images need it
+
+        argv = expand_plan(argv, inside, details)
+    if "desktop" in details:
+        from fimctl.desktop import integrate  # noqa: PLC0415 - few images are set up for it
+
+        integrate(image, notify="notify" in details)
     inside[b"PWD"] = os.getcwdb()  # what bubblewrap keeps, across namespaces
     command = [*map(bytes, argv), *map(os.fsencode, words)]
     sys.stdout.flush()
@@ -59,13 +73,31 @@ def launch(
         ) from error
 
 
+def _tell(details: Mapping[str, tuple[str, Any]], *, debugging: bool) -> None:
+    """Print what the daemon says about a start.
+
+    A program has its streams to itself: only what makes it another than it should be is told.
+    """
+    from fimctl import messages  # noqa: PLC0415 - a program starts without it
+
+    for line in details.get("debug", ("aay", []))[1]:
+        messages.debug(os.fsdecode(bytes(line)))
+    for warning in details.get("warnings", ("as", []))[1]:
+        if debugging or not warning.startswith(_HIDDEN):
+            messages.warning(warning)
+
+
 def options_of_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
     """Return what FIM_LAYERS, FIM_OVERLAY, FIM_CASEFOLD, FIM_ROOT and FIM_DIR_DATA ask for."""
     options: dict[str, tuple[str, Any]] = {}
-    layers = [entry for entry in environment.get("FIM_LAYERS", "").split(":") if entry]
-    if layers:
-        expanded = (os.path.abspath(os.path.expanduser(entry)) for entry in layers)
-        options["layers"] = ("aay", [os.fsencode(path) for path in expanded])
+    layers = environment.get("FIM_LAYERS", "")
+    if not _SPECIAL.isdisjoint(layers):
+        from fimctl.expand import expand  # noqa: PLC0415 - most values are plain
+
+        layers = expand(layers, environment)
+    paths = [os.path.abspath(entry) for entry in layers.split(":") if entry]
+    if paths:
+        options["layers"] = ("aay", [os.fsencode(path) for path in paths])
     if environment.get("FIM_OVERLAY") in _OVERLAYS:
         options["overlay"] = ("s", environment["FIM_OVERLAY"])
     if environment.get("FIM_CASEFOLD") == "1":

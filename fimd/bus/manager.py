@@ -12,7 +12,9 @@ from fimd.bus.options import Options, decode_path, encode_path
 from fimd.bus.paths import image_path, instance_path
 from fimd.errors import AccessDeniedError, ProcessGoneError
 from fimd.instances.images import Images
-from fimd.instances.instances import Instances
+from fimd.instances.instances import Instance, Instances
+from fimd.instances.narration import narrate
+from fimd.instances.plan import LaunchPlan
 from fimd.instances.request import StartRequest
 from fimd.settings import Settings
 
@@ -66,7 +68,14 @@ class ManagerInterface(Interface):
         sets `environment` (KEY=VALUE) over its own and appends the program's words to `argv`.
         Further options: mode s (exec, root or boot), root b (FIM_ROOT), command aay (shown to
         people), environment aay (the caller's, KEY=VALUE), layers aay (FIM_LAYERS), overlay s,
-        casefold s, data ay (FIM_DIR_DATA). Details: warnings as.
+        casefold s, data ay (FIM_DIR_DATA), debug b.
+
+        Details: warnings as; expand-argv au, the indices of words in `argv` to expand as a shell
+        does, without splitting; expand-environment aay, KEY=VALUE to expand and set over
+        `environment`, but for HOME, USER, SHELL and XDG_RUNTIME_DIR; expand-identity b, where
+        HOME, USER and SHELL are to be expanded, and written into the file passwd of
+        FIM_DIR_INSTANCE; desktop b and notify b, where the image is to be shown on the desktop,
+        and its start told; debug aay, lines about the start. What says nothing is left out.
         """
         taken = Options(options)
         pid = taken.take("pid", "u")
@@ -86,13 +95,14 @@ class ManagerInterface(Interface):
             casefold=taken.take("casefold", "s"),
             data=taken.take_path("data"),
         )
+        debug = taken.take("debug", "b", False)
         taken.finish()
         instance, plan, warnings = await self._instances.start(request)
         return [
             instance_path(instance.id),
             [encode_path(word) for word in plan.argv],
             [encode_path(f"{key}={value}") for key, value in plan.environment.items()],
-            {"warnings": Variant("as", [_text(warning) for warning in warnings])},
+            _details(instance, plan, warnings, debug=debug),
         ]
 
     @method("ay path, a{sv} options", "o image")
@@ -121,6 +131,23 @@ def _words(values: list[bytes]) -> tuple[str, ...]:
 def _environment(values: list[bytes]) -> dict[str, str]:
     pairs = (word.partition("=") for word in _words(values))
     return {key: value for key, separator, value in pairs if separator}
+
+
+def _details(
+    instance: Instance, plan: LaunchPlan, warnings: list[str], *, debug: bool
+) -> dict[str, Variant]:
+    raw = [encode_path(f"{key}={value}") for key, value in plan.expand_environment]
+    lines = [encode_path(line) for line in narrate(instance)] if debug else []
+    details = {
+        "warnings": Variant("as", [_text(warning) for warning in warnings]),
+        "expand-argv": Variant("au", list(plan.expand_argv)),
+        "expand-environment": Variant("aay", raw),
+        "expand-identity": Variant("b", plan.expand_identity),
+        "desktop": Variant("b", instance.facts.desktop),
+        "notify": Variant("b", instance.facts.notify),
+        "debug": Variant("aay", lines),
+    }
+    return {name: detail for name, detail in details.items() if detail.value}
 
 
 def _text(message: str) -> str:

@@ -8,29 +8,32 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from fimd.errors import AccessDeniedError, BusyError, NotAnImageError, NotFoundError
 from fimd.image.chain import read_chain
 from fimd.image.errors import BusyImageError, ImageError, ReadOnlyImageError
 from fimd.image.layout import find_layout
 from fimd.image.reserved import (
+    BINDINGS,
     BOOT,
     CASEFOLD,
+    DESKTOP,
     ENVIRONMENT,
+    NOTIFY,
     OVERLAY,
+    PERMISSIONS,
+    UNSHARE,
     Field,
     is_stored,
     read_field,
     write_field,
 )
-from fimd.image.settings import Boot, Casefold, Overlay
+from fimd.image.settings import DEFAULT_BOOT, Binding, Casefold, Overlay, Permission, Unshare
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
 
 T = TypeVar("T")
-
-_DEFAULT_BOOT: Final = Boot("bash")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class ImageFacts:
     environment: Mapping[str, str]
     boot: tuple[str, ...]
     warnings: tuple[str, ...]
+    permissions: Permission = PERMISSIONS.unset
+    bindings: tuple[Binding, ...] = ()
+    unshare: Unshare = UNSHARE.unset
+    desktop: bool = False
+    """Whether the image is to be shown on the desktop: the client sees to it."""
+    notify: bool = False
+    """Whether its start is to be told there."""
 
 
 @contextmanager
@@ -87,7 +97,8 @@ def read_image(path: str, resolver: Resolver) -> ImageFacts:
             return read_field(descriptor, layout, field) if stored else field.unset
 
         overlay = setting(OVERLAY)
-        boot = setting(BOOT) or _DEFAULT_BOOT
+        boot = setting(BOOT) or DEFAULT_BOOT
+        desktop = setting(DESKTOP)
         return ImageFacts(
             path=real,
             reserved_offset=layout.reserved_offset,
@@ -97,6 +108,11 @@ def read_image(path: str, resolver: Resolver) -> ImageFacts:
             environment=setting(ENVIRONMENT),
             boot=(boot.program, *boot.args),
             warnings=tuple(f"{real}: {fault}" for fault in chain.faults),
+            permissions=setting(PERMISSIONS),
+            bindings=setting(BINDINGS),
+            unshare=setting(UNSHARE),
+            desktop=desktop is not None,
+            notify=desktop is not None and setting(NOTIFY),
         )
 
 

@@ -14,9 +14,9 @@ import structlog
 
 from fimd.errors import BusyError, FimError, NotFoundError, ProcessGoneError, ShuttingDownError
 from fimd.instances.data import DataDirectory
-from fimd.instances.identity import resolve as resolve_identity
 from fimd.instances.image import ImageFacts, read_image
-from fimd.instances.plan import LaunchPlan, Place, identity_shell, launch_plan
+from fimd.instances.place import Place
+from fimd.instances.plan import LaunchPlan, launch_plan
 from fimd.instances.request import StartRequest
 from fimd.instances.sandbox import Sandbox
 from fimd.instances.stack import Stack, Stacks, StackSpec
@@ -146,7 +146,8 @@ class Instances:
                 pid=request.pid,
                 reserved_offset=image.reserved_offset,
             )
-            plan = self._plan(place, request, image, stack)
+            plan = launch_plan(place, stack.overlay, stack.root, request, image)
+            await asyncio.to_thread(_write_files, directory, plan)
             instance = Instance(
                 process=process,
                 process_started=started,
@@ -194,21 +195,6 @@ class Instances:
         for layer in layers:
             undo.callback(self._layers.release, layer)
         return layers
-
-    def _plan(
-        self, place: Place, request: StartRequest, image: ImageFacts, stack: Stack
-    ) -> LaunchPlan:
-        identity = resolve_identity(
-            root=request.root or request.mode == "root",
-            stored=image.environment,
-            environment=request.environment,
-            shell=identity_shell(place),
-        )
-        os.makedirs(place.directory, mode=0o700)
-        with open(os.path.join(place.directory, "passwd"), "w") as passwd:
-            passwd.write(identity.passwd)
-        words = image.boot if request.mode == "boot" else ()
-        return launch_plan(place, stack.overlay, stack.root, identity, request.environment, words)
 
     def _on_end(self, instance: Instance) -> None:
         task = asyncio.create_task(self._end(instance), name=f"end {instance.pid}")
@@ -281,6 +267,13 @@ def _describe(instance: Instance) -> None:
     }
     with open(os.path.join(instance.directory, "instance.json"), "w") as file:
         json.dump(facts, file)
+
+
+def _write_files(directory: str, plan: LaunchPlan) -> None:
+    os.makedirs(directory, mode=0o700)
+    for name, text in plan.files.items():
+        with open(os.path.join(directory, name), "w", errors="surrogateescape") as file:
+            file.write(text)
 
 
 def _children(pid: int) -> list[int]:

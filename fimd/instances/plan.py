@@ -1,7 +1,8 @@
 """The launch plan: what the client executes to become the instance.
 
 The client's process becomes bubblewrap with the program as its child. The client appends the
-program's words to `argv`, and sets `environment` over its own.
+program's words to `argv`, and sets `environment` over its own. Whatever a stored setting says may
+hold variables and commands, which are the caller's: the plan names what the client has to expand.
 """
 
 import os
@@ -9,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.instances import identity, permissions
+from fimd.instances.bindings import binding_options, unshare_options
+from fimd.instances.expansion import is_variable_to_expand, needs_expansion
 from fimd.instances.identity import Identity
+from fimd.instances.image import ImageFacts
+from fimd.instances.place import Place, exported
+from fimd.instances.request import StartRequest
 from fimd.overlays.stack import Overlay
-
-HOST_PATH: Final = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
-HOST_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -21,91 +25,129 @@ HOST_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
 _RUN: Final = (
     'case $1 in */*) exec "$@";; esac; case $(command -v -- "$1") in */*) exec "$@";; esac; "$@"'
 )
+_SHARED: Final = "/tmp/"  # noqa: S108 - shared with the host by FlatImage's contract
+
+IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
+"""Variables that tell who the program runs as: no stored one overrides them."""
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A command and the variables that it needs over the caller's environment."""
+    """A command, the variables that it needs over the caller's, and the files that it refers to."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
+    files: Mapping[str, str]
+    """Texts by their names in the instance's directory."""
+    expand_argv: tuple[int, ...] = ()
+    """Indices of the words in `argv` that the client expands."""
+    expand_environment: tuple[tuple[str, str], ...] = ()
+    """Variables to be expanded, key and value, and set over `environment` but for IDENTITY."""
+    expand_identity: bool = False
+    """Whether HOME, USER and SHELL are to be expanded, and written into the file passwd."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an instance lives on the host."""
+class _Argv:
+    """A command line, and which of its words are to be expanded."""
 
-    image: str
-    data: str
-    layers: str
-    directory: str
-    """The instance's own directory in the runtime tree."""
-    app: str
-    """The user's directory in the runtime tree."""
-    global_directory: str
-    pid: int
-    reserved_offset: int
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.stored: list[int] = []
+
+    def add(self, *words: str) -> None:
+        self.words += words
+
+    def add_stored(self, word: str) -> None:
+        """Add a word of a stored setting."""
+        if needs_expansion(word):
+            self.stored.append(len(self.words))
+        self.words.append(word)
 
 
 def launch_plan(
-    place: Place,
-    overlay: Overlay,
-    root: str,
-    identity: Identity,
-    caller: Mapping[str, str],
-    words: tuple[str, ...],
+    place: Place, overlay: Overlay, root: str, request: StartRequest, image: ImageFacts
 ) -> LaunchPlan:
-    """Make the plan of an instance.
+    """Make the plan of an instance. `root` is the tree to be seen as /."""
+    shell = _shell(place)
+    who = identity.resolve(
+        root=request.root or request.mode == "root",
+        stored=image.environment,
+        environment=request.environment,
+        shell=shell,
+    )
+    runtime = request.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    caller = permissions.Caller(request.environment, runtime, who.uid == 0)
+    grant = permissions.grant(image.permissions, caller)
 
-    `root` is the tree to be seen as /, `caller` the caller's environment, `words` what stands
-    before the caller's words in the command.
-    """
-    runtime = caller.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    argv = [
-        *overlay.join,
-        *("bwrap", "--die-with-parent"),
-        *(() if os.getuid() == 0 else ("--unshare-user",)),
-        *("--bind", root, "/"),
-        *("--uid", str(identity.uid), "--gid", str(identity.gid)),
-        *("--dev", "/dev", "--proc", "/proc", "--bind", "/sys", "/sys"),
-        *("--bind", "/tmp", "/tmp"),  # noqa: S108 - shared with the host by FlatImage's contract
-        *("--bind-try", "/etc/group", "/etc/group"),
-        *("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd"),
-        *("--", identity_shell(place), "-c", _RUN, os.path.basename(place.image)),
-        *words,
-    ]
-    return LaunchPlan(tuple(argv), _environment(place, identity, caller, runtime))
+    argv = _Argv()
+    argv.add(*overlay.join, "bwrap", "--die-with-parent")
+    argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
+    argv.add("--uid", str(who.uid), "--gid", str(who.gid))
+    argv.add("--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp")  # noqa: S108 - as _SHARED
+    argv.add("--bind", "/sys", "/sys", "--bind-try", "/etc/group", "/etc/group")
+    if not place.app.startswith(_SHARED):
+        for directory in (place.programs, place.applets, place.directory):
+            argv.add("--ro-bind", directory, directory)
+    argv.add("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")
+    for option, source, target in binding_options(image.bindings):
+        argv.add(option)
+        argv.add_stored(source)
+        argv.add_stored(target)
+    argv.add(*grant.argv, *unshare_options(image.unshare))
+    for key, value in image.environment.items():
+        if _concerns_host(key):
+            argv.add("--setenv")
+            argv.add_stored(key)
+            argv.add_stored(value)
+    argv.add("--", shell, "-c", _RUN, os.path.basename(place.image))
+    if request.mode == "boot":
+        program, *words = image.boot
+        argv.add_stored(program)
+        if program == "bash":
+            argv.add("--rcfile", os.path.join(place.directory, "bashrc"))
+        argv.add(*words)
+
+    stored = {
+        key: value for key, value in image.environment.items() if not _concerns_host(key) and key
+    }
+    raw = tuple(item for item in stored.items() if is_variable_to_expand(*item))
+    return LaunchPlan(
+        argv=tuple(argv.words),
+        environment={
+            **exported(place, request.environment),
+            "BASHRC_FILE": os.path.join(place.directory, "bashrc"),
+            **dict(grant.variables),
+            **{key: value for key, value in stored.items() if (key, value) not in raw},
+            **_identity_variables(who, runtime),
+        },
+        files={"passwd": who.passwd, "bashrc": _bashrc(image.environment.get("PS1"))},
+        expand_argv=tuple(argv.stored),
+        expand_environment=raw,
+        expand_identity=any(map(needs_expansion, (who.home, who.name, who.shell))),
+    )
 
 
-def identity_shell(place: Place) -> str:
+def _shell(place: Place) -> str:
     """Return a shell that the sandbox has: the one beside the runtime tree, or the image's own."""
-    bundled = os.path.join(place.app, "bin", "bash")
+    bundled = os.path.join(place.programs, "bash")
     return bundled if os.path.exists(bundled) else "/bin/sh"
 
 
-def _environment(
-    place: Place, identity: Identity, caller: Mapping[str, str], runtime: str
-) -> dict[str, str]:
-    programs, applets = os.path.join(place.app, "bin"), os.path.join(place.app, "sbin")
-    libraries = caller.get("LD_LIBRARY_PATH")
-    path = [programs, caller.get("PATH", ""), HOST_PATH, applets]
-    return {
-        "FIM_BIN_SELF": place.image,
-        "FIM_DIR_SELF": os.path.dirname(place.image),
-        "FIM_OFFSET": str(place.reserved_offset),
-        "FIM_PID": str(place.pid),
-        "FIM_DIR_GLOBAL": place.global_directory,
-        "FIM_DIR_APP": place.app,
-        "FIM_DIR_APP_BIN": programs,
-        "FIM_DIR_APP_SBIN": applets,
-        "FIM_DIR_INSTANCE": place.directory,
-        "FIM_DIR_DATA": place.data,
-        "FIM_DIR_LAYERS": place.layers,
-        "PATH": ":".join(part for part in path if part),
-        "LD_LIBRARY_PATH": HOST_LIBRARIES + (f":{libraries}" if libraries else ""),
-        "TERM": "xterm",
-        "HOME": identity.home,
-        "USER": identity.name,
-        "SHELL": identity.shell,
-        "XDG_RUNTIME_DIR": runtime,
-    }
+def _concerns_host(key: str) -> bool:
+    """Tell whether a variable bears on the programs that make the sandbox.
+
+    They run with the caller's, so that nothing meant for the inside keeps them from starting.
+    """
+    return key == "PATH" or key.startswith("LD_")
+
+
+def _identity_variables(who: Identity, runtime: str) -> dict[str, str]:
+    values = (who.home, who.name, who.shell, runtime)
+    return dict(zip(IDENTITY, values, strict=True))
+
+
+def _bashrc(prompt: str | None) -> str:
+    """Return what an interactive bash reads first: the prompt."""
+    if prompt is None:
+        prompt = "[flatimage-${FIM_DIST,,}] \\W > "
+    return 'export PS1="{}"\n'.format(prompt.replace('"', '\\"'))

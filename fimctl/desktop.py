@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def integrate(image: str, *, notify: bool) -> None:
+    """To come."""
