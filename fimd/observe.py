@@ -23,8 +23,13 @@ class Collection(Generic[T]):
         self._observers: list[Callable[[Event, str, T], None]] = []
 
     def subscribe(self, observer: Callable[[Event, str, T], None]) -> None:
-        """Have `observer` called at every event, in order, from the event loop."""
+        """Have `observer` called at every event, in order, from the event loop.
+
+        What is there already has been added, as far as the observer knows.
+        """
         self._observers.append(observer)
+        for key, item in list(self._items.items()):
+            observer(Event.ADDED, key, item)
 
     def _tell(self, event: Event, key: str, item: T) -> None:
         for observer in self._observers:

@@ -6,7 +6,8 @@ from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, encode_path
 from fimd.bus.paths import image_path, layer_path
 from fimd.instances.images import image_id
-from fimd.instances.instances import Instance, Instances
+from fimd.instances.instance import Instance
+from fimd.instances.instances import Instances
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from fimd.errors import InvalidArgumentError
 from fimd.instances.image import ImageFacts, read_image, write_casefold, write_overlay
-from fimd.instances.instances import DEFAULT_OVERLAY, Instance, Instances
+from fimd.instances.instance import Instance
+from fimd.instances.instances import DEFAULT_OVERLAY, Instances
 from fimd.instances.stack import CASEFOLD_MODES
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource

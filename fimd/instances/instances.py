@@ -1,20 +1,21 @@
 """Running instances: started on request, ended when the kernel says that their process has."""
 
 import asyncio
-import json
 import os
 import shutil
 import signal
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 
 import structlog
 
+from fimd import records
 from fimd.errors import BusyError, FimError, NotFoundError, ProcessGoneError, ShuttingDownError
+from fimd.instances import adoption
 from fimd.instances.data import DataDirectory
 from fimd.instances.image import ImageFacts, read_image
+from fimd.instances.instance import RECORD, Instance, InstanceState, describe, instance_id
 from fimd.instances.place import Place
 from fimd.instances.plan import LaunchPlan, launch_plan
 from fimd.instances.request import StartRequest
@@ -34,51 +35,6 @@ DEFAULT_OVERLAY = "bwrap"
 CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
 
 
-class InstanceState(StrEnum):
-    """Where an instance is in its life."""
-
-    RUNNING = "running"
-    ENDING = "ending"
-
-
-@dataclass
-class Instance:
-    """A running instance. Its owner is Instances; others look."""
-
-    process: Process
-    process_started: int
-    """Clock ticks since boot: with the PID a name for good."""
-    request: StartRequest
-    facts: ImageFacts
-    data: str
-    stack: Stack
-    layers: tuple[Layer, ...]
-    directory: str
-    started_at: float
-    """Seconds since the epoch."""
-    state: InstanceState = InstanceState.RUNNING
-
-    @property
-    def pid(self) -> int:
-        """The process that the instance is keyed by."""
-        return self.process.pid
-
-    @property
-    def image(self) -> str:
-        """The image's real path."""
-        return self.facts.path
-
-    @property
-    def id(self) -> str:
-        """The instance's identifier: its PID, of fixed width."""
-        return instance_id(self.pid)
-
-
-def instance_id(pid: int) -> str:
-    """Return the identifier of the instance that is keyed by a process."""
-    return f"{pid:010d}"
-
-
 class Instances:
     """All running instances of this user."""
 
@@ -93,6 +49,8 @@ class Instances:
         self._starting: set[int] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self.closed = False
+        layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
+        stacks.on_failure = self._on_failure
         self.running: Collection[Instance] = Collection()
 
     async def start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
@@ -159,7 +117,7 @@ class Instances:
                 directory=directory,
                 started_at=time.time(),
             )
-            _describe(instance)
+            describe(instance)
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
@@ -167,6 +125,44 @@ class Instances:
         process.on_end(lambda: self._on_end(instance))
         log.info("instance started", fim_instance=request.pid, fim_image=image.path)
         return instance, plan, warnings
+
+    async def adopt(self) -> None:
+        """Take over the instances of a daemon that died, with their layers and stacks.
+
+        What ended meanwhile is removed. Nothing else may have been started yet.
+        """
+        found = []
+        directory = self._tree.root / "instance"
+        for name in os.listdir(directory):
+            facts = await asyncio.to_thread(records.read, str(directory / name / RECORD))
+            process = adoption.living(facts)
+            if facts is None or process is None:
+                await asyncio.to_thread(shutil.rmtree, directory / name)
+            else:
+                found.append((facts, process))
+        stacks = await self._stacks.adopt({facts["stack"] for facts, _ in found})
+        for facts, process in found:
+            stack = stacks.get(facts["stack"])
+            if stack is None:
+                log.error("an instance's filesystem is gone", fim_instance=process.pid)
+                process.close()
+                continue
+            layers = [self._layers.retain(layer_id) for layer_id in facts["layers"]]
+            present = tuple(layer for layer in layers if layer is not None)
+            image = await asyncio.to_thread(adoption.image_facts, facts, self._resolver)
+            instance = adoption.instance(facts, process, stack, present, image)
+            stack.users.add(process.pid)
+            self.running.add(instance.id, instance)
+            process.on_end(partial(self._on_end, instance))
+            log.info("instance adopted", fim_instance=process.pid, fim_image=image.path)
+            if None in layers:
+                self._stacks.fail(stack, "a layer")
+
+    def _on_failure(self, stack: Stack) -> None:
+        for instance in self.running:
+            if instance.stack is stack and instance.state is InstanceState.RUNNING:
+                instance.state = InstanceState.FAILED
+                self.running.changed(instance.id)
 
     async def _predecessor(self, pid: int) -> None:
         """Wait until what the same process started before is released.
@@ -245,28 +241,6 @@ def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tu
         overlay = FALLBACK
         warnings.append(CASEFOLD_WARNING)
     return overlay, casefold
-
-
-def _describe(instance: Instance) -> None:
-    """Write what a later daemon needs to adopt or remove the instance, and links to its mounts."""
-    links = os.path.join(instance.directory, "layers")
-    os.mkdir(links)
-    for index, layer in enumerate(instance.layers):
-        os.symlink(layer.mount_point, os.path.join(links, str(index)))
-    os.symlink(instance.stack.root, os.path.join(instance.directory, "mount"))
-    facts = {
-        "pid": instance.pid,
-        "process_started": instance.process_started,
-        "started_at": instance.started_at,
-        "image": instance.image,
-        "data": instance.data,
-        "mode": instance.request.mode,
-        "command": instance.request.command,
-        "stack": instance.stack.spec.id,
-        "layers": [layer.id for layer in instance.layers],
-    }
-    with open(os.path.join(instance.directory, "instance.json"), "w") as file:
-        json.dump(facts, file)
 
 
 def _write_files(directory: str, plan: LaunchPlan) -> None:

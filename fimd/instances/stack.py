@@ -4,20 +4,23 @@ import asyncio
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Final
 from weakref import WeakValueDictionary
 
 import structlog
 
+from fimd import records
 from fimd.casefold.mount import View
-from fimd.errors import BusyError, FimError, MountError, UnsupportedError
+from fimd.errors import BusyError, FimError, MountError, ProcessGoneError, UnsupportedError
 from fimd.instances.data import DataDirectory, remove_work
 from fimd.layers.shared import Layer
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
+from fimd.mounts.table import MountTable, below
 from fimd.mounts.unmount import detach, remove_directory
-from fimd.overlays import BACKENDS, FALLBACK
+from fimd.overlays import BACKENDS, FALLBACK, kernel
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.paths import RuntimeTree
 
@@ -55,6 +58,8 @@ class Stack:
     view: Process | None
     warnings: tuple[str, ...]
     users: set[int] = field(default_factory=set)
+    failed: bool = False
+    """Whether one of its processes died under its users."""
 
     @property
     def root(self) -> str:
@@ -76,6 +81,9 @@ class Stacks:
         self._seconds = seconds
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stacks: dict[str, Stack] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_failure: Callable[[Stack], None] = lambda _stack: None
+        """Called when a process of a stack has died under its users."""
 
     async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int) -> Stack:
         """Let the process use a stack, which is mounted where it isn't yet.
@@ -88,8 +96,13 @@ class Stacks:
             if stack is None:
                 stack = await self._mount(spec, layers)
                 self._stacks[spec.id] = stack
-            elif stack.spec != spec:
-                users = ", ".join(map(str, sorted(stack.users)))
+            users = ", ".join(map(str, sorted(stack.users)))
+            if stack.failed:
+                raise BusyError(
+                    f"{spec.data.path} is in use by process {users}, whose filesystem died: end "
+                    f"that first"
+                )
+            if stack.spec != spec:
                 raise BusyError(
                     f"{spec.data.path} is in use with {_difference(stack.spec, spec)} by process "
                     f"{users}: end that first, or set FIM_DIR_DATA to another directory"
@@ -102,8 +115,10 @@ class Stacks:
         async with self._lock(stack.spec.id):
             stack.users.discard(pid)
             if not stack.users and self._stacks.get(stack.spec.id) is stack:
-                await self._unmount(stack)
                 del self._stacks[stack.spec.id]
+                await self._unmount(stack)
+            elif stack.users and stack.overlay.process.pid == pid:
+                self._change_holder(stack)
 
     def users(self, data: DataDirectory) -> set[int]:
         """Return the PIDs that use a data directory now."""
@@ -127,12 +142,20 @@ class Stacks:
         except BaseException:
             await asyncio.shield(asyncio.to_thread(_clean, directory, spec.data))
             raise
-        log.info("stack mounted", fim_stack=spec.id, data=spec.data.path, overlay=name)
         stack = Stack(spec, directory, overlay, name, view, warnings)
-        overlay.process.on_end(lambda: self._on_process_end(stack, "overlay"))
-        if view is not None:
-            view.on_end(lambda: self._on_process_end(stack, "casefold"))
+        try:
+            _record(stack)
+        except BaseException:
+            await self._unmount(stack)
+            raise
+        log.info("stack mounted", fim_stack=spec.id, data=spec.data.path, overlay=name)
+        self._watch(stack)
         return stack
+
+    def _watch(self, stack: Stack) -> None:
+        stack.overlay.process.on_end(lambda: self._on_overlay_end(stack))
+        if stack.view is not None:
+            stack.view.on_end(lambda: self.fail(stack, "the case-insensitive view"))
 
     async def _mount_overlay(
         self, directory: StackDirectory, spec: StackSpec
@@ -158,15 +181,76 @@ class Stacks:
         os.mkdir(point)
         return await self._view(spec.id, overlay.root, point, spec.casefold == "preserve")
 
-    def _on_process_end(self, stack: Stack, what: str) -> None:
-        if self._stacks.get(stack.spec.id) is stack and stack.users:
-            log.error("a stack's process died", fim_stack=stack.spec.id, process=what)
+    def _on_overlay_end(self, stack: Stack) -> None:
+        if stack.overlay.mount_point is None and stack.users:
+            self._change_holder(stack)
+        else:
+            self.fail(stack, "the overlay")
 
-    async def _unmount(self, stack: Stack) -> None:
+    def _change_holder(self, stack: Stack) -> None:
+        """Let a user hold the kernel overlay's namespaces, which it has joined, for the others."""
+        if self._stacks.get(stack.spec.id) is not stack or stack.overlay.mount_point is not None:
+            return
+        for pid in sorted(stack.users):
+            try:
+                holder = Process.watch(pid)
+            except ProcessGoneError:
+                continue
+            log.warning("overlay's holder died", fim_stack=stack.spec.id, successor=pid)
+            stack.overlay = kernel.held_by(holder, stack.overlay.root, owned=False)
+            holder.on_end(lambda: self._on_overlay_end(stack))
+            _record(stack)
+            return
+
+    def fail(self, stack: Stack, what: str) -> None:
+        """Take note that something under a stack's users has died, and detach it."""
+        if self._stacks.get(stack.spec.id) is not stack or stack.failed:
+            return
+        stack.failed = True
+        log.error("a stack died under its users", fim_stack=stack.spec.id, process=what)
+        self.on_failure(stack)
+        task = asyncio.create_task(self._detach(stack))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def fail_layer(self, layer_id: str) -> None:
+        """Take note that a layer has died under the stacks that have it."""
+        for stack in list(self._stacks.values()):
+            if layer_id in stack.spec.layers:
+                self.fail(stack, f"layer {layer_id}")
+
+    async def _detach(self, stack: Stack) -> None:
         try:
             if stack.view is not None:
                 await detach(os.path.join(stack.directory.path, "view"))
             await _unmount_overlay(stack.overlay)
+        except FimError as error:
+            log.error("stack could not be detached", fim_stack=stack.spec.id, reason=str(error))
+
+    async def adopt(self, used: set[str]) -> dict[str, Stack]:
+        """Take over the stacks that living instances use, and remove the others.
+
+        Returns them by their identifiers; `users` is for the caller to fill.
+        """
+        for stack_id in os.listdir(self._tree.root / "stacks"):
+            directory = str(self._tree.stack(stack_id))
+            stack = _recorded(directory) if stack_id in used else None
+            if stack is not None:
+                self._stacks[stack_id] = stack
+                self._watch(stack)
+                log.info("stack adopted", fim_stack=stack_id, data=stack.spec.data.path)
+                continue
+            for mount in reversed(await asyncio.to_thread(below, directory)):
+                await detach(mount.mount_point)
+            for pid in await asyncio.to_thread(_working_in, directory):
+                with suppress(ProcessGoneError):
+                    await Process.watch(pid).stop()
+            await asyncio.to_thread(_remove, directory)
+        return dict(self._stacks)
+
+    async def _unmount(self, stack: Stack) -> None:
+        try:
+            await self._detach(stack)
             await asyncio.to_thread(_clean, stack.directory, stack.spec.data)
             log.info("stack unmounted", fim_stack=stack.spec.id)
         except (FimError, OSError) as error:
@@ -176,7 +260,7 @@ class Stacks:
 async def _unmount_overlay(overlay: Overlay) -> None:
     if overlay.mount_point is not None:
         await detach(overlay.mount_point)
-    else:
+    elif overlay.owned:
         await overlay.process.stop()
 
 
@@ -186,6 +270,70 @@ def _difference(held: StackSpec, wanted: StackSpec) -> str:
     if held.casefold != wanted.casefold:
         return f"casefold {held.casefold} (not {wanted.casefold})"
     return "other layers"
+
+
+def _record_path(directory: str) -> str:
+    return os.path.join(directory, "stack.json")
+
+
+def _identify(process: Process) -> list[int]:
+    return [process.pid, process.started]
+
+
+def _record(stack: Stack) -> None:
+    """Write down what a later daemon needs to take the stack over."""
+    facts = {
+        "spec": asdict(stack.spec),
+        "overlay": stack.overlay_name,
+        "overlay_process": _identify(stack.overlay.process),
+        "overlay_root": stack.overlay.root,
+        "mount_point": stack.overlay.mount_point,
+        "owned": stack.overlay.owned,
+        "view_process": _identify(stack.view) if stack.view is not None else None,
+    }
+    records.write(_record_path(stack.directory.path), facts)
+
+
+def _recorded(directory: str) -> Stack | None:
+    """Return the stack that a record describes, if its processes live."""
+    facts = records.read(_record_path(directory))
+    try:
+        if facts is None:
+            return None
+        written = facts["spec"]
+        data = DataDirectory(**written["data"])
+        spec = StackSpec(data, tuple(written["layers"]), written["overlay"], written["casefold"])
+        process = Process.known(*facts["overlay_process"])
+        view = Process.known(*facts["view_process"]) if facts["view_process"] else None
+        if process is None or (view is None and facts["view_process"]):
+            return None
+        overlay = Overlay(process, facts["overlay_root"], (), facts["mount_point"])
+        if overlay.mount_point is None:
+            overlay = kernel.held_by(process, overlay.root, owned=facts["owned"])
+        place = StackDirectory(spec.id, directory, len(spec.layers))
+        return Stack(spec, place, overlay, facts["overlay"], view, ())
+    except (KeyError, TypeError):
+        return None
+
+
+def _working_in(directory: str) -> list[int]:
+    """Return the processes whose working directory is below one: a stack's, by how it starts."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                if os.readlink(f"/proc/{name}/cwd").startswith(directory + "/"):
+                    found.append(int(name))
+    return found
+
+
+def _remove(directory: str) -> None:
+    """Remove the directory of a stack that nobody took over, and what its overlay left behind."""
+    with suppress(OSError):
+        remove_work(os.readlink(os.path.join(directory, "work")))
+    for point in ("view", "merged"):
+        remove_directory(os.path.join(directory, point))
+    shutil.rmtree(directory)
 
 
 def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]) -> None:

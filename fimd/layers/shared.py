@@ -3,10 +3,13 @@
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 
 import structlog
 
+from fimd import records
 from fimd.errors import FimError, MountError
 from fimd.layers.engines import Engine
 from fimd.layers.source import LayerSource
@@ -38,7 +41,7 @@ class Layer:
         self.state = LayerState.MOUNTING
         self.references = 0
         self.process: Process | None = None
-        self.mounted: asyncio.Task[None] | None = None
+        self.mounted: asyncio.Future[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.gone = asyncio.Event()
 
@@ -61,6 +64,8 @@ class Layers:
         self._engine_name, self._mount = engine
         self._linger = linger
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_failure: Callable[[Layer], None] = lambda _layer: None
+        """Called when a layer's process has died under its users."""
         self.mounted: Collection[Layer] = Collection()
 
     async def acquire(self, source: LayerSource) -> Layer:
@@ -102,14 +107,16 @@ class Layers:
     def _begin(self, source: LayerSource) -> Layer:
         layer = Layer(source, str(self._tree.layer(source.id)), self._engine_name)
         self.mounted.add(layer.id, layer)
-        layer.mounted = asyncio.create_task(self._mount_layer(layer), name=f"mount {layer.id}")
-        layer.mounted.add_done_callback(lambda task: task.cancelled() or task.exception())
+        task = asyncio.create_task(self._mount_layer(layer), name=f"mount {layer.id}")
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        layer.mounted = task
         return layer
 
     async def _mount_layer(self, layer: Layer) -> None:
         try:
             os.makedirs(layer.mount_point, mode=0o700, exist_ok=True)
             layer.process = await self._mount(layer.source, layer.mount_point)
+            self._record(layer)
         except BaseException as error:
             layer.state = LayerState.FAILED
             if self.mounted.get(layer.id) is layer:
@@ -134,6 +141,75 @@ class Layers:
         layer.state = LayerState.FAILED
         self.mounted.changed(layer.id)
         self._spawn(self._unmount(layer))
+        self.on_failure(layer)
+
+    def _record_path(self, layer_id: str) -> str:
+        return f"{self._tree.layer(layer_id)}.json"
+
+    def _record(self, layer: Layer) -> None:
+        """Write down what a later daemon needs to take the mount over."""
+        assert layer.process is not None
+        source = layer.source
+        facts = {
+            **asdict(source),
+            "content": source.content.hex(),
+            "engine": layer.engine,
+            "pid": layer.process.pid,
+            "process_started": layer.process.started,
+        }
+        records.write(self._record_path(layer.id), facts)
+
+    async def adopt(self, mount_points: set[str]) -> None:
+        """Take over the mounts of a daemon that died, and remove what is no mount any more.
+
+        Each is idle until `retain` or `acquire` takes a reference; `settle` lets the others go.
+        """
+        directory = self._tree.root / "layers"
+        for layer_id in {name.removesuffix(".json") for name in os.listdir(directory)}:
+            mount_point = str(self._tree.layer(layer_id))
+            layer = self._recorded(layer_id)
+            if layer is None or layer.process is None or mount_point not in mount_points:
+                if mount_point in mount_points:
+                    await detach(mount_point)
+                remove_directory(mount_point)
+                records.remove(self._record_path(layer_id))
+                continue
+            layer.process.on_end(partial(self._on_process_end, layer))
+            self.mounted.add(layer.id, layer)
+            log.info("layer adopted", fim_layer=layer.id, path=layer.source.path)
+
+    def _recorded(self, layer_id: str) -> Layer | None:
+        """Return the layer that a record describes, if its process lives."""
+        facts = records.read(self._record_path(layer_id))
+        try:
+            if facts is None:
+                return None
+            engine, pid, started = (facts.pop(key) for key in ("engine", "pid", "process_started"))
+            source = LayerSource(**{**facts, "content": bytes.fromhex(facts["content"])})
+            layer = Layer(source, str(self._tree.layer(layer_id)), engine)
+            if source.id != layer_id:
+                return None
+            layer.process = Process.known(pid, started)
+        except (KeyError, TypeError, ValueError):
+            return None
+        layer.state = LayerState.IDLE
+        layer.mounted = asyncio.get_running_loop().create_future()
+        layer.mounted.set_result(None)
+        return layer
+
+    def retain(self, layer_id: str) -> Layer | None:
+        """Take a reference to an adopted layer for an adopted instance; None where it is gone."""
+        layer = self.mounted.get(layer_id)
+        if layer is not None:
+            layer.references += 1
+            layer.state = LayerState.MOUNTED
+        return layer
+
+    def settle(self) -> None:
+        """Begin the linger of what was adopted and nobody retained."""
+        for layer in self.mounted:
+            if layer.state is LayerState.IDLE and layer.timer is None:
+                self._retire_after(layer, self._linger())
 
     def _retire_after(self, layer: Layer, seconds: float) -> None:
         layer.timer = asyncio.get_running_loop().call_later(seconds, self._retire, layer)
@@ -153,6 +229,7 @@ class Layers:
         try:
             await detach(layer.mount_point)
             remove_directory(layer.mount_point)
+            records.remove(self._record_path(layer.id))
             log.info("layer unmounted", fim_layer=layer.id)
         except MountError as error:
             log.error("layer could not be unmounted", fim_layer=layer.id, reason=str(error))

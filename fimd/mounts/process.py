@@ -60,6 +60,23 @@ class Process:
             raise ProcessGoneError(f"there is no process {pid}") from None
 
     @classmethod
+    def known(cls, pid: int, started: int) -> Self | None:
+        """Watch the process that started at that time; None where it has ended since."""
+        try:
+            process = cls.watch(pid)
+            if start_time(pid) == started:
+                return process
+            process.close()
+        except ProcessGoneError:
+            pass
+        return None
+
+    @property
+    def started(self) -> int:
+        """When the process started, in clock ticks since boot. Raises ProcessGoneError."""
+        return start_time(self.pid)
+
+    @classmethod
     def spawn(
         cls,
         argv: Sequence[str],

@@ -49,10 +49,18 @@ async def mount(stack: StackDirectory, _table: MountTable, seconds: float) -> Ov
     except BaseException:
         await process.stop()
         raise
+    return held_by(process, stack.merged)
+
+
+def held_by(process: Process, root: str, *, owned: bool = True) -> Overlay:
+    """Return the overlay whose namespaces a process holds: the holder, or one that joined it.
+
+    `owned` is for the holder: it is ended with the overlay.
+    """
     join = ["nsenter", "--target", str(process.pid), "--mount"]
-    if not as_root:
+    if os.getuid() != 0:
         join += ["--user", "--preserve-credentials"]
-    return Overlay(process, stack.merged, (*join, "--wd=.", "--"), None)
+    return Overlay(process, root, (*join, "--wd=.", "--"), None, owned)
 
 
 async def _first_words(descriptor: int, seconds: float) -> bytes:

@@ -51,6 +51,8 @@ class Overlay:
     root: str
     join: tuple[str, ...]
     mount_point: str | None
+    owned: bool = True
+    """Whether the process is the overlay's own, to be ended with it."""
 
 
 Mount = Callable[[StackDirectory, MountTable, float], Awaitable[Overlay]]

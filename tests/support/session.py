@@ -76,6 +76,9 @@ class Session:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
+        deadline = time.monotonic() + 5
+        while any((self.tree / "instance").glob("*")) and time.monotonic() < deadline:
+            time.sleep(0.02)  # the daemon releases what was just killed
         self.bus.terminate()
         self.bus.wait(10)
         self.log.close()

@@ -1,0 +1,73 @@
+"""Instances that a former daemon started, made of their records."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fimd.errors import FimError
+from fimd.instances.image import ImageFacts, read_image
+from fimd.instances.instance import Instance
+from fimd.instances.request import StartRequest
+from fimd.instances.stack import Stack
+from fimd.layers.resolve import Resolver
+from fimd.layers.shared import Layer
+from fimd.mounts.process import Process
+
+_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at", "directory")
+
+
+def living(facts: Mapping[str, Any] | None) -> Process | None:
+    """Return the process that a record names, None where it has ended or the record is not whole.
+
+    The time of its start tells it from another that has its PID now.
+    """
+    if facts is None or any(key not in facts for key in _NEEDED):
+        return None
+    try:
+        return Process.known(facts["pid"], facts["process_started"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def image_facts(facts: Mapping[str, Any], resolver: Resolver) -> ImageFacts:
+    """Read the image again; where it has been moved or removed since, say what is known."""
+    try:
+        return read_image(facts["image"], resolver)
+    except FimError as error:
+        return ImageFacts(
+            path=facts["image"],
+            reserved_offset=0,
+            layers=(),
+            overlay=None,
+            casefold="off",
+            environment={},
+            boot=(),
+            warnings=(str(error),),
+        )
+
+
+def instance(
+    facts: Mapping[str, Any],
+    process: Process,
+    stack: Stack,
+    layers: tuple[Layer, ...],
+    image: ImageFacts,
+) -> Instance:
+    """Return the instance that a record describes."""
+    request = StartRequest(
+        image=image.path,
+        pid=process.pid,
+        mode=facts["mode"],
+        root=facts["root"],
+        command=tuple(facts["command"]),
+    )
+    return Instance(
+        process=process,
+        process_started=facts["process_started"],
+        request=request,
+        facts=image,
+        data=facts["data"],
+        stack=stack,
+        layers=layers,
+        directory=facts["directory"],
+        started_at=facts["started_at"],
+    )

@@ -1,0 +1,84 @@
+"""A running instance, and the record by which a later daemon finds it."""
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from fimd import records
+from fimd.instances.image import ImageFacts
+from fimd.instances.request import StartRequest
+from fimd.instances.stack import Stack
+from fimd.layers.shared import Layer
+from fimd.mounts.process import Process
+
+RECORD: Final = "instance.json"
+
+
+class InstanceState(StrEnum):
+    """Where an instance is in its life."""
+
+    RUNNING = "running"
+    FAILED = "failed"  # its process lives, but a filesystem under it has died
+    ENDING = "ending"
+
+
+@dataclass
+class Instance:
+    """A running instance. Its owner is Instances; others look."""
+
+    process: Process
+    process_started: int
+    """Clock ticks since boot: with the PID a name for good."""
+    request: StartRequest
+    facts: ImageFacts
+    data: str
+    stack: Stack
+    layers: tuple[Layer, ...]
+    directory: str
+    started_at: float
+    """Seconds since the epoch."""
+    state: InstanceState = InstanceState.RUNNING
+
+    @property
+    def pid(self) -> int:
+        """The process that the instance is keyed by."""
+        return self.process.pid
+
+    @property
+    def image(self) -> str:
+        """The image's real path."""
+        return self.facts.path
+
+    @property
+    def id(self) -> str:
+        """The instance's identifier: its PID, of fixed width."""
+        return instance_id(self.pid)
+
+
+def instance_id(pid: int) -> str:
+    """Return the identifier of the instance that is keyed by a process."""
+    return f"{pid:010d}"
+
+
+def describe(instance: Instance) -> None:
+    """Write what a later daemon needs to adopt or remove the instance, and links to its mounts."""
+    links = os.path.join(instance.directory, "layers")
+    os.mkdir(links)
+    for index, layer in enumerate(instance.layers):
+        os.symlink(layer.mount_point, os.path.join(links, str(index)))
+    os.symlink(instance.stack.root, os.path.join(instance.directory, "mount"))
+    facts = {
+        "pid": instance.pid,
+        "process_started": instance.process_started,
+        "started_at": instance.started_at,
+        "image": instance.image,
+        "data": instance.data,
+        "directory": instance.directory,
+        "mode": instance.request.mode,
+        "root": instance.request.root,
+        "command": instance.request.command,
+        "stack": instance.stack.spec.id,
+        "layers": [layer.id for layer in instance.layers],
+    }
+    records.write(os.path.join(instance.directory, RECORD), facts)

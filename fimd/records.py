@@ -1,0 +1,37 @@
+"""What a later daemon needs to know of a mount or an instance, as small JSON files beside it.
+
+They lie in the user's own part of the runtime tree. A crash can leave none or an old one, never a
+part of one; what can't be read is taken for none, and what it described is removed.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+_LARGEST: Final = 4 << 20
+
+
+def write(path: str, facts: Mapping[str, Any]) -> None:
+    """Write a record in one step."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+        json.dump(facts, file, ensure_ascii=False)
+    os.replace(temporary, path)
+
+
+def read(path: str) -> dict[str, Any] | None:
+    """Read a record; None where there is none that makes sense."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            facts = json.loads(file.read(_LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def remove(path: str) -> None:
+    """Remove a record, where it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,158 @@
+"""The death of any process of fimd's loses nothing, and the next daemon knows what lives."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.session import Session, wait_for
+
+OVERLAYS = ("bwrap", "unionfs", "overlayfs")
+WRITER = (
+    "n=0; while :; do n=$((n+1)); echo $n > /counter; cat /etc/release > /copy; sleep 0.05; done"
+)
+
+
+def daemon(session: Session) -> int:
+    """The daemon's process."""
+    found = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    assert len(found) == 1, session.processes()
+    return found[0]
+
+
+def process_named(session: Session, name: str) -> int:
+    """The one process of the session that goes by a name."""
+    found = [
+        pid
+        for pid in session.processes()
+        if Path(f"/proc/{pid}/comm").read_text().strip().startswith(name)
+    ]
+    assert len(found) == 1, session.processes()
+    return found[0]
+
+
+def kill(pid: int) -> None:
+    """Kill a process and wait until it is gone."""
+    os.kill(pid, signal.SIGKILL)
+    path = Path(f"/proc/{pid}/stat")
+    wait_for(lambda: not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_programs_go_on_while_the_daemon_is_killed_and_comes_back(
+    session: Session, image: Path, overlay: str
+) -> None:
+    session.output(image, "fim-overlay", "set", overlay)
+    programs = [session.background(image, WRITER), session.background(image, "sleep 60")]
+    counter = image.parent / ".app.flatimage.data" / "root" / "counter"
+
+    def count() -> int:
+        return int(counter.read_text() or "0") if counter.exists() else 0
+
+    wait_for(lambda: count() > 2)
+    kill(daemon(session))
+    before = count()
+    wait_for(lambda: count() > before + 2, what="the program's progress without a daemon")
+
+    instances = session.objects("ps")  # starts the next daemon
+    assert {instance["Pid"] for instance in instances} == {program.pid for program in programs}
+    assert {instance["State"] for instance in instances} == {"running"}
+    assert [layer["References"] for layer in session.objects("layers")] == [2]
+    assert session.output(image, "fim-exec", "cat", "/copy") == "small\n"  # joins the same stack
+    before = count()
+    wait_for(lambda: count() > before + 2, what="the program's progress under the next daemon")
+
+    for program in programs:
+        program.kill()
+        program.wait()
+    session.wait_until_clean()
+
+
+def test_what_ended_while_there_was_no_daemon_is_removed(session: Session, image: Path) -> None:
+    lost = session.background(image, "sleep 60")
+    kill(daemon(session))
+    lost.kill()
+    lost.wait()
+    assert session.mounts()
+    assert session.objects("ps") == []
+    session.wait_until_clean()
+
+
+def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
+    session: Session, image: Path, busybox: Path
+) -> None:
+    elsewhere = session.adopt(busybox, "bb")  # a program that needs no layer
+    program = session.background(image, f"exec {elsewhere} sleep 60")
+    [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "bb\n")
+    kill(process_named(session, "layer-"))
+    wait_for(lambda: session.objects("ps")[0]["State"] == "failed", what="the failed state")
+    done = session.run(image, "fim-exec", "true")
+    assert done.returncode == 125
+    assert f"process {program.pid}, whose filesystem died" in done.stderr
+    program.kill()
+    program.wait()
+    wait_for(lambda: session.objects("ps") == [])
+    assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+    session.wait_until_clean()
+
+
+def test_a_union_that_dies_is_noticed_and_the_next_start_mounts_afresh(
+    session: Session, image: Path
+) -> None:
+    session.output(image, "fim-overlay", "set", "unionfs")
+    program = session.background(image, "sleep 60")
+    kill(process_named(session, "unionfs"))
+    wait_for(lambda: "a stack died under its users" in session.said(), what="the notice")
+    program.kill()  # unless its root's end was its own
+    program.wait()
+    wait_for(lambda: session.objects("ps") == [])
+    assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+    session.wait_until_clean()
+
+
+def test_the_kernel_overlay_outlives_its_holder(session: Session, image: Path) -> None:
+    first = session.background(image, "echo one > /shared; sleep 60")
+    second = session.background(image, "sleep 60")
+    [holder] = [pid for pid, words in session.processes().items() if words == "sleep infinity "]
+    kill(holder)
+    assert session.output(image, "fim-exec", "cat", "/shared") == "one\n"
+    first.kill()  # which held it since
+    first.wait()
+    wait_for(lambda: len(session.objects("ps")) == 1)
+    assert session.output(image, "fim-exec", "cat", "/shared") == "one\n"
+    second.kill()
+    second.wait()
+    session.wait_until_clean()
+
+
+def test_the_template_that_dies_is_replaced(session: Session, image: Path) -> None:
+    session.output("fimctl", "status")
+    [template] = [pid for pid, words in session.processes().items() if "mounts.template" in words]
+    kill(template)
+    assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+
+
+def test_a_stopped_daemon_leaves_running_programs_to_the_next(
+    session: Session, image: Path
+) -> None:
+    program = session.background(image, "sleep 60")
+    first = daemon(session)
+    began = time.monotonic()
+    os.kill(first, signal.SIGTERM)
+    wait_for(lambda: not Path(f"/proc/{first}").exists())
+    assert time.monotonic() - began < 10
+    [instance] = session.objects("ps")
+    assert instance["Pid"] == program.pid
+    program.kill()
+    program.wait()
+    session.wait_until_clean()
+
+
+def test_a_second_daemon_is_refused_with_the_first_ones_process(session: Session) -> None:
+    session.output("fimctl", "status")
+    done = session.run("fimd")
+    assert done.returncode == 1
+    assert f"another fimd (process {daemon(session)}) owns {session.tree}" in done.stderr
