@@ -83,10 +83,10 @@ def test_what_ended_while_there_was_no_daemon_is_removed(session: Session, image
 def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
     session: Session, image: Path, busybox: Path
 ) -> None:
-    elsewhere = session.adopt(busybox, "bb")  # a program that needs no layer
+    elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that needs no layer
     program = session.background(image, f"exec {elsewhere} sleep 60")
     [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "bb\n")
+    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
     kill(process_named(session, "layer-"))
     wait_for(lambda: session.objects("ps")[0]["State"] == "failed", what="the failed state")
     done = session.run(image, "fim-exec", "true")
