@@ -119,10 +119,10 @@ class Tree:
     def attributes(self, inode: int) -> Attributes:
         """What stat(2) would say. Raises DamagedError where the tables contradict each other."""
         meta = self.metadata
+        number = self._number(inode)
         record = self._inodes(inode)
         key = record & self._identity
         mode, uid, gid = self._known.get(key) or self._identify(key)
-        number = self._number(inode)
         nlink = 1
         rdev = 0
         if meta.first_file <= number < meta.first_device:
