@@ -29,6 +29,7 @@ class Node:
         "handles",
         "identity",
         "kind",
+        "lacks_capability",
         "links",
         "lookups",
         "number",
@@ -53,6 +54,8 @@ class Node:
         """How many of the handles can write."""
         self.pin: int | None = None
         """A descriptor (O_PATH) of what has no name any more."""
+        self.lacks_capability = False
+        """Known to have no file capabilities (an extended attribute)."""
         self.content: tuple[int, int] | None = None
         """Modification time and size when it was opened last: what the kernel's pages show."""
         self.spellings: set[tuple[int, bytes]] | None = None

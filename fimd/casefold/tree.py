@@ -21,6 +21,9 @@ T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 _THREADS = 8
+_SOON = 200e-6
+"""For so long (seconds) a result is waited for where it is needed: to come back to it by way of
+the event loop would take most calls longer than they take themselves."""
 
 LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 """To hold whatever a name stands for, a symbolic link included."""
@@ -54,8 +57,14 @@ class Tree:
         os.close(self._root)
 
     async def apart(self, function: Callable[[Unpack[Arguments]], T], *args: *Arguments) -> T:
-        """Run a function in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        """Run a function in a thread, and serve other requests meanwhile if it takes long."""
+        future = self._pool.submit(function, *args)
+        try:
+            return future.result(_SOON)
+        except TimeoutError:
+            if future.done():  # the function's own
+                raise
+            return await asyncio.wrap_future(future)
 
     async def find(self, parent: Node, name: bytes) -> Found | None:
         """The entry of a directory that some spelling of a name stands for."""

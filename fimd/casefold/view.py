@@ -45,6 +45,9 @@ from fimd.dwarfs.fuse import guarded, run
 from fimd.errors import MountError
 
 _MAX_NAME = 255
+_NO_ATTRIBUTE = (errno.ENODATA, errno.EOPNOTSUPP)
+_CAPABILITY = b"security.capability"
+"""The attribute that the kernel asks for at every write, to remove it."""
 _MAX_OPEN_DIRECTORIES = 4096
 
 
@@ -332,8 +335,15 @@ class View(pyfuse3.Operations):
 
     @guarded
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
-        with self._tree.held(self._nodes.get(inode)) as descriptor:
-            return os.getxattr(proc_path(descriptor), name)
+        node = self._nodes.get(inode)
+        if name == _CAPABILITY and node.lacks_capability:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        with self._tree.held(node) as descriptor:
+            try:
+                return os.getxattr(proc_path(descriptor), name)
+            except OSError as error:
+                node.lacks_capability |= name == _CAPABILITY and error.errno in _NO_ATTRIBUTE
+                raise
 
     @guarded
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
@@ -345,7 +355,9 @@ class View(pyfuse3.Operations):
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
-        with self._tree.held(self._nodes.get(inode)) as descriptor:
+        node = self._nodes.get(inode)
+        node.lacks_capability = False
+        with self._tree.held(node) as descriptor:
             await self._tree.apart(os.setxattr, proc_path(descriptor), name, value)
 
     @guarded

@@ -16,6 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 SECONDS = 20.0
 
 Serve = Callable[..., "View"]
+Union = Callable[[str, Path], contextlib.AbstractContextManager[Path]]
 Serving = Callable[..., contextlib.AbstractContextManager["View"]]
 
 
@@ -57,8 +58,8 @@ def serving(source: Path, mount_point: Path, *words: str, log: Path) -> Iterator
             stderr=stderr,
             text=True,
         )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", log.read_text()
         yield View(mount_point, source, log)
     finally:
@@ -71,6 +72,11 @@ def serving(source: Path, mount_point: Path, *words: str, log: Path) -> Iterator
     assert status == 0, log.read_text()
     assert "Traceback" not in log.read_text()
     assert not is_mounted(mount_point)
+
+
+@pytest.fixture(name="union")
+def _union() -> Union:
+    return union
 
 
 @pytest.fixture(name="serving")
@@ -119,10 +125,10 @@ def union(kind: str, directory: Path) -> Iterator[Path]:
     for path in (mount_point, work, *(directory / name for name in ("upper", "lower0", "lower1"))):
         path.mkdir(parents=True, exist_ok=True)
     upper, lower0, lower1 = (directory / name for name in ("upper", "lower0", "lower1"))
-    squash = f"squash_to_uid={os.getuid()},squash_to_gid={os.getgid()}"
+    squash = f"squash_to_uid={os.getuid()},squash_to_gid={os.getgid()}," if os.getuid() else ""
     options = {
         "unionfs": ["-o", "cow", f"{upper}=RW:{lower0}=RO:{lower1}=RO"],
-        "overlayfs": ["-o", f"{squash},lowerdir={lower0}:{lower1},upperdir={upper},workdir={work}"],
+        "overlayfs": ["-o", f"{squash}lowerdir={lower0}:{lower1},upperdir={upper},workdir={work}"],
     }[kind]
     subprocess.run(
         [program, *options, str(mount_point)], check=True, capture_output=True, timeout=SECONDS

@@ -1,5 +1,7 @@
 """Which names are the same but for case."""
 
+# ruff: noqa: RUF001 -- letters that look alike are what this is about
+
 import sys
 
 from hypothesis import given

@@ -7,9 +7,7 @@ from fimd.casefold.folding import fold
 from fimd.casefold.index import NameIndex
 
 NAMES = st.lists(
-    st.sampled_from(
-        [b"a", b"A", b"ab", b"aB", b"Ab", b"AB", "ς".encode(), "Σ".encode(), "σ".encode()]
-    )
+    st.sampled_from([b"a", b"A", b"ab", b"aB", b"Ab", b"AB", "ä".encode(), "Ä".encode()])
 )
 
 

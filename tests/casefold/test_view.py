@@ -65,9 +65,9 @@ def test_names_stored_with_capitals_are_found_and_listed_as_they_are(
 
 
 def test_letters_beyond_ascii_are_found_in_any_case(view: View) -> None:
-    (view.root / "Übergröße ΣΑΣ").write_text("x")
-    assert os.listdir(view.source) == ["übergröße σασ"]
-    assert (view.root / "ÜBERGRÖẞE σας").read_text() == "x"
+    (view.root / "Übergröße ЖΣ").write_text("x")
+    assert os.listdir(view.source) == ["übergröße жσ"]
+    assert (view.root / "ÜBERGRÖẞE Жς").read_text() == "x"
 
 
 def test_names_that_are_not_utf8_are_found_in_any_case_of_their_ascii_part(view: View) -> None:
@@ -366,30 +366,26 @@ def random_case(path: str, generator: random.Random) -> str:
     return "".join(generator.choice((c.upper(), c.lower())) for c in path)
 
 
-@pytest.mark.parametrize("prepared", ["written through the view", "lying there with capitals"])
-def test_five_thousand_files_are_read_by_paths_of_random_case(
-    source: Path, serve: Serve, prepared: str
-) -> None:
+def test_five_thousand_files_are_read_by_paths_of_random_case(view: View) -> None:
     generator = random.Random(5000)
     paths = [
-        f"Drive_C/Program {number % 7}/Data{number % 50:02}/Texture.{number}.Dds"
+        f"Drive_{'CD'[number % 2]}/Program {number % 7}/Data{number % 50:02}/Texture.{number}.Dds"
         for number in range(5000)
     ]
-    view = serve(source)
-    target = view.root if prepared.startswith("written") else source
-    for path in paths:
-        file = target / path
+    for path in paths:  # half of them lie there with capitals, half are written through the view
+        file = (view.source if path.startswith("Drive_C") else view.root) / path
         if not file.parent.is_dir():
             file.parent.mkdir(parents=True)
         file.write_text(path)
     generator.shuffle(paths)
     wrong = [
-        path
-        for path in paths
-        if (view.root / random_case(path, generator)).read_text() != path
-        or (view.root / (random_case(path, generator) + "x")).exists()
+        path for path in paths if (view.root / random_case(path, generator)).read_text() != path
     ]
     assert not wrong
+    lost = [
+        path for path in paths[:500] if (view.root / random_case(path + "x", generator)).exists()
+    ]
+    assert not lost
 
 
 # serving

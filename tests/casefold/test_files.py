@@ -1,0 +1,605 @@
+"""What POSIX promises of files holds through the view, over a directory and over unions."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.casefold.conftest import Serve, Serving, Union, View
+
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(params=["directory", "unionfs", "overlayfs"])
+def view(
+    request: pytest.FixtureRequest, source: Path, tmp_path: Path, serving: Serving, union: Union
+) -> Iterator[View]:
+    with contextlib.ExitStack() as stack:
+        shown = source
+        if request.param != "directory":
+            shown = stack.enter_context(union(request.param, tmp_path / "union"))
+        mount_point = tmp_path / "view"
+        mount_point.mkdir()
+        yield stack.enter_context(serving(shown, mount_point, "allow_other", log=tmp_path / "log"))
+
+
+@pytest.fixture
+def plain(source: Path, serve: Serve) -> View:
+    """Over a directory: for what unionfs-fuse itself does not do, or not in time."""
+    return serve(source, "allow_other")
+
+
+# opening
+
+
+def test_excl_refuses_what_exists(view: View) -> None:
+    os.close(os.open(view.root / "new", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    with pytest.raises(FileExistsError):
+        os.open(view.root / "new", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+
+
+def test_trunc_empties_a_file(view: View) -> None:
+    (view.root / "file").write_text("content")
+    os.close(os.open(view.root / "FILE", os.O_WRONLY | os.O_TRUNC))
+    assert (view.root / "file").stat().st_size == 0
+
+
+def test_append_writes_at_the_end_whatever_the_position(view: View) -> None:
+    (view.root / "log").write_text("one ")
+    one = os.open(view.root / "log", os.O_WRONLY | os.O_APPEND)
+    other = os.open(view.root / "LOG", os.O_WRONLY | os.O_APPEND)
+    os.write(one, b"two ")
+    os.write(other, b"three ")
+    os.lseek(one, 0, os.SEEK_SET)
+    os.write(one, b"four")
+    os.close(one)
+    os.close(other)
+    assert (view.root / "Log").read_text() == "one two three four"
+
+
+def test_tmpfile_is_refused_as_unsupported(view: View) -> None:
+    with pytest.raises(OSError, match="not supported") as refusal:
+        os.open(view.root, os.O_TMPFILE | os.O_RDWR)
+    assert refusal.value.errno == errno.EOPNOTSUPP
+
+
+def test_directory_and_nofollow_flags_hold(view: View) -> None:
+    (view.root / "file").touch()
+    (view.root / "link").symlink_to("file")
+    with pytest.raises(NotADirectoryError):
+        os.open(view.root / "FILE", os.O_DIRECTORY)
+    with pytest.raises(OSError, match="symbolic links"):
+        os.open(view.root / "LINK", os.O_NOFOLLOW)
+
+
+def test_a_file_of_mode_0400_can_be_written_by_who_creates_it(view: View) -> None:
+    descriptor = os.open(view.root / "f", os.O_CREAT | os.O_WRONLY, 0o400)
+    assert os.write(descriptor, b"x") == 1
+    os.close(descriptor)
+    assert stat.S_IMODE((view.root / "f").stat().st_mode) == 0o400
+
+
+def test_the_creators_umask_is_honoured(view: View) -> None:
+    before = os.umask(0o027)
+    try:
+        (view.root / "file").touch(0o666)
+        (view.root / "dir").mkdir(0o777)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((view.root / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((view.root / "dir").stat().st_mode) == 0o750
+
+
+def test_direct_io_reads_and_writes_unaligned(view: View) -> None:
+    descriptor = os.open(view.root / "f", os.O_CREAT | os.O_RDWR | os.O_DIRECT)
+    os.pwrite(descriptor, b"direct", 3)
+    assert os.pread(descriptor, 20, 0) == b"\0\0\0direct"
+    os.close(descriptor)
+
+
+def test_an_executable_runs(view: View) -> None:
+    (view.root / "Script").write_text("#!/bin/sh\necho ran $1\n")
+    (view.root / "script").chmod(0o755)
+    output = subprocess.run(
+        [view.root / "SCRIPT", "well"], capture_output=True, check=True, timeout=20
+    )
+    assert output.stdout == b"ran well\n"
+
+
+# contents
+
+
+def test_large_contents_survive(view: View) -> None:
+    content = os.urandom(3_000_001)
+    (view.root / "Big").write_bytes(content)
+    assert (view.root / "bIG").read_bytes() == content
+
+
+def test_a_hole_reads_as_zeros(view: View) -> None:
+    with (view.root / "f").open("wb") as file:
+        file.seek(100_000)
+        file.write(b"end")
+    assert (view.root / "f").read_bytes() == bytes(100_000) + b"end"
+
+
+def test_truncate_shortens_and_lengthens_by_name_and_by_descriptor(view: View) -> None:
+    (view.root / "f").write_bytes(b"0123456789")
+    os.truncate(view.root / "F", 4)
+    assert (view.root / "f").read_bytes() == b"0123"
+    with (view.root / "f").open("r+b") as file:
+        file.truncate(6)
+        assert file.read() == b"0123\0\0"
+        file.truncate(0)
+    assert (view.root / "F").stat().st_size == 0
+
+
+def test_posix_fallocate_makes_room(view: View) -> None:
+    with (view.root / "f").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 10_000)
+    assert (view.root / "f").stat().st_size == 10_000
+
+
+def test_fsync_succeeds_for_files_and_directories(view: View) -> None:
+    with (view.root / "f").open("wb") as file:
+        file.write(b"x")
+        file.flush()
+        os.fsync(file.fileno())
+        os.fdatasync(file.fileno())
+    descriptor = os.open(view.root, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def test_what_one_process_writes_another_that_has_the_file_open_reads(view: View) -> None:
+    (view.root / "f").write_text("before")
+    reader = os.open(view.root / "f", os.O_RDONLY)
+    code = f"open({str(view.root / 'F')!r}, 'r+').write('behind')"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+    assert os.pread(reader, 10, 0) == b"behind"
+    os.close(reader)
+
+
+def test_a_shared_mapping_is_written_back_and_seen_by_readers(view: View) -> None:
+    (view.root / "f").write_bytes(bytes(10_000))
+    with (view.root / "F").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        memory[5000:5003] = b"abc"
+        memory.flush()
+        assert (view.root / "f").read_bytes()[4999:5004] == b"\0abc\0"
+        with (view.root / "f").open("r+b") as other:
+            other.seek(7000)
+            other.write(b"xyz")
+            other.flush()
+        assert memory[7000:7003] == b"xyz"
+    assert (view.source / "f").read_bytes()[5000:5003] == b"abc"
+
+
+def test_a_removed_file_stays_usable_while_it_is_open(view: View) -> None:
+    (view.root / "f").write_text("kept")
+    with (view.root / "f").open("r+") as file:
+        (view.root / "f").unlink()
+        assert not (view.root / "f").exists()
+        assert file.read() == "kept"
+        file.write(" and more")
+        file.flush()
+        file.truncate(6)
+        os.fchmod(file.fileno(), 0o600)
+        file.seek(0)
+        assert file.read() == "kept a"
+        assert os.fstat(file.fileno()).st_size == 6
+    (view.root / "f").write_text("another")
+    assert (view.root / "F").read_text() == "another"
+
+
+def test_a_replaced_file_stays_readable_while_it_is_open(view: View) -> None:
+    (view.root / "f").write_text("old")
+    (view.root / "g").write_text("new one")
+    with (view.root / "f").open() as file:
+        os.replace(view.root / "g", view.root / "f")
+        assert file.read() == "old"
+    assert (view.root / "f").read_text() == "new one"
+
+
+# metadata
+
+
+def test_mode_and_times_are_set_and_kept(view: View) -> None:
+    (view.root / "f").touch()
+    os.chmod(view.root / "F", 0o4751)
+    os.utime(view.root / "F", ns=(1_000_000_000_123_456_789, 1_100_000_000_987_654_321))
+    status = (view.root / "f").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o4751
+    assert (status.st_atime_ns, status.st_mtime_ns) == (
+        1_000_000_000_123_456_789,
+        1_100_000_000_987_654_321,
+    )
+
+
+def test_a_links_own_times_are_set_without_following_it(view: View) -> None:
+    (view.root / "f").touch()
+    (view.root / "l").symlink_to("f")
+    before = (view.root / "f").stat().st_mtime_ns
+    os.utime(view.root / "l", ns=(1_000_000_000, 2_000_000_000), follow_symlinks=False)
+    assert (view.root / "l").lstat().st_mtime_ns == 2_000_000_000
+    assert (view.root / "f").stat().st_mtime_ns == before
+
+
+def test_writing_changes_the_modification_time_and_size_that_are_seen(view: View) -> None:
+    (view.root / "f").write_text("x")
+    before = (view.root / "F").stat()
+    time.sleep(0.02)
+    with (view.root / "f").open("a") as file:
+        file.write("yz")
+    after = (view.root / "F").stat()
+    assert after.st_mtime_ns > before.st_mtime_ns
+    assert after.st_size == 3
+
+
+def test_a_directorys_time_and_link_count_follow_its_entries(plain: View) -> None:
+    before = plain.root.stat()
+    time.sleep(0.02)
+    (plain.root / "Dir").mkdir()
+    after = plain.root.stat()
+    assert after.st_mtime_ns > before.st_mtime_ns
+    assert after.st_nlink == before.st_nlink + 1
+
+
+def test_inode_numbers_are_the_same_in_every_spelling_and_listing(view: View) -> None:
+    (view.root / "f").touch()
+    (view.root / "d").mkdir()
+    with os.scandir(view.root) as entries:
+        listed = {entry.name: entry.inode() for entry in entries}
+    assert listed == {name: (view.root / name.upper()).stat().st_ino for name in ("f", "d")}
+    assert len(set(listed.values())) == 2
+
+
+def test_extended_attributes_are_kept(view: View) -> None:
+    (view.root / "f").touch()
+    try:
+        os.setxattr(view.root / "F", "user.Name", b"value")
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            pytest.skip("the source has no extended attributes")
+        raise
+    assert os.getxattr(view.root / "f", "user.Name") == b"value"
+    assert "user.Name" in os.listxattr(view.root / "f")
+    with pytest.raises(FileExistsError):
+        os.setxattr(view.root / "f", "user.Name", b"x", os.XATTR_CREATE)
+    os.removexattr(view.root / "f", "user.Name")
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(view.root / "f", "user.Name")
+
+
+def test_statfs_tells_of_the_source(view: View) -> None:
+    shown, source = os.statvfs(view.root), os.statvfs(view.source)
+    assert (shown.f_frsize, shown.f_blocks, shown.f_namemax) == (
+        source.f_frsize,
+        source.f_blocks,
+        255,
+    )
+
+
+# links and special files
+
+
+def test_a_symbolic_links_target_is_kept_as_written_and_followed_in_any_case(view: View) -> None:
+    (view.root / "Dir").mkdir()
+    (view.root / "Dir" / "File").write_text("x")
+    (view.root / "Link").symlink_to("DIR/fiLE")
+    assert os.readlink(view.root / "LINK") == "DIR/fiLE"
+    assert (view.root / "lINK").read_text() == "x"
+
+
+def test_a_link_out_of_the_source_leads_where_the_caller_sees_it(
+    view: View, tmp_path: Path
+) -> None:
+    (tmp_path / "Outside").write_text("case matters")
+    (view.root / "Link").symlink_to(tmp_path / "Outside")
+    assert (view.root / "link").read_text() == "case matters"
+
+
+def test_a_hard_link_is_the_same_file(plain: View) -> None:
+    (plain.root / "One").write_text("x")
+    os.link(plain.root / "one", plain.root / "Two")
+    (plain.root / "TWO").write_text("changed")
+    one, two = (plain.root / "ONE").stat(), (plain.root / "two").stat()
+    assert (one.st_ino, one.st_nlink) == (two.st_ino, 2)
+    assert (plain.root / "one").read_text() == "changed"
+    (plain.root / "one").unlink()
+    assert (plain.root / "two").stat().st_nlink == 1
+    assert (plain.root / "two").read_text() == "changed"
+
+
+def test_hard_links_that_were_there_before_are_the_same_file(source: Path, serve: Serve) -> None:
+    (source / "One").write_text("x")
+    (source / "sub").mkdir()
+    os.link(source / "One", source / "sub" / "Two")
+    view = serve(source)
+    assert (view.root / "ONE").stat().st_ino == (view.root / "SUB" / "TWO").stat().st_ino
+    with (view.root / "one").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        (view.root / "sub" / "two").write_text("y")
+        assert memory[:1] == b"y"
+
+
+def test_fifos_and_sockets_work(view: View) -> None:
+    os.mkfifo(view.root / "Fifo")
+    writer = threading.Thread(target=lambda: (view.root / "FIFO").write_text("through"))
+    writer.start()
+    assert (view.root / "fifo").read_text() == "through"
+    writer.join()
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        directory = os.open(view.root, os.O_PATH)
+        server.bind(f"/proc/self/fd/{directory}/Socket")
+        server.listen()
+        client.connect(f"/proc/self/fd/{directory}/SOCKET")
+        os.close(directory)
+    assert stat.S_ISSOCK((view.root / "socket").stat().st_mode)
+
+
+def test_device_nodes_are_made_where_allowed(plain: View) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    try:
+        os.mknod(plain.source / "probe", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("no device nodes may be made here")
+    os.mknod(plain.root / "Null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    assert (plain.root / "NULL").stat().st_rdev == os.makedev(1, 3)
+
+
+# locks
+
+
+def is_locked(path: Path, kind: str) -> bool:
+    code = f"""
+import fcntl, sys
+file = open({str(path)!r}, "r+")
+try:
+    fcntl.{kind}(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(9)
+"""
+    return subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 9
+
+
+@pytest.mark.parametrize("kind", ["flock", "lockf"])
+def test_a_lock_holds_in_every_spelling(plain: View, kind: str) -> None:
+    (plain.root / "f").touch()
+    with (plain.root / "F").open("r+") as file:
+        getattr(fcntl, kind)(file, fcntl.LOCK_EX)
+        assert is_locked(plain.root / "f", kind)
+        getattr(fcntl, kind)(file, fcntl.LOCK_UN)
+        assert not is_locked(plain.root / "f", kind)
+
+
+# directories
+
+
+def test_a_directory_that_is_not_empty_stays(view: View) -> None:
+    (view.root / "Dir").mkdir()
+    (view.root / "dir" / "file").touch()
+    with pytest.raises(OSError, match="not empty"):
+        (view.root / "DIR").rmdir()
+    assert (view.root / "Dir" / "File").exists()
+
+
+def test_a_directory_moves_with_what_is_open_below_it(view: View) -> None:
+    (view.root / "a" / "b" / "c").mkdir(parents=True)
+    (view.root / "a/b/c/f").write_text("x")
+    (view.root / "other").mkdir()
+    with (view.root / "A/B/C/F").open("r+") as file:
+        inside = os.open(view.root / "a/b", os.O_RDONLY)
+        os.rename(view.root / "A/b", view.root / "OTHER/New")
+        file.write("y")
+        file.flush()
+        assert (view.root / "other/new/C/f").read_text() == "y"
+        assert os.listdir(inside) == ["c"]
+        assert os.stat("C/F", dir_fd=inside).st_size == 1
+        os.close(inside)
+    assert os.listdir(view.root / "a") == []
+
+
+def test_a_directory_cannot_move_into_itself(view: View) -> None:
+    (view.root / "a" / "b").mkdir(parents=True)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.rename(view.root / "A", view.root / "a/B/c")
+
+
+def test_a_removed_working_directory_is_empty_and_takes_nothing(plain: View) -> None:
+    (plain.root / "d").mkdir()
+    inside = os.open(plain.root / "d", os.O_RDONLY)
+    (plain.root / "D").rmdir()
+    assert os.listdir(inside) == []
+    assert os.fstat(inside).st_nlink == 0
+    with pytest.raises(FileNotFoundError):
+        os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=inside)
+    os.close(inside)
+
+
+def test_a_listing_that_is_under_way_misses_nothing_and_repeats_nothing(view: View) -> None:
+    stay = {f"stay{number:04}" for number in range(1500)}
+    for name in stay:
+        (view.root / name).touch()
+    for number in range(300):
+        (view.root / f"go{number}").touch()
+    seen = []
+    with os.scandir(view.root) as entries:
+        for position, entry in enumerate(entries):
+            seen.append(entry.name)
+            if position < 300:
+                (view.root / f"go{position}").unlink()
+                (view.root / f"new{position}").touch()
+    assert len(seen) == len(set(seen))
+    assert stay <= set(seen)
+    assert set(os.listdir(view.root)) == stay | {f"new{number}" for number in range(300)}
+
+
+def test_rewinding_a_listing_shows_what_is_new(view: View) -> None:
+    (view.root / "one").touch()
+    descriptor = os.open(view.root, os.O_RDONLY)
+    assert os.listdir(descriptor) == ["one"]
+    (view.root / "two").touch()
+    assert sorted(os.listdir(descriptor)) == ["one", "two"]
+    os.close(descriptor)
+
+
+def test_a_listing_begins_with_the_directory_and_the_one_above(plain: View) -> None:
+    (plain.root / "Dir").mkdir()
+    listing = subprocess.run(
+        ["ls", "-f", "-i", "-1", plain.root / "DIR"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    ).stdout.split()
+    numbers = [(plain.root / "dir").stat().st_ino, plain.root.stat().st_ino]
+    assert listing == [str(numbers[0]), ".", str(numbers[1]), ".."]
+
+
+def test_trees_can_be_copied_and_removed(view: View) -> None:
+    for number in range(40):
+        directory = view.root / f"Tree/D{number % 5}/E{number % 3}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"F{number}").write_text(str(number))
+    subprocess.run(["cp", "-a", view.root / "tree", view.root / "Copy"], check=True, timeout=60)
+    assert (view.root / "COPY/d4/e1/f4").read_text() == "4"
+    subprocess.run(["rm", "-r", view.root / "TREE", view.root / "cOPY"], check=True, timeout=60)
+    assert os.listdir(view.root) == []
+
+
+# owners
+
+
+def as_user(view: View, *command: str) -> subprocess.CompletedProcess[str]:
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    ids = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    return subprocess.run(
+        [*ids, *command], cwd="/", capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+@pytest.fixture
+def open_path(tmp_path: Path) -> Iterator[None]:
+    """Makes the way to the view passable for other users."""
+    closed = [path for path in (tmp_path, *tmp_path.parents) if not path.stat().st_mode & 0o001]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in closed}
+    for path, mode in modes.items():
+        path.chmod(mode | 0o001)
+    yield
+    for path, mode in modes.items():
+        path.chmod(mode)
+
+
+def test_what_a_user_makes_is_the_users_own(view: View, open_path: None) -> None:
+    view.root.chmod(0o777)
+    made = as_user(
+        view, "sh", "-c", f"cd '{view.root}' && touch File && mkdir Dir && ln -s x Link && mkfifo P"
+    )
+    assert made.returncode == 0, made.stderr
+    for name in ("file", "dir", "link", "p"):
+        status = (view.root / name).lstat()
+        assert (name, status.st_uid, status.st_gid) == (name, 65534, 65534)
+
+
+def test_a_set_group_id_directory_gives_its_group(plain: View, open_path: None) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    (plain.root / "d").mkdir()
+    os.chown(plain.root / "d", 0, 1234)
+    (plain.root / "d").chmod(0o2777)
+    assert as_user(plain, "sh", "-c", f"cd '{plain.root}/d' && touch F && mkdir D").returncode == 0
+    assert (plain.root / "d/f").stat().st_gid == 1234
+    assert (plain.root / "d/d").stat().st_gid == 1234
+    assert (plain.root / "d/d").stat().st_mode & stat.S_ISGID
+
+
+def test_permissions_are_enforced_for_other_users(plain: View, open_path: None) -> None:
+    (plain.root / "Secret").write_text("x")
+    (plain.root / "secret").chmod(0o600)
+    result = as_user(plain, "cat", str(plain.root / "SECRET"))
+    assert "Permission denied" in result.stderr
+    result = as_user(plain, "touch", str(plain.root / "new"))
+    assert "Permission denied" in result.stderr
+
+
+def test_writing_by_others_clears_the_set_user_id_bit(plain: View, open_path: None) -> None:
+    (plain.root / "f").write_text("x")
+    (plain.root / "f").chmod(0o4777)
+    assert as_user(plain, "sh", "-c", f"echo y >> '{plain.root}/F'").returncode == 0
+    assert stat.S_IMODE((plain.root / "f").stat().st_mode) == 0o777
+
+
+# many at a time
+
+
+def test_a_slow_read_holds_nobody_up(source: Path, serving: Serving, tmp_path: Path) -> None:
+    (tmp_path / "view").mkdir()
+    slow = subprocess.Popen(
+        [sys.executable, PROJECT / "tests/casefold/slow_source.py", source, "3"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert slow.stdout is not None
+    try:
+        assert slow.stdout.readline() == "ready\n"
+        with serving(source, tmp_path / "view", log=tmp_path / "log") as view:
+            reader = threading.Thread(target=(view.root / "SLOW").read_bytes)
+            reader.start()
+            assert slow.stdout.readline() == "reading\n"
+            started = time.monotonic()
+            for _ in range(5):
+                assert (view.root / "FAST").read_bytes() == b"content"
+                assert not (view.root / "absent").exists()
+            assert time.monotonic() - started < 1
+            assert reader.is_alive()
+            reader.join()
+    finally:
+        subprocess.run(["fusermount3", "-u", source], check=True, timeout=20)
+        assert slow.wait(20) == 0
+        slow.stdout.close()
+
+
+def test_many_threads_create_and_remove_without_getting_in_each_others_way(view: View) -> None:
+    failures = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(25):
+                path = view.root / "Shared" / f"File{number}-{turn}"
+                path.write_text(f"{number} {turn}")
+                os.rename(path, path.with_name(f"RENAMED{number}-{turn}"))
+                assert (
+                    view.root / f"shared/renamed{number}-{turn}"
+                ).read_text() == f"{number} {turn}"
+                if turn % 2:
+                    (view.root / f"SHARED/renamed{number}-{turn}").unlink()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the test has to tell
+            failures.append(error)
+
+    (view.root / "shared").mkdir()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    left = {f"renamed{number}-{turn}" for number in range(6) for turn in range(0, 25, 2)}
+    assert set(os.listdir(view.root / "shared")) == left
