@@ -16,9 +16,11 @@ from fimd.bus.objects import publish
 from fimd.bus.paths import BUS_NAME, ROOT
 from fimd.bus.server import ObjectServer
 from fimd.casefold import mount as casefold
+from fimd.instances.changes import Changes
 from fimd.instances.images import Images
 from fimd.instances.instances import Instances
 from fimd.instances.stack import Stacks
+from fimd.jobs.jobs import Jobs
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
@@ -58,6 +60,9 @@ async def run(settings: Settings) -> None:
         stacks = Stacks(tree, table, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
         images = Images(resolver, instances)
+        jobs = Jobs()
+        undo.push_async_callback(jobs.close)
+        changes = Changes(images, stacks, resolver, jobs)
         await layers.adopt(await asyncio.to_thread(table.points))
         await instances.adopt()
         layers.settle()
@@ -65,9 +70,10 @@ async def run(settings: Settings) -> None:
         undo.callback(connection.disconnect)
         callers = Callers(connection)
         server = ObjectServer(connection, ROOT, callers.allowed)
-        manager = ManagerInterface(instances, images, callers, settings, {"dwarfs": engine[0]})
+        engines_used = {"dwarfs": engine[0]}
+        manager = ManagerInterface(instances, images, callers, settings, engines_used, changes)
         server.export(ROOT, manager)
-        publish(server, layers, images, instances)
+        publish(server, layers, images, instances, changes, jobs)
         await connection.own(BUS_NAME)
         systemd_daemon.notify("READY=1")
         log.info("serving", name=BUS_NAME, engine=engine[0], tree=str(tree.root))

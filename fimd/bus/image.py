@@ -3,9 +3,11 @@
 from dbus_next.signature import Variant
 
 from fimd.bus.declare import Call, Interface, method, prop
-from fimd.bus.options import Options, encode_path
-from fimd.bus.paths import instance_path
+from fimd.bus.options import Options, decode_path, encode_path, plain_text
+from fimd.bus.paths import instance_path, job_path
+from fimd.instances.changes import Changes
 from fimd.instances.images import Image, Images
+from fimd.layers.request import DEFAULT_LEVEL
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 
@@ -15,9 +17,10 @@ class ImageInterface(Interface):
 
     name = "org.flatimage.Fim1.Image"
 
-    def __init__(self, image: Image, images: Images) -> None:
+    def __init__(self, image: Image, images: Images, changes: Changes) -> None:
         self._image = image
         self._images = images
+        self._changes = changes
 
     @prop("ay", constant=True)
     def Path(self) -> bytes:
@@ -65,3 +68,38 @@ class ImageInterface(Interface):
         """Store whether names are to be found in any case: off, on or preserve."""
         Options(options).finish()
         await self._images.set_casefold(self._image, mode)
+
+    @method("a{sv} options", "a(aytt) layers, as warnings")
+    async def ListLayers(self, _call: Call, options: dict[str, Variant]) -> list[object]:
+        """Read anew which layers the next instance gets, base first: file, offset, size.
+
+        Options: layers aay (FIM_LAYERS), data ay (FIM_DIR_DATA).
+        """
+        taken = Options(options)
+        external, data = taken.take_paths("layers"), taken.take_path("data")
+        taken.finish()
+        found = await self._changes.layers(self._image, external, data)
+        layers = [[encode_path(item.path), item.offset, item.size] for item in found.sources]
+        return [layers, [plain_text(warning) for warning in found.warnings]]
+
+    @method("s mode, a{sv} options", "o job")
+    async def Commit(self, _call: Call, mode: str, options: dict[str, Variant]) -> list[object]:
+        """Make a layer of what was changed: binary, layer, or file.
+
+        Options: path ay (for file), level u (0 to 9), layers aay and data ay as instances have
+        them.
+        """
+        taken = Options(options)
+        path = taken.take_path("path") or ""
+        level = taken.take("level", "u", DEFAULT_LEVEL)
+        external, data = taken.take_paths("layers"), taken.take_path("data")
+        taken.finish()
+        job = await self._changes.commit(self._image, mode, path, level, external, data)
+        return [job_path(job.id)]
+
+    @method("ay path, a{sv} options", "o job")
+    async def AddLayer(self, _call: Call, path: bytes, options: dict[str, Variant]) -> list[object]:
+        """Verify a layer file and append it to the image's chain."""
+        Options(options).finish()
+        job = await self._changes.add(self._image, decode_path(path))
+        return [job_path(job.id)]

@@ -9,13 +9,16 @@ from fimd import __version__
 from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path
-from fimd.bus.paths import image_path, instance_path
+from fimd.bus.paths import image_path, instance_path, job_path
 from fimd.errors import AccessDeniedError, ProcessGoneError
+from fimd.instances.changes import Changes
 from fimd.instances.images import Images
-from fimd.instances.instances import Instance, Instances
+from fimd.instances.instance import Instance
+from fimd.instances.instances import Instances
 from fimd.instances.narration import narrate
 from fimd.instances.plan import LaunchPlan
 from fimd.instances.request import StartRequest
+from fimd.layers.request import DEFAULT_LEVEL
 from fimd.settings import Settings
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
@@ -35,12 +38,14 @@ class ManagerInterface(Interface):
         callers: Callers,
         settings: Settings,
         engines: dict[str, str],
+        changes: Changes,
     ) -> None:
         self._instances = instances
         self._images = images
         self._callers = callers
         self._settings = settings
         self._engines = engines
+        self._changes = changes
 
     @prop("s", constant=True)
     def Version(self) -> str:
@@ -113,6 +118,20 @@ class ManagerInterface(Interface):
         Options(options).finish()
         image = await self._images.open(decode_path(path))
         return [image_path(image.id)]
+
+    @method("ay directory, ay output, a{sv} options", "o job")
+    async def CreateLayer(
+        self, _call: Call, directory: bytes, output: bytes, options: dict[str, Variant]
+    ) -> list[object]:
+        """Make a layer file of a directory, in place of the one that is there.
+
+        Options: level u (0 to 9), files ay (a list of paths in the directory, one a line).
+        """
+        taken = Options(options)
+        level, files = taken.take("level", "u", DEFAULT_LEVEL), taken.take_path("files")
+        taken.finish()
+        source, target = decode_path(directory), decode_path(output)
+        return [job_path(self._changes.create(source, target, level, files).id)]
 
 
 def _check_owner(pid: int) -> None:

@@ -31,6 +31,10 @@ class Options:
         value = self.take(name, "ay")
         return None if value is None else decode_path(value)
 
+    def take_paths(self, name: str) -> list[str]:
+        """Return an option of type aay as paths."""
+        return [decode_path(value) for value in self.take(name, "aay", [])]
+
     def finish(self) -> None:
         """Refuse what is left, so that no typing error goes unnoticed."""
         if self._left:
@@ -40,6 +44,11 @@ class Options:
 def decode_path(value: bytes) -> str:
     """Read a path that travelled as ay, with or without the NUL that C programs add."""
     return os.fsdecode(bytes(value).removesuffix(b"\0"))
+
+
+def plain_text(message: str) -> str:
+    """Return a message as D-Bus can carry it: bytes that are not UTF-8 become a mark."""
+    return message.encode(errors="replace").decode()
 
 
 def encode_path(path: str) -> bytes:

@@ -20,6 +20,11 @@ def layer_path(identifier: str) -> str:
     return f"{ROOT}/layer/{identifier}"
 
 
+def job_path(identifier: str) -> str:
+    """Return the object path of a job."""
+    return f"{ROOT}/job/{identifier}"
+
+
 def instance_path(identifier: str) -> str:
     """Return the object path of an instance."""
     return f"{ROOT}/instance/{identifier}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fimd.image.settings import Permission, Unshare
-from fimd.instances.instances import Instance
+from fimd.instances.instance import Instance
 
 _OVERLAYS: Final = {"bwrap": "BWRAP", "overlayfs": "FUSE_OVERLAYFS", "unionfs": "UNIONFS_FUSE"}
 

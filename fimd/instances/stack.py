@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
 from weakref import WeakValueDictionary
@@ -16,6 +16,7 @@ from fimd import records
 from fimd.casefold.mount import View
 from fimd.errors import BusyError, FimError, MountError, ProcessGoneError, UnsupportedError
 from fimd.instances.data import DataDirectory, remove_work
+from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable, below
@@ -81,6 +82,7 @@ class Stacks:
         self._seconds = seconds
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stacks: dict[str, Stack] = {}
+        self._reserved: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
@@ -92,6 +94,7 @@ class Stacks:
         another overlay; MountError or UnsupportedError where it can't be mounted.
         """
         async with self._lock(spec.id):
+            self._check_reserved(spec.data)
             stack = self._stacks.get(spec.id)
             if stack is None:
                 stack = await self._mount(spec, layers)
@@ -120,6 +123,30 @@ class Stacks:
             elif stack.users and stack.overlay.process.pid == pid:
                 self._change_holder(stack)
 
+    @asynccontextmanager
+    async def reserve(self, data: DataDirectory, purpose: str) -> AsyncIterator[None]:
+        """Keep a data directory for something that changes it, and its stack unmounted.
+
+        Raises BusyError, with the PIDs of those who use it, or the purpose that it is kept for.
+        """
+        stack_id = StackSpec(data, (), "", "").id
+        async with self._lock(stack_id):
+            users = ", ".join(map(str, sorted(self.users(data))))
+            if users:
+                raise BusyError(f"{data.path} is in use by process {users}: end that first")
+            self._check_reserved(data)
+            self._reserved[data.path] = purpose
+        try:
+            yield
+        finally:
+            del self._reserved[data.path]
+
+    def _check_reserved(self, data: DataDirectory) -> None:
+        if data.path in self._reserved:
+            raise BusyError(
+                f"{self._reserved[data.path]} of {data.path} is going on: try again once it is done"
+            )
+
     def users(self, data: DataDirectory) -> set[int]:
         """Return the PIDs that use a data directory now."""
         stack = self._stacks.get(StackSpec(data, (), "", "").id)
@@ -131,6 +158,7 @@ class Stacks:
     async def _mount(self, spec: StackSpec, layers: list[Layer]) -> Stack:
         sources = tuple(layer.source for layer in layers)
         directory = StackDirectory(spec.id, str(self._tree.stack(spec.id)), len(layers), sources)
+        notes = await asyncio.to_thread(clean_up, spec.data.path)
         await asyncio.to_thread(_prepare, directory, spec.data, layers)
         try:
             overlay, name, warnings = await self._mount_overlay(directory, spec)
@@ -142,7 +170,7 @@ class Stacks:
         except BaseException:
             await asyncio.shield(asyncio.to_thread(_clean, directory, spec.data))
             raise
-        stack = Stack(spec, directory, overlay, name, view, warnings)
+        stack = Stack(spec, directory, overlay, name, view, (*notes, *warnings))
         try:
             _record(stack)
         except BaseException:

@@ -6,6 +6,7 @@ the same tree, since the layer below has whatever is gone.
 """
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final, Self
 
 from fimd.casefold.system_calls import RENAME_EXCHANGE, rename
 
@@ -23,11 +24,21 @@ _NOT_MOVABLE: Final = (errno.EBUSY, errno.EXDEV, errno.EROFS)
 
 
 class Aside:
-    """An upper directory that was set aside; `path` is None where it had to stay in its place."""
+    """An upper directory that was set aside; `path` is None where it had to stay in its place.
 
-    def __init__(self, root: str, path: str | None) -> None:
+    It is locked, so that nobody takes it for one whose remover has died, until it is closed.
+    """
+
+    def __init__(self, root: str, path: str | None, lock: int) -> None:
         self._root = root
+        self._lock = lock
         self.path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
 
     @property
     def where(self) -> str:
@@ -52,19 +63,24 @@ def set_aside(data: str) -> Aside:
     """Replace a data directory's `root/` by an empty directory with the same attributes."""
     root = os.path.realpath(os.path.join(data, "root"))
     path = os.path.join(data, "tmp", f"fimd-upper-{secrets.token_hex(8)}")
-    os.mkdir(path, 0o700)
+    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _copy_attributes(root, path)
-        _trade(path, root)
-    except OSError as error:
-        os.rmdir(path)
-        if error.errno not in _NOT_MOVABLE:
-            raise
-        return Aside(root, None)
-    _sync(data)
-    _sync(os.path.join(data, "tmp"))
-    _sync(os.path.dirname(root))
-    return Aside(root, path)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.mkdir(path, 0o700)
+        try:
+            _copy_attributes(root, path)
+            _trade(path, root)
+        except OSError as error:
+            os.rmdir(path)
+            if error.errno not in _NOT_MOVABLE:
+                raise
+            return Aside(root, None, lock)
+        for directory in (os.path.join(data, "tmp"), os.path.dirname(root)):
+            _sync(directory)
+    except BaseException:
+        os.close(lock)
+        raise
+    return Aside(root, path, lock)
 
 
 def _copy_attributes(source: str, target: str) -> None:
@@ -96,29 +112,47 @@ def remove_leftovers(data: str) -> int:
     """
     tmp = os.path.join(data, "tmp")
     found = [name for name in os.listdir(tmp) if _ASIDE.fullmatch(name.removesuffix("-new"))]
+    removed = 0
     for name in found:
         path = os.path.join(tmp, name)
         root = os.path.join(data, "root")
         if name.endswith("-new") and not os.path.lexists(root):
             os.rename(path, root)
-        else:
+        elif not _is_being_removed(path):
             remove_tree(path)
-    return len(found)
+            removed += 1
+    return removed
+
+
+def _is_being_removed(path: str) -> bool:
+    """Whether the commit that set it aside is at work yet."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it has a mode that does not let us look
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def remove_tree(path: str) -> None:
     """Remove a directory with all that is in it, whatever modes it has."""
-
-    def make_writable(_function: Any, failed: str, _info: Any) -> None:
-        with suppress(FileNotFoundError):
-            os.chmod(os.path.dirname(failed), stat.S_IRWXU)
-            if os.path.isdir(failed) and not os.path.islink(failed):
-                os.chmod(failed, stat.S_IRWXU)
-                shutil.rmtree(failed)
-            else:
-                os.unlink(failed)
-
-    shutil.rmtree(path, onerror=make_writable)
+    try:
+        shutil.rmtree(path)
+    except PermissionError:
+        os.chmod(path, stat.S_IRWXU)
+        for directory, names, _ in os.walk(path):
+            for name in names:
+                below = os.path.join(directory, name)
+                if not os.path.islink(below):
+                    os.chmod(below, stat.S_IRWXU)
+        shutil.rmtree(path)
 
 
 def _remove_below(top: bytes, directory: bytes, is_done: Callable[[bytes], bool]) -> None:

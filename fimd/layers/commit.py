@@ -18,49 +18,24 @@ from fimd.dwarfs.reader import Image
 from fimd.dwarfs.verify import verify
 from fimd.dwarfs.write import Entry, PackError, Settings, SourceTree, create_from
 from fimd.dwarfs.write.entries import printable
-from fimd.errors import FimError, InvalidArgumentError
+from fimd.errors import FimError
 from fimd.image.append import Appended, append_layer
 from fimd.image.chain import EmbeddedLayer
 from fimd.image.file import open_image
-from fimd.layers.aside import Aside, remove_leftovers, set_aside
+from fimd.layers.aside import Aside, set_aside
 from fimd.layers.canonical import canonical
 from fimd.layers.compare import check_equal
 from fimd.layers.lock import exclusive
-from fimd.layers.merged import LayerPlace, Merged, open_layers
-from fimd.layers.newfile import NewFile, remove_parts
+from fimd.layers.merged import Merged, open_layers
+from fimd.layers.newfile import NewFile
+from fimd.layers.place import LayerPlace
+from fimd.layers.recovery import recover
+from fimd.layers.request import CommitRequest
 from fimd.layers.upper import Upper, read_upper
 from fimd.layers.work import Work
 
-MODES: Final = ("binary", "layer", "file")
 MOST_LAYERS: Final = 1000
 _MANAGED: Final = re.compile(r"layer-([0-9]{3})\.layer")
-
-
-@dataclass(frozen=True)
-class CommitRequest:
-    """What to commit, and where to.
-
-    Attributes:
-        data: the data directory, an absolute path.
-        image: the image, which `binary` appends to.
-        mode: binary, layer or file.
-        path: the file's absolute path, for the mode of that name.
-        level: compression, 0 to 9.
-        lower: the layers below the upper, base first.
-    """
-
-    data: str
-    image: str
-    mode: str
-    path: str
-    level: int
-    lower: tuple[LayerPlace, ...]
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise InvalidArgumentError(f"{self.mode!r} is none of {', '.join(MODES)}")
-        if self.mode == "file" and not self.path.startswith("/"):
-            raise InvalidArgumentError("a commit to a file needs the file's absolute path")
 
 
 @dataclass(frozen=True)
@@ -97,7 +72,8 @@ def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None]
         done(committed)
         if aside is not None:
             states = _states(scanned)
-            aside.remove(lambda path: path in states)
+            with aside:
+                aside.remove(lambda path: path in states)
 
 
 def entries_of(upper: Upper, lower: Sequence[LayerPlace], work: Work) -> list[Entry]:
@@ -242,27 +218,10 @@ def _empty(data: str, tree: SourceTree, scanned: list[Entry], work: Work) -> Asi
     before.pop(b""), now.pop(b"")
     if before == now:
         return aside
-    aside.put_back()
+    with aside:
+        aside.put_back()
     work.note(
         f"something still writes to {data}/root: the layer is complete, and the changes stay "
         "there as well"
     )
     return None
-
-
-def recover(data: str) -> list[str]:
-    """Clean up after commits that were interrupted, and say in sentences what was done.
-
-    For the holder of the data directory's lock.
-    """
-    messages = []
-    uppers = remove_leftovers(data)
-    if uppers:
-        messages.append(
-            f"an interrupted commit had set the changes in {data}/root aside after its layer was "
-            "complete: they were removed"
-        )
-    parts = remove_parts(os.path.join(data, "tmp"))
-    if parts:
-        messages.append(f"an interrupted commit had left {parts} incomplete layer: removed")
-    return messages

@@ -10,18 +10,10 @@ from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.tree import Attributes
 from fimd.errors import BadLayerError
+from fimd.layers.place import LayerPlace
 
 # Contents are read one file after another, in the order of their blocks.
 _CACHE_BYTES: Final = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPlace:
-    """Where a layer's bytes are: a file, and the offset and size in it."""
-
-    path: str
-    offset: int
-    size: int
 
 
 @contextmanager

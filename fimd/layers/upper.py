@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fimd.dwarfs.write import Entry, PackError
+from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.merged import is_whiteout
 
-UNIONFS_DIRECTORIES: Final = (b".unionfs", b".unionfs-fuse")
-HIDDEN: Final = b"_HIDDEN~"
 _WHITEOUT_PREFIX: Final = b".wh."
 _OPAQUE_NAMES: Final = (b".wh..wh..opq", b".wh..opq")
 _OPAQUE: Final = frozenset(

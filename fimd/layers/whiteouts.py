@@ -2,7 +2,8 @@
 
 from functools import lru_cache
 
-from fimd.layers.merged import LayerPlace, is_whiteout, open_layers
+from fimd.layers.merged import is_whiteout, open_layers
+from fimd.layers.place import LayerPlace
 from fimd.layers.source import LayerSource
 
 

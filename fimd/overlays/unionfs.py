@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from fimd.errors import UnsupportedError
-from fimd.layers.upper import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.whiteouts import whiteouts
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.table import MountTable

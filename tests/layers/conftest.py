@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fimd.dwarfs.write import create
-from fimd.layers.merged import LayerPlace
+from fimd.layers.place import LayerPlace
 
 Make = Callable[[Path], None]
 

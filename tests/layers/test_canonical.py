@@ -11,7 +11,8 @@ import pytest
 
 from fimd.dwarfs.write import PackError, SourceTree, create_from
 from fimd.layers.canonical import canonical
-from fimd.layers.merged import LayerPlace, Merged, is_whiteout, open_layers
+from fimd.layers.merged import Merged, is_whiteout, open_layers
+from fimd.layers.place import LayerPlace
 from fimd.layers.upper import read_upper
 from tests.layers.support import whiteout
 

@@ -19,10 +19,13 @@ from fimd.image.chain import read_chain
 from fimd.image.create import create_image
 from fimd.image.errors import ImageError
 from fimd.image.layout import find_layout
-from fimd.layers.commit import CommitRequest, Committed, commit, recover
+from fimd.layers.commit import Committed, commit
 from fimd.layers.lock import exclusive
-from fimd.layers.merged import LayerPlace, Merged, open_layers
+from fimd.layers.merged import Merged, open_layers
 from fimd.layers.newfile import NewFile, remove_parts
+from fimd.layers.place import LayerPlace
+from fimd.layers.recovery import recover
+from fimd.layers.request import CommitRequest
 from fimd.layers.work import Work
 
 CONTENT = {"a": b"1" * 5000, "dir/b": b"two", "dir/deep/c": os.urandom(300_000)}

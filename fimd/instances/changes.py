@@ -1,0 +1,118 @@
+"""Changing an image and its data directory: commits, layers added and removed, each as a job.
+
+Whatever is being changed is reserved for the job, and refused to instances and to other jobs.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fimd.errors import BusyError, InvalidArgumentError
+from fimd.instances.data import DataDirectory
+from fimd.instances.images import Image, Images
+from fimd.instances.stack import Stacks
+from fimd.jobs.job import Job
+from fimd.jobs.jobs import Jobs
+from fimd.layers.request import CommitRequest, check_level
+from fimd.layers.resolve import Resolver
+from fimd.layers.source import LayerSource
+from fimd.paths import data_directory
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of an image as its next instance gets them, base first, and what was left out."""
+
+    data: DataDirectory
+    sources: tuple[LayerSource, ...]
+    warnings: tuple[str, ...]
+
+
+class Changes:
+    """Starts the jobs that change images and data directories."""
+
+    def __init__(self, images: Images, stacks: Stacks, resolver: Resolver, jobs: Jobs) -> None:
+        self._images = images
+        self._stacks = stacks
+        self._resolver = resolver
+        self._jobs = jobs
+        self._changing: dict[str, str] = {}
+
+    async def layers(self, image: Image, external: Sequence[str], data: str | None) -> Layers:
+        """Read anew which layers an image has. `external` is FIM_LAYERS, `data` FIM_DIR_DATA."""
+        image = await self._images.open(image.facts.path)
+        place = data or data_directory(image.facts.path)
+        directory = await asyncio.to_thread(DataDirectory.open, place)
+        warnings = list(image.facts.warnings)
+        found = await asyncio.to_thread(
+            self._resolver.external, [*external, directory.layers], warnings
+        )
+        return Layers(directory, (*image.facts.layers, *found), tuple(warnings))
+
+    async def commit(
+        self,
+        image: Image,
+        mode: str,
+        path: str,
+        level: int,
+        external: Sequence[str],
+        data: str | None,
+    ) -> Job:
+        """Make a layer of what was changed. Raises BusyError, with the PIDs, where it is in use."""
+        check_level(level)
+        layers = await self.layers(image, external, data)
+        lower = tuple((layer.path, layer.offset, layer.size) for layer in layers.sources)
+        name = image.facts.path
+        request = CommitRequest(layers.data.path, name, mode, path, level, ())
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._stacks.reserve(layers.data, "a commit"))
+            if mode == "binary":
+                held.enter_context(self._changes_image(name, "a commit"))
+            arguments = {**vars(request), "lower": lower}
+            return self._start("commit", image, arguments, held)
+
+    async def add(self, image: Image, path: str) -> Job:
+        """Append a layer file to the image's chain."""
+        arguments = {"image": image.facts.path, "path": path}
+        return await self._change_image("add", image, arguments)
+
+    async def _change_image(self, what: str, image: Image, arguments: dict[str, Any]) -> Job:
+        async with AsyncExitStack() as held:
+            held.enter_context(self._changes_image(image.facts.path, f"'{what}'"))
+            return self._start(what, image, arguments, held)
+
+    def create(self, directory: str, output: str, level: int, file_list: str | None = None) -> Job:
+        """Make a layer file of a directory."""
+        check_level(level)
+        for path in (directory, output, *([file_list] if file_list else [])):
+            if not path.startswith("/"):
+                raise InvalidArgumentError(f"{path!r} is not an absolute path")
+        arguments = {
+            "directory": directory,
+            "output": output,
+            "level": level,
+            "file_list": file_list,
+        }
+        return self._jobs.start("create", output, arguments, AsyncExitStack())
+
+    def _start(
+        self, what: str, image: Image, arguments: dict[str, Any], held: AsyncExitStack
+    ) -> Job:
+        kept = held.pop_all()
+        kept.push_async_callback(partial(self._images.open, image.facts.path))
+        return self._jobs.start(what, image.facts.path, arguments, kept)
+
+    @contextmanager
+    def _changes_image(self, path: str, purpose: str) -> Iterator[None]:
+        if path in self._changing:
+            raise BusyError(
+                f"{path} is being changed by {self._changing[path]}: try again once that is done"
+            )
+        self._changing[path] = purpose
+        try:
+            yield
+        finally:
+            del self._changing[path]

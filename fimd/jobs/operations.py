@@ -1,0 +1,52 @@
+"""What a worker can do: functions by name, with arguments that travel as JSON.
+
+An operation gets its arguments, a Work to report to, and `done`, which it calls once with its
+result as soon as others may go on; it may tidy up after that.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from fimd.errors import FimError
+from fimd.layers.add import add_layer
+from fimd.layers.commit import commit
+from fimd.layers.create import create_layer
+from fimd.layers.place import LayerPlace
+from fimd.layers.request import CommitRequest
+from fimd.layers.work import Work
+
+Done = Callable[[dict[str, Any]], None]
+Operation = Callable[[dict[str, Any], Work, Done], None]
+
+
+def _commit(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    lower = tuple(LayerPlace(*place) for place in arguments.pop("lower"))
+    request = CommitRequest(**arguments, lower=lower)
+
+    def finish(layer: Any) -> None:
+        if layer is None:
+            done({"empty": True})
+        else:
+            number = {} if layer.number is None else {"number": layer.number}
+            done({"path": layer.path, "offset": layer.offset, "size": layer.size, **number})
+
+    commit(request, work, finish)
+
+
+def _create(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    done({"path": arguments["output"], "size": create_layer(**arguments, work=work)})
+
+
+def _add(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    layer = add_layer(arguments["image"], arguments["path"], work)
+    done({"path": arguments["image"], "offset": layer.offset, "size": layer.size})
+
+
+OPERATIONS: Final[dict[str, Operation]] = {"commit": _commit, "create": _create, "add": _add}
+
+
+def find(name: str) -> Operation:
+    """Return an operation. Raises FimError."""
+    if name not in OPERATIONS:
+        raise FimError(f"there is no operation {name!r}")
+    return OPERATIONS[name]

@@ -1,0 +1,95 @@
+"""The process of one job: reads a request from standard input, writes what happens to its output.
+
+The request is one JSON object with `operation` and `arguments`; each event is one on a line:
+`{"progress": [phase, done, total]}`, `{"note": text}`, and at the end `{"result": {...}}` or
+`{"error": [name, text]}`. SIGTERM cancels. The process dies with the daemon.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any, Final
+
+from fimd.jobs.capable import CAPABLE, become_capable, can_become_capable
+
+_PR_SET_PDEATHSIG: Final = 1
+_INTERVAL: Final = 0.1
+
+
+class _Reporter:
+    """Writes events; and remembers whether the work is to stop."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._written = 0.0
+        self._phase = ""
+
+    def stop(self, *_: object) -> None:
+        self.stopped = True
+
+    def write(self, **event: Any) -> None:
+        os.write(1, json.dumps(event).encode() + b"\n")
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if phase != self._phase or now - self._written >= _INTERVAL:
+            self._phase, self._written = phase, now
+            self.write(progress=[phase, done, total])
+
+
+def main() -> int:
+    """Do what the request says."""
+    report = _Reporter()
+    signal.signal(signal.SIGTERM, report.stop)
+    parent = os.getppid()
+    is_capable = CAPABLE in sys.argv[1:]
+    if is_capable:
+        become_capable()
+    # after become_capable, which would clear it
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return 1
+    os.umask(0o022)
+    with open(0, "rb", closefd=False) as file:
+        request = json.loads(file.read())
+    # slow to import, and numpy's threads would stand in become_capable's way
+    from fimd.dwarfs.errors import CancelledError, DwarfsError  # noqa: PLC0415
+    from fimd.errors import BadLayerError, FimError  # noqa: PLC0415
+    from fimd.image import errors as image_errors  # noqa: PLC0415
+    from fimd.jobs.operations import find  # noqa: PLC0415
+    from fimd.layers.work import Work  # noqa: PLC0415
+
+    work = Work(report.progress, lambda text: report.write(note=text), lambda: report.stopped)
+    try:
+        operation = find(request["operation"])
+        operation(request["arguments"], work, lambda result: report.write(result=result))
+    except (CancelledError, image_errors.CancelledError):
+        report.write(error=["Cancelled", f"the {request['operation']} was cancelled"])
+    except (DwarfsError, image_errors.ImageError, FimError, OSError) as error:
+        if isinstance(error.__cause__, PermissionError) and not is_capable and _may_retry(request):
+            os.lseek(0, 0, os.SEEK_SET)
+            again = [sys.executable, "-P", "-m", "fimd.jobs.worker", CAPABLE]
+            os.execv(sys.executable, again)  # noqa: S606 - an argument list
+        name = FimError.name
+        if isinstance(error, FimError):
+            name = error.name
+        elif isinstance(error, image_errors.BusyImageError):
+            name = "Busy"
+        elif isinstance(error, image_errors.ReadOnlyImageError):
+            name = "AccessDenied"
+        elif isinstance(error, image_errors.NotALayerError):
+            name = BadLayerError.name
+        report.write(error=[name, str(error)])
+    return 0
+
+
+def _may_retry(request: dict[str, Any]) -> bool:
+    """Whether a user's own files that are closed to the user can be read in another way."""
+    return request["operation"] == "commit" and can_become_capable(request["arguments"]["data"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
