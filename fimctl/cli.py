@@ -30,6 +30,7 @@ COMMANDS: Final = (
     "bind",
     "unshare",
     "notify",
+    "instance",
     "setup",
 )
 

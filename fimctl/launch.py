@@ -1,6 +1,7 @@
 """Starting a program in an image: one call to the daemon, then this process becomes bubblewrap."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -64,6 +65,8 @@ def launch(
     inside[b"PWD"] = os.getcwdb()  # what bubblewrap keeps, across namespaces
     command = [*map(bytes, argv), *map(os.fsencode, words)]
     sys.stdout.flush()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, inside)  # noqa: S606 - the plan is an argument list
     except OSError as error:

@@ -32,19 +32,24 @@ def warning(text: str) -> None:
     _print(sys.stderr, "W", text, _caller())
 
 
-def report(error: ClientError, *, brief: bool = False) -> None:
+def error(text: str) -> None:
+    """Say on standard error what failed."""
+    _print(sys.stderr, "E", text, _caller())
+
+
+def report(failure: ClientError, *, brief: bool = False) -> None:
     """Print an error that ended the command: its text, what failed for it, and the last line.
 
     `brief` is for programs, which have standard error to themselves: they get the text alone.
     """
-    trace = error.__traceback__
+    trace = failure.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     frame = trace.tb_frame if trace is not None else _caller()
-    if brief and not error.context and not debugging():
-        _print(sys.stderr, "C", str(error), frame)
+    if brief and not failure.context and not debugging():
+        _print(sys.stderr, "C", str(failure), frame)
         return
-    for text in (str(error), *error.context, "The program exited with an error"):
+    for text in (str(failure), *failure.context, "The program exited with an error"):
         _print(sys.stderr, "E", text, frame)
 
 
