@@ -78,7 +78,7 @@ class Connection(MessageBus):
         try:
             await self._disconnect_future
         except Exception as error:  # noqa: BLE001 - whatever ended it, it has ended
-            log.warning("the bus is gone: %s", error)
+            log.info("the bus is gone: %s", str(error) or "it hung up")
 
     async def ask(self, message: Message, *, seconds: float = 10.0) -> Any:
         """Call a method and return the reply's body. Raises BusError."""
