@@ -31,6 +31,7 @@ COMMANDS: Final = (
     "unshare",
     "notify",
     "instance",
+    "version",
     "setup",
 )
 

@@ -44,6 +44,6 @@ def _command(image: str, name: str, words: list[str]) -> int:
         raise ClientError(f"Unknown command: fim-{name}", context="Invalid fim command")
     from fimctl.preparation import prepare  # noqa: PLC0415 - a program starts without it
 
-    handler: Handler = import_module(f"fimctl.commands.{name}").image_command
     prepare(image)
+    handler: Handler = import_module(f"fimctl.commands.{name}").image_command
     return handler(image, words)
