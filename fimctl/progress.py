@@ -40,15 +40,18 @@ class ProgressBar:
 
     def update(self, done: int, total: int) -> None:
         """Draw the bar, at most ten times a second. A `total` of 0 is one that nobody knows."""
+        rate = int(done / max(time.monotonic() - self._began, 0.001))
+        self.show(min(done / total, 1.0) if total else None, done, rate)
+
+    def show(self, part: float | None, done: int, rate: int) -> None:
+        """Draw the bar with a part of the whole, None where nobody knows, and bytes a second."""
         now = time.monotonic()
         if not self._shown or now - self._drawn < _INTERVAL:
             return
         self._drawn = now
-        rate = done / max(now - self._began, 0.001)
         width = os.get_terminal_size(2).columns
-        facts = f" {size_text(done)}, {size_text(int(rate))}/s"
-        if total:
-            part = min(done / total, 1.0)
+        facts = f" {size_text(done)}, {size_text(rate)}/s"
+        if part is not None:
             facts = f" {part:4.0%}{facts}"
             room = max(width - len(self._title) - len(facts) - 4, 0)
             bar = "█" * round(room * part)

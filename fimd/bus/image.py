@@ -103,3 +103,45 @@ class ImageInterface(Interface):
         Options(options).finish()
         job = await self._changes.add(self._image, decode_path(path))
         return [job_path(job.id)]
+
+    @method("u index, a{sv} options", "o job")
+    async def RemoveLayer(
+        self, _call: Call, index: int, options: dict[str, Variant]
+    ) -> list[object]:
+        """Remove the topmost layer, which has to have this number. Options: data ay."""
+        taken = Options(options)
+        data = taken.take_path("data")
+        taken.finish()
+        return [job_path((await self._changes.remove(self._image, index, data)).id)]
+
+    @method("u first, u last, a{sv} options", "o job")
+    async def SquashLayers(
+        self, _call: Call, first: int, last: int, options: dict[str, Variant]
+    ) -> list[object]:
+        """Make one layer of several that ListLayers numbers so. Options as those of Commit."""
+        taken = Options(options)
+        level = taken.take("level", "u", DEFAULT_LEVEL)
+        external, data = taken.take_paths("layers"), taken.take_path("data")
+        taken.finish()
+        job = await self._changes.squash(self._image, first, last, level, external, data)
+        return [job_path(job.id)]
+
+    @method("u index, ay path, a{sv} options", "o job")
+    async def ExportLayer(
+        self, _call: Call, index: int, path: bytes, options: dict[str, Variant]
+    ) -> list[object]:
+        """Write a layer to a file that is not there yet. Options: layers aay, data ay."""
+        taken = Options(options)
+        external, data = taken.take_paths("layers"), taken.take_path("data")
+        taken.finish()
+        target = decode_path(path)
+        job = await self._changes.export(self._image, index, target, external, data)
+        return [job_path(job.id)]
+
+    @method("a{sv} options", "o job")
+    async def ResetUpper(self, _call: Call, options: dict[str, Variant]) -> list[object]:
+        """Throw away what was changed since the last commit. Options: data ay."""
+        taken = Options(options)
+        data = taken.take_path("data")
+        taken.finish()
+        return [job_path((await self._changes.reset(self._image, data)).id)]

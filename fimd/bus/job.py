@@ -77,6 +77,11 @@ class JobInterface(Interface):
             result["path"] = Variant("ay", encode_path(self._job.result["path"]))
         return result
 
+    @prop("(ss)")
+    def Error(self) -> list[str]:
+        """Name, without its prefix, and message of the error that ended it; empty for none."""
+        return list(self.outcome()[1:])
+
     @method("a{sv} options")
     async def Cancel(self, _call: Call, options: dict[str, Variant]) -> None:
         """End it, so that everything is as before; nothing happens where it has ended."""

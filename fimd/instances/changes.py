@@ -30,6 +30,11 @@ class Layers:
     sources: tuple[LayerSource, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def places(self) -> list[tuple[str, int, int]]:
+        """Each layer's file, offset and size."""
+        return [(source.path, source.offset, source.size) for source in self.sources]
+
 
 class Changes:
     """Starts the jobs that change images and data directories."""
@@ -64,14 +69,13 @@ class Changes:
         """Make a layer of what was changed. Raises BusyError, with the PIDs, where it is in use."""
         check_level(level)
         layers = await self.layers(image, external, data)
-        lower = tuple((layer.path, layer.offset, layer.size) for layer in layers.sources)
         name = image.facts.path
         request = CommitRequest(layers.data.path, name, mode, path, level, ())
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._stacks.reserve(layers.data, "a commit"))
             if mode == "binary":
                 held.enter_context(self._changes_image(name, "a commit"))
-            arguments = {**vars(request), "lower": lower}
+            arguments = {**vars(request), "lower": layers.places}
             return self._start("commit", image, arguments, held)
 
     async def add(self, image: Image, path: str) -> Job:
@@ -79,9 +83,72 @@ class Changes:
         arguments = {"image": image.facts.path, "path": path}
         return await self._change_image("add", image, arguments)
 
+    async def squash(
+        self,
+        image: Image,
+        first: int,
+        last: int,
+        level: int,
+        external: Sequence[str],
+        data: str | None,
+    ) -> Job:
+        """Make one layer of those numbered `first` to `last` in the list."""
+        check_level(level)
+        layers = await self.layers(image, external, data)
+        if not 0 <= first < last < len(layers.sources):
+            raise InvalidArgumentError(
+                f"{first} to {last} is no range of two layers or more: there are 0 to "
+                f"{len(layers.sources) - 1}"
+            )
+        places = layers.places
+        arguments = {"below": places[:first], "layers": places[first : last + 1], "level": level}
+        return await self._change_stack("squash", image, layers, arguments)
+
+    async def remove(self, image: Image, index: int, data: str | None) -> Job:
+        """Remove the topmost layer, which has that number in the list without FIM_LAYERS."""
+        layers = await self.layers(image, (), data)
+        if index != len(layers.sources) - 1:
+            raise InvalidArgumentError(
+                f"layer {index} is not the topmost, which is {len(layers.sources) - 1}: only that "
+                "can be removed"
+            )
+        return await self._change_stack("remove", image, layers, {"layer": layers.places[index]})
+
+    async def export(
+        self, image: Image, index: int, path: str, external: Sequence[str], data: str | None
+    ) -> Job:
+        """Write the layer with that number to a file."""
+        layers = await self.layers(image, external, data)
+        if not 0 <= index < len(layers.sources) or not path.startswith("/"):
+            raise InvalidArgumentError(
+                f"there is no layer {index}: there are 0 to {len(layers.sources) - 1}"
+                if path.startswith("/")
+                else f"{path!r} is not an absolute path"
+            )
+        arguments = {"layer": layers.places[index], "output": path}
+        return self._jobs.start("export", path, arguments, AsyncExitStack())
+
+    async def reset(self, image: Image, data: str | None) -> Job:
+        """Throw away what was changed in the data directory."""
+        layers = await self.layers(image, (), data)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._stacks.reserve(layers.data, "a reset"))
+            return self._start("reset", image, {"data": layers.data.path}, held)
+
+    async def _change_stack(
+        self, what: str, image: Image, layers: Layers, arguments: dict[str, Any]
+    ) -> Job:
+        """Start what changes both an image and its data directory."""
+        name = image.facts.path
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._stacks.reserve(layers.data, f"a {what}"))
+            held.enter_context(self._changes_image(name, f"a {what}"))
+            arguments = {"image": name, "data": layers.data.path, **arguments}
+            return self._start(what, image, arguments, held)
+
     async def _change_image(self, what: str, image: Image, arguments: dict[str, Any]) -> Job:
         async with AsyncExitStack() as held:
-            held.enter_context(self._changes_image(image.facts.path, f"'{what}'"))
+            held.enter_context(self._changes_image(image.facts.path, "an addition"))
             return self._start(what, image, arguments, held)
 
     def create(self, directory: str, output: str, level: int, file_list: str | None = None) -> Job:

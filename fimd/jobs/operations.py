@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fimd.errors import FimError
 from fimd.layers.add import add_layer
+from fimd.layers.chains import export, remove_topmost, reset, squash
 from fimd.layers.commit import commit
 from fimd.layers.create import create_layer
 from fimd.layers.place import LayerPlace
@@ -42,7 +43,39 @@ def _add(arguments: dict[str, Any], work: Work, done: Done) -> None:
     done({"path": arguments["image"], "offset": layer.offset, "size": layer.size})
 
 
-OPERATIONS: Final[dict[str, Operation]] = {"commit": _commit, "create": _create, "add": _add}
+def _squash(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    below, layers = (
+        [LayerPlace(*place) for place in arguments.pop(name)] for name in ("below", "layers")
+    )
+    made = squash(**arguments, below=below, layers=layers, work=work)
+    done({"path": made.path, "offset": made.offset, "size": made.size})
+
+
+def _remove(arguments: dict[str, Any], _work: Work, done: Done) -> None:
+    layer = LayerPlace(*arguments["layer"])
+    remove_topmost(arguments["image"], arguments["data"], layer)
+    done({"path": layer.path, "offset": layer.offset, "size": layer.size})
+
+
+def _export(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    output = arguments["output"]
+    done({"path": output, "size": export(LayerPlace(*arguments["layer"]), output, work)})
+
+
+def _reset(arguments: dict[str, Any], _work: Work, done: Done) -> None:
+    reset(arguments["data"])
+    done({})
+
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    "commit": _commit,
+    "create": _create,
+    "add": _add,
+    "squash": _squash,
+    "remove": _remove,
+    "export": _export,
+    "reset": _reset,
+}
 
 
 def find(name: str) -> Operation:

@@ -4,6 +4,7 @@ import os
 
 from fimd.layers.aside import remove_leftovers
 from fimd.layers.lock import exclusive
+from fimd.layers.managed import finish_replacing
 from fimd.layers.newfile import remove_parts
 
 
@@ -29,4 +30,7 @@ def recover(data: str) -> list[str]:
     parts = remove_parts(os.path.join(data, "tmp"))
     if parts:
         messages.append(f"an interrupted commit had left {parts} incomplete layer: removed")
+    layers = finish_replacing(data)
+    if layers:
+        messages.append(f"an interrupted squash was finished: {layers} layers were removed")
     return messages
