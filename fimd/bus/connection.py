@@ -73,6 +73,16 @@ class Connection(MessageBus):
                 with suppress(OSError):
                     os.close(descriptor)
 
+    def disconnect(self) -> None:
+        """End the connection, unless it has ended."""
+        if self.connected:
+            super().disconnect()  # type: ignore[no-untyped-call]
+
+    def _finalize(self, err: Exception | None = None) -> None:
+        super()._finalize(err)  # type: ignore[no-untyped-call]
+        self._stream.close()  # the library leaves both to the garbage collector
+        self._sock.close()
+
     async def closed(self) -> None:
         """Wait until the connection has ended."""
         try:

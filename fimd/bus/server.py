@@ -14,7 +14,7 @@ from dbus_next.message import Message
 from dbus_next.signature import Variant
 
 from fimd.bus.connection import Connection
-from fimd.bus.declare import Call, Interface
+from fimd.bus.declare import Call, Interface, Member
 from fimd.bus.introspect import document
 from fimd.bus.standard import Introspectable, ObjectManager, Peer, Properties
 from fimd.errors import FimError
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _UNKNOWN: Final = "org.freedesktop.DBus.Error."
+_STANDARD: Final = (Introspectable, Peer, Properties, ObjectManager)
 _COALESCE: Final = 0.005
 """Seconds in which changes of an object's properties are gathered into one signal."""
 
@@ -56,9 +57,10 @@ class ObjectServer:
 
     def unexport(self, path: str) -> None:
         """Take an object from the bus, and say so."""
-        names = list(self._objects.pop(path, ()))
+        names = list(self._objects.get(path, ()))
         if names:
             self._flush()
+            del self._objects[path]
             self._emit(self._root, ObjectManager.name, "InterfacesRemoved", "oas", [path, names])
 
     def properties_changed(self, path: str) -> None:
@@ -129,37 +131,40 @@ class ObjectServer:
                 )
 
     async def _dispatch(self, message: Message) -> Message:
-        standard_members: dict[tuple[str, str, str], Callable[[Message], Message]] = {
-            (Introspectable.name, "Introspect", ""): self._introspect,
-            (Properties.name, "Get", "ss"): self._get,
-            (Properties.name, "GetAll", "s"): self._get_all,
-            (Properties.name, "Set", "ssv"): self._set,
-            (ObjectManager.name, "GetManagedObjects", ""): self._managed,
-            (Peer.name, "Ping", ""): Message.new_method_return,
-            (Peer.name, "GetMachineId", ""): _machine_id,
+        answers: dict[str, Callable[[Message], Message]] = {
+            "Introspect": self._introspect,
+            "Get": self._get,
+            "GetAll": self._get_all,
+            "Set": self._set,
+            "GetManagedObjects": self._managed,
+            "Ping": Message.new_method_return,
+            "GetMachineId": _machine_id,
         }
-        standard = standard_members.get((message.interface, message.member, message.signature))
-        if standard is not None:
-            return standard(message)
+        for standard in _STANDARD:
+            if message.interface == standard.name:
+                member = standard.members.get(message.member)
+                if member is None or member.kind != "method":
+                    return _unknown_method(message)
+                return _misfit(message, member) or answers[message.member](message)
         interfaces = self._objects.get(message.path)
         if interfaces is None:
             return _error(message, _UNKNOWN + "UnknownObject", f"there is no {message.path}")
+        if message.interface is not None and message.interface not in interfaces:
+            text = f"{message.path} has no interface {message.interface!r}"
+            return _error(message, _UNKNOWN + "UnknownInterface", text)
         for interface in interfaces.values():
             member = interface.members.get(message.member)
             if member is None or member.kind != "method":
                 continue
             if message.interface not in {None, interface.name}:
                 continue
-            signature = "".join(kind for _, kind in member.inputs)
-            if signature != message.signature:
-                text = f"{message.member} takes ({signature}), not ({message.signature})"
-                return _error(message, _UNKNOWN + "InvalidArgs", text)
+            if (misfit := _misfit(message, member)) is not None:
+                return misfit
             function = getattr(interface, message.member)
             body = await function(Call(message.sender), *message.body)
             outputs = "".join(kind for _, kind in member.outputs)
             return Message.new_method_return(message, outputs, body or [])
-        text = f"there is no method {message.member} of {message.interface} at {message.path}"
-        return _error(message, _UNKNOWN + "UnknownMethod", text)
+        return _unknown_method(message)
 
     def _interface(self, message: Message) -> Interface | Message:
         interfaces = self._objects.get(message.path)
@@ -212,18 +217,32 @@ class ObjectServer:
         described: list[type[Interface]] = []
         interfaces = self._objects.get(path)
         if interfaces is not None:
-            described = [Introspectable, Peer, Properties]
-            if path == self._root:
-                described.append(ObjectManager)
+            described = [item for item in _STANDARD if path == self._root or item != ObjectManager]
             described += [type(interface) for interface in interfaces.values()]
         below = [other[len(path) + 1 :] for other in self._objects if other.startswith(path + "/")]
         children = sorted({other.split("/", 1)[0] for other in below})
+        if not described and not children:
+            return _error(message, _UNKNOWN + "UnknownObject", f"there is no {message.path}")
         return Message.new_method_return(message, "s", [document(described, children)])
 
 
 def _machine_id(message: Message) -> Message:
     with open("/etc/machine-id") as file:
         return Message.new_method_return(message, "s", [file.read().strip()])
+
+
+def _misfit(message: Message, member: Member) -> Message | None:
+    """Return the error for arguments that the method does not take, None for those that it does."""
+    signature = "".join(kind for _, kind in member.inputs)
+    if signature == message.signature:
+        return None
+    text = f"{message.member} takes ({signature}), not ({message.signature})"
+    return _error(message, _UNKNOWN + "InvalidArgs", text)
+
+
+def _unknown_method(message: Message) -> Message:
+    text = f"there is no method {message.member} of {message.interface} at {message.path}"
+    return _error(message, _UNKNOWN + "UnknownMethod", text)
 
 
 def _error(message: Message, name: str, text: str) -> Message:
