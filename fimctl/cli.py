@@ -33,6 +33,7 @@ COMMANDS: Final = (
     "unshare",
     "notify",
     "instance",
+    "desktop",
     "version",
     "setup",
 )

@@ -1,0 +1,168 @@
+"""`fimctl desktop`, and `fim-desktop` of an image: how it shows in the desktop's menu."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from fimctl import messages
+from fimctl.desktop import entry, mime
+from fimctl.desktop.integration import clean
+from fimctl.desktop.setup import read_setup
+from fimctl.errors import ClientError, WordsError
+from fimctl.stored import print_stored, read, update, write
+from fimctl.words import operation, refuse_trailing
+from fimd.image.reserved import DESKTOP, ICON
+from fimd.image.settings import Desktop, Icon, Integration, encode_desktop
+
+Say = Callable[[str], None]
+
+_DUMPED: Final = ("entry", "mimetype", "icon")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("desktop", help="how an image shows in the desktop's menu")
+    actions = parser.add_subparsers(required=True, metavar="setup|enable|dump|clean")
+    action = actions.add_parser(
+        "setup",
+        help="store name, icon and categories",
+        description="FILE is JSON: name, icon (a path or a URL: png, svg, jpg), categories (a "
+        "list), and perhaps integrations (a list of ENTRY, MIMETYPE, ICON).",
+    )
+    action.add_argument("image", metavar="IMAGE")
+    action.add_argument("file", metavar="FILE")
+    action.set_defaults(func=lambda given: setup(given.image, given.file))
+    action = actions.add_parser("enable", help="choose what each start writes")
+    action.add_argument("image", metavar="IMAGE")
+    action.add_argument("items", metavar="entry,mimetype,icon|none")
+    action.set_defaults(func=lambda given: enable(given.image, parse_items(given.items)))
+    action = actions.add_parser("dump", help="print the entry or the type, or save the icon")
+    action.add_argument("image", metavar="IMAGE")
+    action.add_argument("what", choices=_DUMPED)
+    action.add_argument("file", metavar="FILE", nargs="?", help="where the icon goes")
+    action.set_defaults(func=_dump_given)
+    action = actions.add_parser("clean", help="remove what the starts have written")
+    action.add_argument("image", metavar="IMAGE")
+    action.set_defaults(func=lambda given: remove(given.image, print))
+
+
+def _dump_given(given: Any) -> int:
+    if given.what != "icon":
+        return dump(given.image, given.what)
+    if given.file is None:
+        raise WordsError("FILE is missing: where the icon is to go")
+    return dump_icon(given.image, given.file)
+
+
+def image_command(image: str, words: list[str]) -> int:
+    """Do `fim-desktop setup <json> | enable <items> | dump <what> [file] | clean`."""
+    verb, rest = operation(words, "Missing op for 'fim-desktop' (enable,setup,clean,dump)")
+    if verb == "setup":
+        return setup(image, _only(rest, "Missing argument for 'setup' (/path/to/file.json)"))
+    if verb == "enable":
+        missing = "Missing arguments for 'enable' (entry,mimetype,icon,none)"
+        return enable(image, parse_items(_only(rest, missing)))
+    if verb == "clean":
+        refuse_trailing("fim-desktop", rest)
+        return remove(image, messages.info)
+    if verb == "dump":
+        return _dump_words(image, rest)
+    raise WordsError("Invalid desktop operation")
+
+
+def _only(words: list[str], missing: str) -> str:
+    if not words:
+        raise WordsError(missing)
+    refuse_trailing("fim-desktop", words[1:])
+    return words[0]
+
+
+def _dump_words(image: str, words: list[str]) -> int:
+    if not words:
+        raise WordsError("Missing arguments for 'dump' (entry,mimetype,icon)")
+    what, *rest = words
+    if what.lower() not in _DUMPED:
+        raise WordsError("Invalid dump operation")
+    if what.lower() == "icon":
+        return dump_icon(image, _only(rest, "Missing argument for 'icon' (/path/to/dump/file)"))
+    refuse_trailing("fim-desktop", rest)
+    return dump(image, what.lower())
+
+
+def parse_items(text: str) -> frozenset[Integration]:
+    """Return the items of `entry,mimetype,icon` or `none`, in any case. Raises WordsError."""
+    items = [item.upper() for item in text.split(",")]
+    if not set(items) <= {*Integration, "NONE"}:
+        raise WordsError("Invalid integration item")
+    if "NONE" in items and len(items) > 1:
+        raise WordsError("'none' option should not be used with others")
+    return frozenset(Integration(item) for item in items if item != "NONE")
+
+
+def setup(image: str, path: str) -> int:
+    """Store what a JSON file says, and its icon; print what is stored."""
+    desktop, icon = read_setup(path)
+    try:
+        text = encode_desktop(desktop)
+    except ValueError as error:
+        raise ClientError(str(error), context="Failed to setup desktop integration") from error
+    write(image, ICON, icon)
+    write(image, DESKTOP, desktop)
+    print_stored(text)
+    return 0
+
+
+def enable(image: str, items: frozenset[Integration]) -> int:
+    """Store what each start is to write, and print it."""
+
+    def changed(stored: Desktop | None) -> Desktop:
+        if stored is None:
+            raise ClientError("Empty json data", context="Failed to enable desktop integration")
+        return Desktop(stored.name, stored.categories, items)
+
+    update(image, DESKTOP, changed)
+    for item in [item.value for item in Integration if item in items] or ["NONE"]:
+        print(item)
+    return 0
+
+
+def _configured(image: str, doing: str) -> Desktop:
+    desktop = read(image, DESKTOP)
+    if desktop is None:
+        raise ClientError("Empty json data", context=f"Failed to {doing}")
+    return desktop
+
+
+def _stored_icon(image: str) -> Icon:
+    icon = read(image, ICON)
+    if icon is None:
+        raise ClientError("Empty icon data", context="Failed to dump icon")
+    return icon
+
+
+def dump(image: str, what: str) -> int:
+    """Print the desktop entry or the MIME type as a start would write it."""
+    desktop = _configured(image, f"dump {what}")
+    make = entry.text if what == "entry" else mime.text
+    print_stored(os.fsencode(make(os.path.realpath(image), desktop)))
+    return 0
+
+
+def dump_icon(image: str, path: str) -> int:
+    """Save the icon; its extension is added where the name lacks it."""
+    icon = _stored_icon(image)
+    target = path if path.endswith(f".{icon.extension}") else f"{path}.{icon.extension}"
+    try:
+        Path(target).write_bytes(icon.data)
+    except OSError as error:
+        raise ClientError(f"{target} can't be written: {error.strerror}") from error
+    return 0
+
+
+def remove(image: str, say: Say) -> int:
+    """Remove what the starts have written; what is stored stays."""
+    desktop = _configured(image, "clean desktop integration")
+    for done in clean(desktop, read(image, ICON)):
+        say(done)
+    return 0

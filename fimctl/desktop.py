@@ -1,5 +1,0 @@
-"""Placeholder."""
-
-
-def integrate(image: str, *, notify: bool) -> None:
-    """To come."""
