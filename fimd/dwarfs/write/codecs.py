@@ -41,8 +41,7 @@ def compress(
         case Compression.LZ4HC:
             compressed = lz4.block.compress(data, mode="high_compression", compression=codec.level)
         case Compression.ZSTD:
-            stream = zstandard.ZstdCompressor(level=codec.level).compressobj(size=len(data))
-            compressed = _streamed(stream, data, stop)
+            compressed = _streamed(_zstd_stream(codec, len(data)), data, stop)
         case Compression.LZMA:
             compressed = _streamed(_lzma_stream(codec.level, len(data), kind), data, stop)
         case _:
@@ -64,6 +63,15 @@ def _pieces(stream: Any, data: Buffer, stop: Stop) -> Iterator[bytes]:
             raise CancelledError("cancelled")
         yield stream.compress(data[start : start + _PIECE])
     yield stream.flush()
+
+
+def _zstd_stream(codec: Codec, size: int) -> Any:
+    """A zstd frame that says its size, as readers demand."""
+    more = {} if codec.search_log is None else {"search_log": codec.search_log}
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        codec.level, source_size=size, **more
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
 
 
 def _lzma_stream(level: int, size: int, kind: Kind) -> lzma.LZMACompressor:

@@ -11,7 +11,6 @@ MKDWARFS = [
     (1, 20, Compression.LZ4, 0, Compression.NONE, 0, 0, 0),
     (2, 20, Compression.LZ4HC, 9, Compression.NONE, 0, 0, 0),
     (4, 22, Compression.ZSTD, 11, Compression.NONE, 0, 4096, 1024),
-    (5, 23, Compression.ZSTD, 19, Compression.NONE, 0, 4096, 1024),
     (6, 24, Compression.ZSTD, 22, Compression.NONE, 0, 4096, 512),
     (7, 24, Compression.ZSTD, 22, Compression.ZSTD, 22, 4096, 512),
     (8, 24, Compression.LZMA, 9, Compression.LZMA, 9, 4096, 256),
