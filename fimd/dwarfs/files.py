@@ -19,15 +19,19 @@ class FileMap:
 
     def __init__(self, extents: Sequence[Extent]) -> None:
         self.extents = extents
+        if len(extents) == 1:  # most files
+            self._starts = [0]
+            self.size = extents[0].size
+            return
         self._starts = list(accumulate((extent.size for extent in extents), initial=0))
         self.size = self._starts.pop()
 
-    def pieces(self, offset: int, size: int) -> list[Extent]:
-        """The pieces of the range, which is cut at the file's end."""
+    def pieces(self, offset: int, size: int) -> list[tuple[int, int, int]]:
+        """The pieces of the range, which is cut at the file's end: block, offset in it, size."""
         if len(self.extents) == 1:
             block, start, length = self.extents[0]
             length = min(size, length - offset)
-            return [Extent(block, start + offset, length)] if length > 0 else []
+            return [(block, start + offset, length)] if length > 0 else []
         end = min(offset + size, self.size)
         pieces = []
         index = bisect_right(self._starts, offset) - 1
@@ -35,7 +39,7 @@ class FileMap:
             block, start, length = self.extents[index]
             skipped = offset - self._starts[index]
             length = min(length - skipped, end - offset)
-            pieces.append(Extent(block, start + skipped, length))
+            pieces.append((block, start + skipped, length))
             offset += length
             index += 1
         return pieces

@@ -27,6 +27,7 @@ _FOR_EVER: Final = 1e9  # seconds
 _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
 _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
+_READ_AHEAD: Final = 128 << 10
 _PREFETCHED_BLOCKS: Final = 2
 
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
@@ -132,7 +133,8 @@ class _Operations(pyfuse3.Operations):
         # every answer is sent before the next one is made: one buffer serves all of them
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = _FOR_EVER
-        self._entry.st_blksize = 128 << 10
+        self._times = (0, 0, 0)  # what the buffer has
+        self._entry.st_blksize = _READ_AHEAD
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = _FOR_EVER
@@ -184,18 +186,28 @@ class _Operations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> Buffer:  # type: ignore[override]
         opened = self._open_files[fh]
         pieces = opened.file.pieces(off, size)
-        if off and off == opened.next_offset and pieces[-1:] and pieces[-1].block != opened.block:
-            opened.block = pieces[-1].block
-            self._blocks.prefetch(opened.file, off)
-        opened.next_offset = off + size
         parts: list[Buffer] = []
+        blocks = self._blocks
+        # all are asked for before any is waited for, and what is needed now before what is later
+        waiting = {
+            number: blocks.load(number)
+            for number, _, _ in pieces
+            if number != HOLE and blocks.peek(number) is None
+        }
+        # the kernel reads ahead this far at once when a program wants it all
+        if off == opened.next_offset and (off or size >= _READ_AHEAD) and pieces:
+            last = pieces[-1][0]
+            if last != opened.block:
+                opened.block = last
+                blocks.prefetch(opened.file, off + size - 1)
+        opened.next_offset = off + size
         for number, start, length in pieces:
             if number == HOLE:
                 parts.append(bytes(length))
                 continue
-            block = self._blocks.peek(number)
+            block = blocks.peek(number)
             if block is None:
-                block = await self._blocks.load(number)
+                block = await (waiting.get(number) or blocks.load(number))
             parts.append(self._image.slice(number, block, start, length))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -220,7 +232,10 @@ class _Operations(pyfuse3.Operations):
         entry.st_rdev = rdev
         entry.st_size = size
         entry.st_blocks = -(-allocated // _STAT_BLOCK)
-        entry.st_atime_ns = atime
-        entry.st_mtime_ns = mtime
-        entry.st_ctime_ns = ctime
+        # the slowest of all, and neighbours often have the same
+        if (times := (atime, mtime, ctime)) != self._times:
+            self._times = times
+            entry.st_atime_ns = atime
+            entry.st_mtime_ns = mtime
+            entry.st_ctime_ns = ctime
         return entry

@@ -23,7 +23,8 @@ HOLE: Final = -1
 LARGE_HOLE: Final = 0xFFFF_FFFF
 _NO_NAMES: Final = (b"", b".", b"..")
 _MAX_SIZE: Final = (1 << 63) - 1
-_MAX_SECONDS: Final = 1 << 33  # beyond the year 2242, and far inside what 64 bits of ns hold
+_SECOND: Final = 1_000_000_000
+_MAX_TIME: Final = (1 << 63) - 1  # what the kernel's interfaces hold: the year 2262
 
 
 class Attributes(NamedTuple):
@@ -55,10 +56,10 @@ class Tree:
 
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
-        inodes, chunks, entries = metadata.inodes, metadata.chunks, metadata.entries
+        inodes, entries = metadata.inodes, metadata.entries
         self._inodes = inodes.records().reader
         self._entries = entries.records().reader
-        self._chunks = chunks.records().reader
+        self._extent = _extent_reader(metadata)
         # each field as the shift and the mask that take it out of its record
         self._mode, self._owner, self._group = (inodes.field(number) for number in (2, 4, 5))
         # the bits of the three, and what they have been found to mean
@@ -69,7 +70,8 @@ class Tree:
             inodes.field(number, 64) for number in (10, 11, 12)
         )
         self._links = inodes.field(14)
-        self._block, self._offset, self._size = (chunks.field(number) for number in (1, 2, 3))
+        self._time_unit = metadata.time_resolution * _SECOND
+        self._first_time = self._time_unit * metadata.timestamp_base
         self._by_name = metadata.has_entry_table
         self._entry_name = entries.field(1)
         self._entry_inode = entries.field(3 if self._by_name else 2)
@@ -252,32 +254,47 @@ class Tree:
             raise DamagedError(f"file inode {inode} has chunks {first} to {last}")
         return first, last
 
-    def _extent(self, index: int) -> tuple[int, int, int]:
-        record = self._chunks(index)
-        shift, mask = self._block
-        block = record >> shift & mask
-        shift, mask = self._offset
-        offset = record >> shift & mask
-        shift, mask = self._size
-        size = record >> shift & mask
-        meta = self.metadata
-        if block == meta.hole_block:
+    def _time(self, record: int, whole: tuple[int, int], part: tuple[int, int]) -> int:
+        """A time in nanoseconds, from the fields for seconds and for what is below them."""
+        shift, mask = whole
+        time = self._first_time + self._time_unit * (record >> shift & mask)
+        if self.metadata.nanosecond_multiplier:
+            shift, mask = part
+            below = self.metadata.nanosecond_multiplier * (record >> shift & mask)
+            if below >= _SECOND:
+                raise DamagedError(f"a time has {below} nanoseconds beside its seconds")
+            time += below
+        if time >= _MAX_TIME:
+            raise DamagedError(f"a time is {time // _SECOND} seconds after 1970")
+        return time
+
+
+def _extent_reader(metadata: Metadata) -> Callable[[int], tuple[int, int, int]]:
+    """What gives a chunk as block (or HOLE), offset and size; a closure, for speed."""
+    (block_shift, block_mask), (offset_shift, offset_mask), (size_shift, size_mask) = (
+        metadata.chunks.field(number) for number in (1, 2, 3)
+    )
+    chunks = metadata.chunks.records().reader
+    block_size, hole_block, large_holes = (
+        metadata.block_size,
+        metadata.hole_block,
+        metadata.large_holes,
+    )
+
+    def read(index: int) -> tuple[int, int, int]:
+        record = chunks(index)
+        block = record >> block_shift & block_mask
+        offset = record >> offset_shift & offset_mask
+        size = record >> size_shift & size_mask
+        if block == hole_block:
             if offset == LARGE_HOLE:
-                return HOLE, 0, meta.large_holes[size]
-            return HOLE, 0, size * meta.block_size + offset
-        if offset + size > meta.block_size:
+                return HOLE, 0, large_holes[size]
+            return HOLE, 0, size * block_size + offset
+        if offset + size > block_size:
             raise DamagedError(f"chunk {index} leaves its block: {size} bytes at {offset}")
         return block, offset, size
 
-    def _time(self, record: int, whole: tuple[int, int], part: tuple[int, int]) -> int:
-        meta = self.metadata
-        seconds = meta.time_resolution * (meta.timestamp_base + (record >> whole[0] & whole[1]))
-        nanoseconds = 0
-        if meta.nanosecond_multiplier:
-            nanoseconds = meta.nanosecond_multiplier * (record >> part[0] & part[1])
-        if seconds >= _MAX_SECONDS or nanoseconds >= 1_000_000_000:
-            raise DamagedError(f"a time of {seconds} s and {nanoseconds} ns")
-        return seconds * 1_000_000_000 + nanoseconds
+    return read
 
 
 def kind(mode: int) -> str:
