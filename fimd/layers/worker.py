@@ -1,7 +1,14 @@
 """What a worker does that serves one layer by the embedded DwarFS (see fimd.mounts.template)."""
 
+# What the reader imports only when an image needs it is imported here, once for every worker.
+import concurrent.futures.thread  # noqa: F401
+import lzma  # noqa: F401
 from collections.abc import Callable
 from typing import Any
+
+import lz4.block  # noqa: F401
+import xxhash  # noqa: F401
+import zstandard  # noqa: F401
 
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.serve import serve as serve_image

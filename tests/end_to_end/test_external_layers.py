@@ -1,0 +1,131 @@
+"""Layers of FIM_LAYERS and of the managed directory, in the specified order."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.session import Session
+
+MakeLayer = Callable[[str, dict[str, str]], Path]
+
+
+@pytest.fixture
+def make_layer(session: Session) -> MakeLayer:
+    """Make a layer file of some texts, by a path in the session's working directory."""
+
+    def make(name: str, files: dict[str, str]) -> Path:
+        tree = session.directory / "trees" / name
+        for path, text in files.items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_text(text)
+        target = session.directory / "work" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        create = [sys.executable, "-P", "-m", "fimctl", "dwarfs", "create", "--no-progress"]
+        subprocess.run(
+            [*create, "-l", "1", "-i", str(tree), "-o", str(target)],
+            check=True,
+            capture_output=True,
+        )
+        os.chown(target, session.account.uid, session.account.gid)
+        return target
+
+    return make
+
+
+def seen(session: Session, image: Path, path: str, layers: str) -> str:
+    """What a file reads with some FIM_LAYERS."""
+    return session.output(image, "fim-exec", "cat", path, variables={"FIM_LAYERS": layers}).strip()
+
+
+def test_files_directories_and_mixtures_stack_in_the_given_order(
+    session: Session, image: Path, make_layer: MakeLayer
+) -> None:
+    base_b = make_layer("dir/b.layer", {"who": "b", "only-b": "1"})
+    base_a = make_layer("dir/a.layer", {"who": "a", "only-a": "1"})
+    single = make_layer("single.dwarfs", {"who": "single"})
+    other = make_layer("other/x", {"who": "other"})
+    directory = base_a.parent
+
+    assert seen(session, image, "/who", f"{base_a}:{base_b}") == "b"
+    assert seen(session, image, "/who", f"{base_b}:{base_a}") == "a"
+    assert seen(session, image, "/who", str(directory)) == "b"  # by name: a below b
+    assert seen(session, image, "/who", f"{directory}:{single}:{other.parent}") == "other"
+    assert seen(session, image, "/who", f"{directory}:{other.parent}:{single}") == "single"
+    assert seen(session, image, "/who", f"{single}:{directory}") == "b"
+    assert seen(session, image, "/only-a", f"{directory}:{single}") == "1"
+    session.wait_until_clean()
+
+
+def test_layers_of_the_managed_directory_lie_above_fim_layers(
+    session: Session, image: Path, make_layer: MakeLayer
+) -> None:
+    low = make_layer("low.layer", {"who": "FIM_LAYERS"})
+    managed = make_layer(".app.flatimage.data/layers/layer-000.layer", {"who": "managed"})
+    os.chown(managed.parent.parent, session.account.uid, session.account.gid)
+    os.chown(managed.parent, session.account.uid, session.account.gid)
+    assert seen(session, image, "/who", str(low)) == "managed"
+    managed.unlink()
+    assert seen(session, image, "/who", str(low)) == "FIM_LAYERS"
+
+
+def test_what_is_no_layer_is_skipped_with_a_warning_that_names_it(
+    session: Session, image: Path, make_layer: MakeLayer
+) -> None:
+    good = make_layer("good.layer", {"who": "good"})
+    bad = session.directory / "work" / "bad.layer"
+    bad.write_bytes(b"no layer at all")
+    missing = bad.with_name("missing.layer")
+    done = session.run(
+        image,
+        "fim-exec",
+        "cat",
+        "/who",
+        variables={"FIM_LAYERS": f"{bad}:{good}:{missing}", "FIM_DEBUG": "1"},
+    )
+    assert done.returncode == 0
+    assert done.stdout.endswith("good")
+    assert f"Skipping invalid dwarfs filesystem '{bad}'" in done.stderr
+    assert str(missing) in done.stderr
+
+
+@pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])
+def test_twelve_layers_stack_by_number_and_not_by_text(
+    session: Session, image: Path, make_layer: MakeLayer, overlay: str
+) -> None:
+    layers = [make_layer(f"n{number}", {"who": str(number)}) for number in range(1, 13)]
+    session.output(image, "fim-overlay", "set", overlay)
+    assert seen(session, image, "/who", ":".join(map(str, layers))) == "12"
+    assert seen(session, image, "/who", ":".join(map(str, layers[:10]))) == "10"
+    assert len(session.objects("layers")) == 13
+    session.wait_until_clean()
+
+
+def test_a_layer_replaced_at_the_same_path_is_another_layer(
+    session: Session, image: Path, make_layer: MakeLayer
+) -> None:
+    path = make_layer("same.layer", {"who": "first"})
+    assert seen(session, image, "/who", str(path)) == "first"
+    new = make_layer("new.layer", {"who": "other"})
+    path.write_bytes(new.read_bytes())  # in place: the same inode
+    assert seen(session, image, "/who", str(path)) == "other"
+    new.replace(path)
+    assert seen(session, image, "/who", str(path)) == "other"
+
+
+def test_other_layers_over_a_data_directory_in_use_are_refused_with_its_users(
+    session: Session, image: Path, make_layer: MakeLayer
+) -> None:
+    extra = make_layer("extra.layer", {"who": "extra"})
+    program = session.background(image, "sleep 60")
+    done = session.run(image, "fim-exec", "true", variables={"FIM_LAYERS": str(extra)})
+    assert done.returncode == 125
+    assert f"in use with other layers by process {program.pid}" in done.stderr
+    done = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "unionfs"})
+    assert done.returncode == 125
+    assert "the overlay bwrap (not unionfs)" in done.stderr
+    elsewhere = {"FIM_LAYERS": str(extra), "FIM_DIR_DATA": "elsewhere"}
+    assert session.output(image, "fim-exec", "cat", "/who", variables=elsewhere) == "extra"
