@@ -25,6 +25,12 @@ from fimd.overlays.stack import Overlay
 _RUN: Final = (
     'case $1 in */*) exec "$@";; esac; case $(command -v -- "$1") in */*) exec "$@";; esac; "$@"'
 )
+# With no boot program stored, `IMAGE a b` is `bash a b`, which can but fail where `a` is a program
+# and no script. The specification's examples (`IMAGE stat /file`) have such programs run.
+_BASH: Final = (
+    'rc=$1; shift; case ${1-} in ""|-*) ;; *) [ -e "$1" ] || '
+    'case $(command -v -- "$1") in */*) exec "$@";; esac;; esac; exec bash --rcfile "$rc" "$@"'
+)
 _SHARED: Final = "/tmp/"  # noqa: S108 - shared with the host by FlatImage's contract
 
 IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
@@ -99,13 +105,16 @@ def launch_plan(
             argv.add("--setenv")
             argv.add_stored(key)
             argv.add_stored(value)
-    argv.add("--", shell, "-c", _RUN, os.path.basename(place.image))
-    if request.mode == "boot":
+    rc_file, name = os.path.join(place.directory, "bashrc"), os.path.basename(place.image)
+    if request.mode == "boot" and image.boot == ("bash",):
+        argv.add("--", shell, "-c", _BASH, name, rc_file)
+    elif request.mode == "boot":
         program, *words = image.boot
+        argv.add("--", shell, "-c", _RUN, name)
         argv.add_stored(program)
-        if program == "bash":
-            argv.add("--rcfile", os.path.join(place.directory, "bashrc"))
-        argv.add(*words)
+        argv.add(*(("--rcfile", rc_file) if program == "bash" else ()), *words)
+    else:
+        argv.add("--", shell, "-c", _RUN, name)
 
     stored = {
         key: value for key, value in image.environment.items() if not _concerns_host(key) and key

@@ -117,14 +117,29 @@ def test_the_examples_of_the_specification_about_case_work_as_printed(
 
     assert code("fim-casefold", "on") == 0
     assert code("fim-root", "touch", "/MyFile.TXT") == 0
-    for name in ("/myfile.txt", "/MYFILE.TXT", "/MyFile.TXT"):
-        assert code("fim-exec", "stat", name) == 0, name
+    assert code("stat", "/myfile.txt") == 0
+    assert code("stat", "/MYFILE.TXT") == 0
+    assert code("stat", "/MyFile.TXT") == 0
     stored = image.parent / ".app.flatimage.data" / "root"
     assert (stored / "myfile.txt").exists()
     assert not (stored / "MyFile.TXT").exists()
     assert code("fim-casefold", "off") == 0
-    assert code("fim-exec", "stat", "/myfile.txt") == 0
-    assert code("fim-exec", "stat", "/MyFile.TXT") == 1
+    assert code("stat", "/myfile.txt") == 0
+    done = session.run(image, "stat", "/MyFile.TXT")
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stderr
+
+
+def test_without_a_boot_program_words_are_bashs_or_a_program_with_its_words(
+    session: Session, image: Path
+) -> None:
+    assert session.output(image, "-c", "echo $0 $1", "a", "b") == "a b\n"
+    script = session.directory / "work" / "stat"
+    script.write_text("echo script $1\n")
+    assert session.output(image, "stat", "x") == "script x\n"
+    script.unlink()
+    assert session.run(image, "no-such", "x").returncode == 127
+    assert session.output(image, "cat", "/etc/release") == "small\n"
 
 
 def test_an_instance_ends_with_its_process_group_killed(session: Session, image: Path) -> None:
