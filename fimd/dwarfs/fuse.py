@@ -102,12 +102,14 @@ class _Requests:
     request: it takes more time than most answers do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_answered: Callable[[], None]) -> None:
+        self._on_answered = on_answered
         self._in_a_row = 0
         self._waiter: asyncio.Future[None] | None = None
         self._watched = False
 
     async def wait(self, fd: int) -> None:
+        self._on_answered()
         if self._in_a_row < _REQUESTS_IN_A_ROW and fd < _SELECT_LIMIT:
             readable, _, _ = select.select([fd], [], [], _NEXT_REQUEST)
             if readable:
@@ -144,10 +146,10 @@ def _is_readable(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _enable() -> None:
+def _enable(on_answered: Callable[[], None]) -> None:
     """Have pyfuse3 use asyncio, and our way of waiting for requests."""
     pyfuse3_asyncio.enable()
-    requests = _Requests()
+    requests = _Requests(on_answered)
     # the module stands in for trio inside of pyfuse3, which looks these up in it
     for name, replacement in (
         ("Lock", _Turn),
@@ -162,13 +164,16 @@ async def run(
     mount_point: str,
     options: Iterable[str],
     on_ready: Callable[[], None],
+    on_answered: Callable[[], None] = lambda: None,
 ) -> None:
     """Mount `operations` (a pyfuse3.Operations) and serve it until it is unmounted.
 
-    `on_ready` is called once the kernel has the mount. Raises RuntimeError where mounting fails
-    (libfuse has then said why on standard error). Cancelling ends the service and unmounts.
+    `on_ready` is called once the kernel has the mount, `on_answered` after each answer: what it
+    does, briefly and without raising, is done while the client works. Raises RuntimeError where
+    mounting fails (libfuse has then said why on standard error). Cancelling ends the service and
+    unmounts.
     """
-    _enable()
+    _enable(on_answered)
     pyfuse3.init(operations, mount_point, set(options))
     unmount = True
     try:

@@ -6,11 +6,13 @@ a handler wait, for one of a few threads.
 """
 
 import asyncio
+import contextlib
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Final
 
 import pyfuse3
@@ -28,6 +30,7 @@ _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
 _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
 _READ_AHEAD: Final = 128 << 10
+_ENTRIES_OF_A_REPLY: Final = 24  # about what 4 KiB hold
 _PREFETCHED_BLOCKS: Final = 2
 
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
@@ -66,7 +69,7 @@ async def serve(
         options += ["dev", "suid"]
     with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
         operations = _Operations(image, _Blocks(image, cache_bytes, pool), uid, gid)
-        await fuse.run(operations, mount_point, options, on_ready)
+        await fuse.run(operations, mount_point, options, on_ready, operations.prepare)
 
 
 def _escape(value: str) -> str:
@@ -130,6 +133,9 @@ class _Operations(pyfuse3.Operations):
         self._gid = gid
         self._open_files: dict[int, _OpenFile] = {}
         self._next_handle = 1
+        # handle, first entry and number of entries; the same with the entries
+        self._next_listing: tuple[int, int, int] | None = None
+        self._prepared: tuple[int, int, list[tuple[bytes, Attributes]]] = (0, 0, [])
         # every answer is sent before the next one is made: one buffer serves all of them
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = _FOR_EVER
@@ -158,16 +164,35 @@ class _Operations(pyfuse3.Operations):
 
     @_guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        self._next_listing = inode, 0, _ENTRIES_OF_A_REPLY
         return inode
 
     @_guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        directory, start, prepared = self._prepared
+        if (directory, start) != (fh, start_id):
+            prepared = []
         position = start_id
-        attributes, fill, reply = self._tree.attributes, self._attributes, pyfuse3.readdir_reply
-        for name, inode in self._tree.readdir(fh - 1, start_id):
+        fill, reply = self._attributes, pyfuse3.readdir_reply
+        for name, facts in chain(prepared, self._listing(fh, start_id + len(prepared))):
             position += 1
-            if not reply(token, name, fill(attributes(inode)), position):
+            if not reply(token, name, fill(facts), position):  # the reply is full
+                self._next_listing = fh, position - 1, position - start_id
                 break
+
+    def prepare(self) -> None:
+        """Decode what a listing will ask for next, while its reader is busy with the last reply."""
+        if self._next_listing is None:
+            return
+        fh, start, count = self._next_listing
+        self._next_listing = None
+        with contextlib.suppress(DwarfsError, OSError):  # the reader will be told when it asks
+            self._prepared = fh, start, list(islice(self._listing(fh, start), count))
+
+    def _listing(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
+        attributes = self._tree.attributes
+        for name, inode in self._tree.readdir(fh - 1, start):
+            yield name, attributes(inode)
 
     @_guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
