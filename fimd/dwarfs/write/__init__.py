@@ -63,12 +63,12 @@ def create(
         keep: asked about each entry; what it refuses is left out, a directory with all it holds.
         uid: owner of everything, instead of each one's own.
         gid: group of everything.
-        threads: that compress; None for as many as this process may use processors.
+        threads: that compress; None for one on each processor, as far as the memory goes.
         whiteouts: paths that are added as character devices 0:0, overlayfs's form of a deletion.
         subsecond: keep the times' nanoseconds.
         sparse: whether holes are kept; None where there is enough of them.
         created: the time to write into the image, in seconds since 1970; None for none.
-        progress: called now and then.
+        progress: called about ten times a second.
         cancelled: asked about ten times a second; where it says so, this raises CancelledError.
         on_skip: told what may not be read, which is then left out; without it, it is an error.
 

@@ -17,7 +17,7 @@ from fimd.dwarfs.write.kinds import Kind
 from fimd.dwarfs.write.levels import Codec
 
 Buffer = bytes | memoryview
-_PIECE: Final = 1 << 20
+_PIECE: Final = 1 << 18  # a second or two of the slowest codec on a busy machine
 _SMALLEST_DICTIONARY: Final = 1 << 16
 
 Stop = Callable[[], bool]

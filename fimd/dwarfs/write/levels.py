@@ -59,6 +59,17 @@ class Level:
         """The most bytes of a block."""
         return 1 << self.block_bits
 
+    @property
+    def thread_memory(self) -> int:
+        """About the bytes that one more thread takes: its block, and what its codec works in."""
+        match self.data.compression:
+            case Compression.LZMA:
+                return 13 * self.block_size
+            case Compression.ZSTD:
+                return 18 * self.block_size
+            case _:
+                return 3 * self.block_size
+
 
 NONE: Final = Codec(Compression.NONE)
 _LZ4: Final = Codec(Compression.LZ4)

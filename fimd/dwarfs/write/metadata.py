@@ -190,7 +190,7 @@ class _Tables:
             27: Some(StringSet(frozenset({b"sparsefiles"} if holes else ()))),
             **holes,
         }
-        return encode(Struct(root), align=packing.align)
+        return encode(Struct(dict(sorted(root.items()))), align=packing.align)
 
     def _times(self) -> tuple[int, dict[int, Any], int | None]:
         """The base in seconds, the inodes' columns, and the subsecond unit in nanoseconds."""

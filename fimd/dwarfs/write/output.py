@@ -20,7 +20,9 @@ from fimd.dwarfs.write.entries import PackError
 from fimd.dwarfs.write.kinds import Kind
 from fimd.dwarfs.write.levels import NONE, Codec
 
-_POLL: Final = 0.1  # seconds between two looks at whether the caller has cancelled
+POLL: Final = 0.1
+"""Seconds between two looks at whether the caller has cancelled."""
+
 _OFFSET_BITS: Final = 48
 
 
@@ -91,7 +93,7 @@ class SectionWriter:
     def _write_next(self) -> None:
         section, job = self._pending[0]
         self.check_cancelled()
-        while not wait([job], _POLL).done:
+        while not wait([job], POLL).done:
             self.check_cancelled()
         self._index.append(section << _OFFSET_BITS | self.written)
         self._write(*job.result())

