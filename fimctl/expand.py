@@ -17,6 +17,7 @@ _PATTERN: Final = frozenset("*?[")
 _NAME: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789")
 _CLOSING: Final = {"(": ")", "{": "}"}
 _PROMPTS: Final = ("PS0", "PS1", "PS2", "PS3", "PS4")
+_EXPORTED: Final = (b"PATH", b"LD_LIBRARY_PATH", b"TERM")
 _IDENTITY: Final = (b"HOME", b"USER", b"SHELL", b"XDG_RUNTIME_DIR")
 
 
@@ -50,19 +51,19 @@ def expand_plan(
 
     `environment` is the one that the program gets, `details` what StartInstance gave.
     """
-    variables = {os.fsdecode(key): os.fsdecode(value) for key, value in environment.items()}
-    for name in map(os.fsdecode, _IDENTITY):
-        variables.pop(name, None)  # those of the caller, not of whom the program runs as
-        if name in os.environ:
-            variables[name] = os.environ[name]
+    # the caller's variables and those that tell where things are, not other stored ones
+    variables = dict(os.environ)
+    for key, value in environment.items():
+        if key.startswith(b"FIM_") or key in _EXPORTED:
+            variables[os.fsdecode(key)] = os.fsdecode(value)
     expanded = [bytes(word) for word in argv]
     for index in details.get("expand-argv", ("au", []))[1]:
         expanded[index] = os.fsencode(expand(os.fsdecode(expanded[index]), variables))
     for variable in details.get("expand-environment", ("aay", []))[1]:
         raw_key, _, raw = os.fsdecode(bytes(variable)).partition("=")
-        for key, value in expand_variables({raw_key: raw}, variables):
-            if key and "=" not in key and os.fsencode(key) not in _IDENTITY:
-                environment[os.fsencode(key)] = os.fsencode(value)
+        for name, text in expand_variables({raw_key: raw}, variables):
+            if name and "=" not in name and os.fsencode(name) not in _IDENTITY:
+                environment[os.fsencode(name)] = os.fsencode(text)
     if details.get("expand-identity", ("b", False))[1]:
         _expand_identity(environment, variables)
     return expanded

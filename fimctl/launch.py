@@ -59,7 +59,7 @@ def launch(
 
         argv = expand_plan(argv, inside, details)
     if "desktop" in details:
-        from fimctl.desktop.integration import integrate  # noqa: PLC0415 - few images are set up for it
+        from fimctl.desktop.integration import integrate  # noqa: PLC0415 - few images ask for it
 
         integrate(image, notify="notify" in details)
     inside[b"PWD"] = os.getcwdb()  # what bubblewrap keeps, across namespaces
