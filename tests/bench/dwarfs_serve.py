@@ -127,8 +127,8 @@ def opening(image: Path) -> tuple[float, float]:
             opened.stat(opened.root)
         best = min(best, time.process_time() - began)
     code = (
-        "import sys, resource; from fimd.dwarfs import Image; import zstandard, xxhash;"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "import re, sys; from fimd.dwarfs import Image; import zstandard, xxhash;"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]);"
         "own = peak(); image = Image.open(sys.argv[1]); print(peak() - own)"
     )
     done = subprocess.run(
@@ -173,6 +173,7 @@ def main() -> None:
         def note(key: str, work: Callable[[], int]) -> None:
             figures[key] = max(figures.get(key, 0), timed(work))
 
+        paths = [path.replace(str(work / "small"), str(point)) for path in files(work / "small")]
         for _ in range(options.runs):
             note("plain open", lambda: open_each(files(work / "small")))
             note("plain find", lambda: find(work / "small"))
@@ -180,7 +181,6 @@ def main() -> None:
             note("plain read", lambda: read_whole(work / "big"))
             with mounted(work / "small.dwarfs", point):
                 note("find", lambda: find(point))
-                paths = files(point)
                 note("open cold", lambda: open_each(paths))
                 note("open warm", lambda: open_each(paths))
             with mounted(work / "small.dwarfs", point):
