@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import sys
 
 from fimd import __version__
@@ -10,6 +11,7 @@ from fimd.errors import FimError
 
 def main() -> int:
     """Run the daemon; its exit status is 1 where it can't start or lost the bus."""
+    faulthandler.enable()  # systemd's watchdog ends a hanging daemon by SIGABRT: say where it hung
     parser = argparse.ArgumentParser(
         prog="fimd",
         description="Own the mounts of this user's FlatImage applications, on the session bus.",
@@ -20,12 +22,12 @@ def main() -> int:
 
     from fimd.daemon import run  # noqa: PLC0415 - --help need not wait for it
     from fimd.logs import setup  # noqa: PLC0415
-    from fimd.settings import Settings  # noqa: PLC0415
+    from fimd.service.live import LiveSettings  # noqa: PLC0415
 
     try:
-        settings = Settings.load()
-        setup(settings.log_level, json=arguments.json)
-        asyncio.run(run(settings))
+        live = LiveSettings.load()
+        setup(live.settings.log_level, json=arguments.json)
+        asyncio.run(run(live))
     except FimError as error:
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 1

@@ -24,12 +24,14 @@ from fimd.jobs.jobs import Jobs
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
+from fimd.logs import keep_in
 from fimd.mounts.forks import Template
 from fimd.mounts.table import MountTable
 from fimd.paths import RuntimeTree
 from fimd.programs import provide
-from fimd.settings import Settings
-from systemd import daemon as systemd_daemon  # type: ignore[attr-defined]
+from fimd.service.live import LiveSettings
+from fimd.service.scopes import Scopes, managed
+from fimd.service.supervision import Supervision
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +40,18 @@ _DRAIN: Final = 8.0
 """Seconds that the end of the last instances may take when the daemon leaves."""
 
 
-async def run(settings: Settings) -> None:
+async def run(live: LiveSettings) -> None:
     """Serve until a signal says to stop, or the bus goes. Raises FimError where it can't start."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    settings = live.settings
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as undo:
         address = session_address()
         tree = RuntimeTree.open()
         undo.callback(os.close, tree.lock())
+        keep_in(str(tree.root))
         template = Template([engines.WORKER, casefold.WORKER])
         template.start()
         undo.push_async_callback(template.close)
@@ -55,7 +59,7 @@ async def run(settings: Settings) -> None:
         provide(tree)
         engine = engines.choose(settings, template, table)
         resolver = Resolver()
-        layers = Layers(tree, engine, lambda: settings.linger)
+        layers = Layers(tree, engine, lambda: live.settings.linger)
         view = casefold.choose(settings, template, table)
         stacks = Stacks(tree, table, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
@@ -71,19 +75,29 @@ async def run(settings: Settings) -> None:
         callers = Callers(connection)
         server = ObjectServer(connection, ROOT, callers.allowed)
         engines_used = {"dwarfs": engine[0]}
-        manager = ManagerInterface(instances, images, callers, settings, engines_used, changes)
+        manager = ManagerInterface(instances, images, callers, live, engines_used, changes)
         server.export(ROOT, manager)
         publish(server, layers, images, instances, changes, jobs)
+        if managed():
+            undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
+        supervision = Supervision(connection, layers, instances)
+        await undo.enter_async_context(supervision)
         await connection.own(BUS_NAME)
-        systemd_daemon.notify("READY=1")
+        loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
+        supervision.ready()
         log.info("serving", name=BUS_NAME, engine=engine[0], tree=str(tree.root))
         await _first(stop.wait(), connection.closed())
         log.info("stopping")
-        systemd_daemon.notify("STOPPING=1")
         instances.closed = True
         async with asyncio.timeout(_DRAIN):
             await instances.drain()
             await layers.retire_idle()
+
+
+def _reload(live: LiveSettings, server: ObjectServer) -> None:
+    """Take over the settings that can change, and tell of them."""
+    if live.reload():
+        server.properties_changed(ROOT)
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

@@ -1,41 +1,113 @@
-"""Where the daemon's and its workers' messages go: the journal, a terminal, or JSON lines."""
+"""Where the daemon's and its workers' messages go: the journal, a terminal, JSON lines, a file.
 
+A key of an event is a field: `fim_instance`, `fim_image`, `fim_layer`, `fim_stack` and `fim_job`
+say what it is about, and `fimctl logs` finds them. The journal has them in capitals, as it demands.
+"""
+
+import json as json_format
 import logging
 import os
+import stat
 import sys
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 from structlog.typing import EventDict, WrappedLogger
 
-_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+FILE: Final = "fimd.log"
+"""Where messages are kept in the user's runtime tree when there is no journal: JSON lines."""
+_KEPT: Final = 512 << 10
+"""Bytes after which the file becomes fimd.log.1, in place of the one before."""
+_LONGEST: Final = 16 << 10
+_PRIORITIES: Final = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+_CODE: Final = {"pathname": "code_file", "lineno": "code_line", "func_name": "code_func"}
 
 
-def setup(level: str, *, json: bool = False) -> None:
-    """Send structlog's and the standard library's messages of at least `level` to one place."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-    ]
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=False)
+@dataclass
+class _Output:
+    """Where this process's messages go; structlog has one configuration for a process, too."""
+
+    level: int = logging.INFO
+    json: bool = False
+    file: str | None = None
+
+
+_output: Final = _Output()
+
+
+def setup(
+    level: str,
+    *,
+    json: bool = False,
+    file: str | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> None:
+    """Send structlog's and the standard library's messages of at least `level` to one place.
+
+    `fields` are added to every message of the process.
+    """
+    _output.json, _output.file = json, file
     renderer: structlog.typing.Processor
-    chain: list[structlog.typing.Processor]
-    if "JOURNAL_STREAM" in os.environ and _stream_is_journal():
+    if _has_journal():
         renderer = _to_journal
-        chain = [structlog.processors.format_exc_info]
     elif json:
-        renderer = structlog.processors.JSONRenderer()
-        chain = [stamp, structlog.processors.format_exc_info]
+        renderer = structlog.processors.JSONRenderer(default=str)
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        chain = [stamp]
+        renderer = _Console()
     structlog.configure(
-        processors=[*shared, *chain, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            _filter,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            CallsiteParameterAdder(
+                [
+                    CallsiteParameter.PATHNAME,
+                    CallsiteParameter.LINENO,
+                    CallsiteParameter.FUNC_NAME,
+                ],
+                additional_ignores=["logging", "fimd.logs"],
+            ),
+            _name_code,
+            structlog.processors.TimeStamper(fmt="iso", utc=False),
+            structlog.processors.format_exc_info,
+            _to_file,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=level.upper(), handlers=[_Forward()], force=True)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**(fields or {}))
+    logging.basicConfig(handlers=[_Forward()], force=True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the least severe message that is logged."""
+    _output.level = getattr(logging, level.upper())
+    logging.getLogger().setLevel(_output.level)
+
+
+def keep_in(directory: str) -> None:
+    """Keep messages in a file of that directory too, unless the journal has them."""
+    path = os.path.join(directory, FILE)
+    if not _has_journal():
+        _output.file = path
+        return
+    for old in (path, f"{path}.1"):
+        with suppress(FileNotFoundError):
+            os.unlink(old)
+
+
+def inherited(**fields: str) -> dict[str, Any]:
+    """Return the arguments of `setup` by which a worker logs as this process does."""
+    level = logging.getLevelName(_output.level).lower()
+    return {"level": level, "json": _output.json, "file": _output.file, "fields": fields}
 
 
 class _Forward(logging.Handler):
@@ -48,10 +120,64 @@ class _Forward(logging.Handler):
         )
 
 
-def _stream_is_journal() -> bool:
+def _filter(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if getattr(logging, method.upper(), logging.ERROR) < _output.level:
+        raise structlog.DropEvent
+    return event
+
+
+def _name_code(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for old, new in _CODE.items():
+        event[new] = event.pop(old, "")
+    return event
+
+
+def _has_journal() -> bool:
     """Tell whether standard error is the journal's stream (systemd.exec(5), JOURNAL_STREAM)."""
-    facts = os.fstat(2)
-    return os.environ["JOURNAL_STREAM"] == f"{facts.st_dev}:{facts.st_ino}"
+    with suppress(OSError):
+        facts = os.fstat(2)
+        return os.environ.get("JOURNAL_STREAM") == f"{facts.st_dev}:{facts.st_ino}"
+    return False
+
+
+def _to_file(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Append an event to the file; a full disk costs messages, never the daemon."""
+    if _output.file is not None:
+        line = json_format.dumps({**event, "pid": os.getpid()}, default=str)
+        with suppress(OSError):
+            _append(_output.file, line.encode(errors="replace")[:_LONGEST] + b"\n")
+    return event
+
+
+def _append(path: str, line: bytes) -> None:
+    """Append a line by one write; daemon and workers share the file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        facts = os.fstat(descriptor)
+        if stat.S_ISREG(facts.st_mode):
+            os.write(descriptor, line)
+            if facts.st_size > _KEPT:
+                os.replace(path, f"{path}.1")
+    finally:
+        os.close(descriptor)
+
+
+class _Console:
+    """A line for people, in colours on a terminal that wants them (https://no-color.org)."""
+
+    def __init__(self) -> None:
+        coloured = (
+            sys.stderr.isatty()
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM", "dumb") != "dumb"
+        )
+        self._render = structlog.dev.ConsoleRenderer(colors=coloured)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+        for name in _CODE.values():
+            event.pop(name, None)
+        return self._render(logger, method, event)
 
 
 def _to_journal(_logger: WrappedLogger, method: str, event: EventDict) -> str:
@@ -60,10 +186,21 @@ def _to_journal(_logger: WrappedLogger, method: str, event: EventDict) -> str:
         journal,
     )
 
-    fields: dict[str, Any] = {
+    message = str(event.pop("event", ""))
+    exception = event.pop("exception", None)
+    for name in ("level", "timestamp"):
+        event.pop(name, None)
+    shown = [f"{key}={value}" for key, value in event.items() if key not in _CODE.values()]
+    fields = {
         key.upper(): value if isinstance(value, bytes) else str(value)
         for key, value in event.items()
-        if key not in {"event", "level"}
     }
-    journal.send(str(event.get("event", "")), PRIORITY=_PRIORITIES.get(method, 6), **fields)
+    text = " ".join([message, *shown]) + (f"\n{exception}" if exception else "")
+    journal.send(
+        text,
+        PRIORITY=_PRIORITIES.get(method, 3),
+        SYSLOG_IDENTIFIER="fimd",
+        FIM_EVENT=message,
+        **fields,
+    )
     raise structlog.DropEvent

@@ -8,7 +8,7 @@ from dbus_next.signature import Variant
 from fimd import __version__
 from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
-from fimd.bus.options import Options, decode_path, encode_path
+from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import image_path, instance_path, job_path
 from fimd.errors import AccessDeniedError, ProcessGoneError
 from fimd.instances.changes import Changes
@@ -19,6 +19,7 @@ from fimd.instances.narration import narrate
 from fimd.instances.plan import LaunchPlan
 from fimd.instances.request import StartRequest
 from fimd.layers.request import DEFAULT_LEVEL
+from fimd.service.live import LiveSettings
 from fimd.settings import Settings
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
@@ -36,14 +37,14 @@ class ManagerInterface(Interface):
         instances: Instances,
         images: Images,
         callers: Callers,
-        settings: Settings,
+        live: LiveSettings,
         engines: dict[str, str],
         changes: Changes,
     ) -> None:
         self._instances = instances
         self._images = images
         self._callers = callers
-        self._settings = settings
+        self._live = live
         self._engines = engines
         self._changes = changes
 
@@ -60,8 +61,13 @@ class ManagerInterface(Interface):
     @prop("a{sv}")
     def Settings(self) -> dict[str, Variant]:
         """The settings in force."""
-        values = ((item.name, getattr(self._settings, item.name)) for item in fields(Settings))
+        values = ((item.name, getattr(self._live.settings, item.name)) for item in fields(Settings))
         return {name: Variant(_SIGNATURES[type(value)], value) for name, value in values}
+
+    @prop("a{ss}")
+    def SettingsOrigins(self) -> dict[str, str]:
+        """Where each setting comes from: default, a file's path, or a variable's name."""
+        return {name: plain_text(origin) for name, origin in self._live.origins.items()}
 
     @method("ay image, a{sv} options", "o instance, aay argv, aay environment, a{sv} details")
     async def StartInstance(

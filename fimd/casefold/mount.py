@@ -40,6 +40,7 @@ def choose(settings: Settings, template: Template, table: MountTable) -> View:
                     "source": f"fimd-{name}",
                     "allow_other": os.getuid() == 0,
                 },
+                fields={"fim_stack": name},
                 seconds=settings.mount_timeout,
             )
         return await mount_by_command(

@@ -123,7 +123,13 @@ class Instances:
             undo.pop_all()
         self.running.add(instance.id, instance)
         process.on_end(lambda: self._on_end(instance))
-        log.info("instance started", fim_instance=request.pid, fim_image=image.path)
+        log.info(
+            "instance started",
+            fim_instance=request.pid,
+            fim_image=image.path,
+            fim_stack=spec.id,
+            fim_layer=" ".join(layer.id for layer in layers),
+        )
         return instance, plan, warnings
 
     async def adopt(self) -> None:

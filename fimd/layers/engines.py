@@ -51,6 +51,7 @@ def _embedded(settings: Settings, template: Template) -> Engine:
                     "cache": settings.cache << 20,
                 },
                 files=[descriptor],
+                fields={"fim_layer": layer.id},
                 seconds=settings.mount_timeout,
             )
         except MountError as error:

@@ -4,10 +4,11 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fimd.errors import MountError
+from fimd.logs import inherited
 from fimd.mounts.process import Process
 from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 
@@ -48,9 +49,12 @@ class Template:
         name: str,
         arguments: dict[str, Any],
         files: Sequence[int] = (),
+        fields: Mapping[str, str] | None = None,
         seconds: float,
     ) -> Process:
         """Fork a worker and wait until its filesystem is mounted.
+
+        `fields` say in each of its messages what it is about.
 
         Raises MountError, with what the worker said, where it fails or takes too long.
         """
@@ -58,7 +62,7 @@ class Template:
         try:
             try:
                 async with asyncio.timeout(seconds):
-                    process = await self._ask(worker, name, arguments, [report, *files])
+                    process = await self._ask(worker, name, arguments, [report, *files], fields)
             finally:
                 os.close(report)
             try:
@@ -78,9 +82,14 @@ class Template:
         return process
 
     async def _ask(
-        self, worker: str, name: str, arguments: dict[str, Any], files: list[int]
+        self,
+        worker: str,
+        name: str,
+        arguments: dict[str, Any],
+        files: list[int],
+        fields: Mapping[str, str] | None,
     ) -> Process:
-        request = request_bytes(worker, name, arguments)
+        request = request_bytes(worker, name, arguments, inherited(**(fields or {})))
         if len(request) > MAX_REQUEST:
             raise MountError(f"{name}: the arguments take {len(request)} bytes")
         async with self._turn:

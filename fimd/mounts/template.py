@@ -24,6 +24,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from fimd import logs
+
 MAX_REQUEST: Final = 64 << 10
 MAX_FILES: Final = 8
 
@@ -63,6 +65,7 @@ def _become_worker(serve: Serve, request: dict[str, Any], files: list[int]) -> N
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libfuse waits for fusermount3
         with open("/proc/self/comm", "w") as comm:
             comm.write(request["name"])
+        logs.setup(**request["log"])
         report = files.pop(0)
         status = _serve(serve, request["arguments"], files, report)
     except BaseException:
@@ -99,9 +102,13 @@ def _serve(serve: Serve, arguments: dict[str, Any], files: list[int], report: in
     return 0
 
 
-def request_bytes(worker: str, name: str, arguments: dict[str, Any]) -> bytes:
-    """Encode one request; `name` becomes the worker's name in ps (15 bytes)."""
-    return json.dumps({"worker": worker, "name": name, "arguments": arguments}).encode()
+def request_bytes(worker: str, name: str, arguments: dict[str, Any], log: dict[str, Any]) -> bytes:
+    """Encode one request; `name` becomes the worker's name in ps (15 bytes).
+
+    `log` is what `fimd.logs.setup` is called with.
+    """
+    request = {"worker": worker, "name": name, "arguments": arguments, "log": log}
+    return json.dumps(request).encode()
 
 
 def receive_answer(control: socket.socket) -> tuple[int, int]:

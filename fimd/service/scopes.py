@@ -1,0 +1,113 @@
+"""Scopes of systemd for the processes that serve mounts, so that they outlive the daemon's unit.
+
+Under systemd a process belongs to the unit of who started it. What serves a mount is moved to a
+transient scope of its own in the slice fimd.slice: stopping or killing fimd.service leaves it, and
+`systemd-cgls --user-unit fimd.slice` shows what a mount costs. Without systemd each such process
+has a session of its own, which does as much.
+"""
+
+import asyncio
+import os
+from typing import Final
+
+import structlog
+from dbus_next.message import Message
+from dbus_next.signature import Variant
+
+from fimd.bus.connection import BusError, Connection
+from fimd.instances.instance import Instance
+from fimd.instances.instances import Instances
+from fimd.layers.shared import Layer, Layers
+from fimd.mounts.process import Process
+from fimd.observe import Event
+
+log = structlog.get_logger(__name__)
+
+SLICE: Final = "fimd.slice"
+SERVICE: Final = "fimd.service"
+
+
+class Scopes:
+    """Moves mount processes to scopes, each once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._moved: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def follow(cls, connection: Connection, layers: Layers, instances: Instances) -> "Scopes":
+        """Move what serves layers and instances, now and as they come."""
+        scopes = cls(connection)
+        layers.mounted.subscribe(scopes._on_layer)
+        instances.running.subscribe(scopes._on_instance)
+        return scopes
+
+    async def settle(self) -> None:
+        """Wait until what was begun is done."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _on_layer(self, event: Event, _key: str, layer: Layer) -> None:
+        if event is not Event.REMOVED and layer.process is not None:
+            self._move(layer.process, f"layer-{layer.id}", f"Layer in {layer.source.path}")
+
+    def _on_instance(self, event: Event, _key: str, instance: Instance) -> None:
+        if event is Event.REMOVED:
+            return
+        stack = instance.stack
+        described = f"of {instance.image}"
+        if stack.overlay.owned:
+            self._move(stack.overlay.process, f"stack-{stack.spec.id}", f"Overlay {described}")
+        if stack.view is not None:
+            self._move(stack.view, f"view-{stack.spec.id}", f"Case-insensitive view {described}")
+
+    def _move(self, process: Process, name: str, description: str) -> None:
+        if process.pid in self._moved or not process.alive:
+            return
+        self._moved.add(process.pid)
+        process.on_end(lambda: self._moved.discard(process.pid))
+        if _in_slice(process.pid):
+            return  # an earlier daemon's, adopted by this one
+        unit = f"fimd-{name}-{process.pid}.scope"
+        task = asyncio.create_task(self._start(unit, process.pid, description), name=unit)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self, unit: str, pid: int, description: str) -> None:
+        properties = [
+            ["PIDs", Variant("au", [pid])],
+            ["Slice", Variant("s", SLICE)],
+            ["Description", Variant("s", description.encode(errors="replace").decode())],
+            ["CollectMode", Variant("s", "inactive-or-failed")],
+            # at logout the daemon leaves first, so that it can unmount in order
+            ["Before", Variant("as", [SERVICE])],
+        ]
+        message = Message(
+            destination="org.freedesktop.systemd1",
+            path="/org/freedesktop/systemd1",
+            interface="org.freedesktop.systemd1.Manager",
+            member="StartTransientUnit",
+            signature="ssa(sv)a(sa(sv))",
+            body=[unit, "fail", properties, []],
+        )
+        try:
+            await self._connection.ask(message)
+        except BusError as error:
+            log.warning("no scope for a mount's process", unit=unit, reason=str(error))
+
+
+def managed() -> bool:
+    """Tell whether this process is a service of systemd's user manager."""
+    return bool(os.environ.get("NOTIFY_SOCKET")) and f"/{SERVICE}" in _cgroups(os.getpid())
+
+
+def _in_slice(pid: int) -> bool:
+    return f"/{SLICE}/" in _cgroups(pid)
+
+
+def _cgroups(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            return file.read()
+    except OSError:
+        return ""
