@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import errno
 import functools
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
@@ -29,6 +31,7 @@ _FOR_EVER: Final = 1e9  # seconds
 _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
 _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
+_SWITCH_INTERVAL: Final = 0.0005  # seconds
 _READ_AHEAD: Final = 128 << 10
 _ENTRIES_OF_A_REPLY: Final = 24  # about what 4 KiB hold
 _PREFETCHED_BLOCKS: Final = 2
@@ -57,6 +60,9 @@ async def serve(
     mount. Raises RuntimeError where mounting fails. Starts `threads` threads when it first
     decompresses, none before. One image per process: pyfuse3 cannot do more.
     """
+    # FLAC and RICEPP are decoded in Python: let requests be answered meanwhile
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    gc.freeze()  # what is here now stays until the process ends
     options = [
         "default_permissions",
         "ro",
@@ -186,7 +192,7 @@ class _Operations(pyfuse3.Operations):
             return
         fh, start, count = self._next_listing
         self._next_listing = None
-        with contextlib.suppress(DwarfsError, OSError):  # the reader will be told when it asks
+        with contextlib.suppress(Exception):  # the reader will be told when it asks
             self._prepared = fh, start, list(islice(self._listing(fh, start), count))
 
     def _listing(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes]]:

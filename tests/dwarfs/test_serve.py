@@ -128,6 +128,54 @@ def test_a_damaged_block_is_an_input_error_and_the_rest_is_served(
         assert os.readlink(next(path for path in root.rglob("*") if path.is_symlink()))
 
 
+def test_a_name_that_cannot_be_is_an_input_error_for_its_directory(
+    images: Path, mount: Mount
+) -> None:
+    with mount(images / "damaged/name-.dwarfs") as root:
+        errors: list[OSError] = []
+        list(os.walk(root, onerror=errors.append))
+        assert [error.errno for error in errors] == [errno.EIO]
+        assert root.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_plain_user_mounts_without_devices_and_setuid(images: Path, open_directory: Path) -> None:
+    point = open_directory / "plain-mount"
+    point.mkdir()
+    os.chown(point, 65534, 65534)
+    code = """
+import asyncio, os, sys
+sys.path.insert(0, os.getcwd())
+from fimd.dwarfs import Image
+from fimd.dwarfs.serve import serve
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+with Image.open(sys.argv[1]) as image:
+    asyncio.run(serve(image, sys.argv[2], fsname="x", cache_bytes=1 << 20,
+                      on_ready=lambda: print("ready", flush=True)))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(images / "made/mix-default.dwarfs"), str(point)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        try:
+            line = next(
+                line
+                for line in Path("/proc/self/mountinfo").read_text().splitlines()
+                if str(point) in line
+            )
+            assert "nosuid,nodev" in line
+            with pytest.raises(PermissionError):  # the user's mount is the user's
+                os.listdir(point)
+        finally:
+            subprocess.run(["umount", point], check=True, timeout=10)
+    assert process.returncode == 0
+
+
 def test_many_readers_of_one_file_all_get_it(images: Path, mount: Mount) -> None:
     digests: set[str] = set()
     with mount(images / "made/repeat300-l7-S20-B32.dwarfs", cache_bytes=8 << 20) as root:
