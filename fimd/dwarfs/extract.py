@@ -7,9 +7,9 @@ them, so that no block is decompressed twice for long.
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from operator import itemgetter
 from typing import Final
 
@@ -50,8 +50,8 @@ def extract(
         os.mkdir(destination, 0o700)
     # the destination itself may be named by a link: it is what the caller said
     root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    task = _Extraction(image, root, os.geteuid() == 0 if owners is None else owners)
     try:
-        task = _Extraction(image, root, os.geteuid() == 0 if owners is None else owners)
         task.cancelled = cancelled or (lambda: False)
         task.progress = progress or (lambda _done, _total: None)
         task.on_skip = on_skip or _raise
@@ -59,6 +59,7 @@ def extract(
         task.fill_files()
         task.finish_directories()
     finally:
+        task.close()
         os.close(root)
 
 
@@ -75,6 +76,7 @@ class _Extraction:
         self._owners = owners
         self._directories: list[tuple[bytes, Attributes]] = []
         self._files: list[tuple[int, bytes, Attributes]] = []  # by first block
+        self._lent: tuple[bytes, int] | None = None
         self.cancelled: Callable[[], bool]
         self.progress: Progress
         self.on_skip: Skip
@@ -88,8 +90,7 @@ class _Extraction:
                 self._directories.append((path, attributes))
                 continue
             try:
-                with self._parent(path) as (parent, name):
-                    self._make(path, attributes, parent, name, linked)
+                self._make(path, attributes, linked)
             except OSError as error:
                 error.filename = error.filename or path
                 self.on_skip(path, error)
@@ -104,13 +105,13 @@ class _Extraction:
             for block, path, attributes in self._files:
                 for ahead in following.pop(block, ()):
                     pool.submit(self._image.cache.get, ahead)
-                with self._parent(path) as (parent, name):
-                    fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-                    try:
-                        self._fill(fd, self._image.file_map(attributes.inode))
-                        self._finish(fd, attributes)
-                    finally:
-                        os.close(fd)
+                parent, name = self._parent(path)
+                fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+                try:
+                    self._fill(fd, self._image.file_map(attributes.inode))
+                    self._finish(fd, attributes)
+                finally:
+                    os.close(fd)
                 done += attributes.size
                 self.progress(done, total)
 
@@ -123,29 +124,16 @@ class _Extraction:
             finally:
                 os.close(fd)
 
-    def _make(
-        self,
-        path: bytes,
-        attributes: Attributes,
-        parent: int,
-        name: bytes,
-        linked: dict[int, bytes],
-    ) -> None:
+    def _make(self, path: bytes, attributes: Attributes, linked: dict[int, bytes]) -> None:
         mode = attributes.mode
+        parent, name = self._parent(path)
         if stat.S_ISDIR(mode):
             os.mkdir(name, 0o700, dir_fd=parent)
             self._directories.append((path, attributes))
         elif stat.S_ISREG(mode):
             first = linked.setdefault(attributes.inode, path) if attributes.nlink > 1 else path
             if first != path:
-                with self._parent(first) as (first_parent, first_name):
-                    os.link(
-                        first_name,
-                        name,
-                        src_dir_fd=first_parent,
-                        dst_dir_fd=parent,
-                        follow_symlinks=False,
-                    )
+                self._link(first, path)
                 return
             os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=parent))
             extents = self._image.file_map(attributes.inode).extents
@@ -157,6 +145,21 @@ class _Extraction:
         else:
             os.mknod(name, stat.S_IFMT(mode) | 0o600, attributes.rdev, dir_fd=parent)
             self._finish_at(parent, name, attributes)
+
+    def _link(self, first: bytes, path: bytes) -> None:
+        directory, _, first_name = first.rpartition(b"/")
+        first_parent = self._open_directory(directory)
+        try:
+            parent, name = self._parent(path)
+            os.link(
+                first_name,
+                name,
+                src_dir_fd=first_parent,
+                dst_dir_fd=parent,
+                follow_symlinks=False,
+            )
+        finally:
+            os.close(first_parent)
 
     def _fill(self, fd: int, file: FileMap) -> None:
         os.truncate(fd, file.size)
@@ -185,15 +188,23 @@ class _Extraction:
         times = (attributes.atime_ns, attributes.mtime_ns)
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
-    @contextmanager
-    def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """A descriptor of the directory that holds `path`, and the last name."""
+    def _parent(self, path: bytes) -> tuple[int, bytes]:
+        """A descriptor of the directory that holds `path`, and the last name.
+
+        The descriptor is lent until the next call.
+        """
         directory, _, name = path.rpartition(b"/")
-        fd = self._open_directory(directory)
-        try:
-            yield fd, name
-        finally:
-            os.close(fd)
+        if self._lent is None or self._lent[0] != directory:
+            fd = self._open_directory(directory)
+            self.close()
+            self._lent = directory, fd
+        return self._lent[1], name
+
+    def close(self) -> None:
+        """Close the descriptor that is lent."""
+        if self._lent is not None:
+            os.close(self._lent[1])
+            self._lent = None
 
     def _open_directory(self, path: bytes) -> int:
         fd = os.dup(self._root)

@@ -61,14 +61,20 @@ def samples() -> list[Sample]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that asks for `sample` every one of them."""
-    if "sample" in metafunc.fixturenames:
-        found = samples()
-        metafunc.parametrize(
-            "sample",
-            found
-            or [pytest.param(None, marks=pytest.mark.skip("no sample images beside project"))],
-            ids=lambda sample: sample.name if sample else "none",
-        )
+    if "sample" not in metafunc.fixturenames:
+        return
+    missing = pytest.param(None, marks=pytest.mark.skip("no sample images beside the project"))
+    found = samples()
+    values = [
+        # making 50 000 files takes the file system longer than all other samples together
+        pytest.param(sample, marks=pytest.mark.slow)
+        if "many50k" in sample.name and "extracted" in metafunc.function.__name__
+        else sample
+        for sample in found
+    ]
+    metafunc.parametrize(
+        "sample", values or [missing], ids=[sample.name for sample in found] or None
+    )
 
 
 @pytest.fixture(scope="session")
