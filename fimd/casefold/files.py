@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 
 from fimd.casefold.nodes import Node
+from fimd.casefold.system_calls import is_in_memory
 from fimd.casefold.tree import Tree, proc_path
 
 _KEPT_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
@@ -18,12 +19,15 @@ _ADDED_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """A name that has become a pipe or a device underneath is not waited for."""
 
 _PERMISSIONS = 0o7777
+_BEGINNING = 128 << 10
+"""What the kernel asks for first of a file that is read (bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _OpenFile:
     node: Node
     writable: bool
+    size: int
 
 
 class OpenFiles:
@@ -39,8 +43,8 @@ class OpenFiles:
             os.close(handle)
         self._files.clear()
 
-    async def open(self, node: Node, flags: int) -> int:
-        """Open the file of a node, with the flags of the open call."""
+    async def open(self, node: Node, flags: int) -> tuple[int, bool]:
+        """Open the file of a node, with the flags of the open call; see `register`."""
         writable = bool(flags & (os.O_ACCMODE | os.O_TRUNC))
         flags = flags & _KEPT_FLAGS | _ADDED_FLAGS
         if writable and node.weighty:
@@ -50,24 +54,33 @@ class OpenFiles:
             handle = self._tree.open(node, flags)
         if writable and not node.writers:
             self.refresh(node)
-        self.register(handle, node, writable)
-        return handle
+        return handle, self.register(handle, node, writable)
 
     def create(self, name: bytes, directory: int, flags: int, mode: int) -> int:
         """Make and open a file that does not exist; the handle is to be registered."""
         flags = flags & _KEPT_FLAGS | _ADDED_FLAGS | os.O_CREAT | os.O_EXCL
         return os.open(name, flags, mode & _PERMISSIONS, dir_fd=directory)
 
-    def register(self, handle: int, node: Node, writable: bool) -> None:
-        """Take over a descriptor as a handle."""
-        self._files[handle] = _OpenFile(node, writable)
-        node.handles.add(handle)
+    def register(self, handle: int, node: Node, writable: bool) -> bool:
+        """Take over a descriptor as a handle.
+
+        Returns whether the file looks as it did when it was opened last, so that what the kernel
+        has of it still holds. If not, the source is told to get the beginning ready.
+        """
+        status = os.fstat(handle)
+        content = (status.st_mtime_ns, status.st_size)
+        unchanged, node.content = node.content == content, content
+        self._files[handle] = _OpenFile(node, writable, status.st_size)
+        node.handles |= {handle}
         node.writers += writable
+        if not (unchanged or writable):
+            os.posix_fadvise(handle, 0, _BEGINNING, os.POSIX_FADV_WILLNEED)
+        return unchanged
 
     async def release(self, handle: int) -> Node:
         """Close a handle; its node."""
         file = self._files.pop(handle)
-        file.node.handles.discard(handle)
+        file.node.handles -= {handle}
         file.node.writers -= file.writable
         if file.writable or file.node.weighty:  # may have to write back, or to free what it held
             await self._tree.apart(os.close, handle)
@@ -91,6 +104,9 @@ class OpenFiles:
 
     async def read(self, handle: int, offset: int, size: int) -> bytes:
         """Read up to `size` bytes; fewer only at the file's end."""
+        end = min(offset + size, self._files[handle].size)
+        if is_in_memory(handle, offset, end):
+            return os.pread(handle, size, offset)
         return await self._tree.apart(os.pread, handle, size, offset)
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:

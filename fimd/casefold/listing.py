@@ -49,7 +49,7 @@ class Listing:
         if found is None:
             return True
         node = self._tree.place(self.node, found)
-        attributes = entry(node, found.status, self._spellings.grant(node, self.node, name))
+        attributes = entry(node, found.status, self._spellings.grant(node, self.node, name, name))
         fits = pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), attributes, position + 1)
         if fits:
             node.lookups += 1

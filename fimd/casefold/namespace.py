@@ -105,7 +105,7 @@ class Namespace:
     def _gone(self, parent: Node, name: bytes, stored: bytes, pin: int | None) -> None:
         node = self._tree.nodes.unlink(parent, stored, pin)
         if node is not None:
-            self._spellings.withdraw(node, parent, name)
+            self._spellings.withdraw(node, parent, name, stored)
 
     async def link(self, node: Node, parent: Node, name: bytes) -> Found:
         """Give a node one more name."""
@@ -176,12 +176,12 @@ class Namespace:
             self._gone(new_parent, new_name, replaced, pin)
         directory.changed(new_was_current, added=landing)
         self._tree.nodes.move(parent, stored, new_parent, landing)
-        self._respell(parent, name, new_parent, new_name, landing)
+        self._respell((parent, name, stored), (new_parent, new_name, landing))
 
     async def _exchange(
         self, one: tuple[Node, bytes, bytes], other: tuple[Node, bytes, bytes]
     ) -> None:
-        (parent, name, stored), (other_parent, other_name, other_stored) = one, other
+        (parent, _, stored), (other_parent, _, other_stored) = one, other
         directories = self._tree.directories
         was_current = directories.of(parent).is_current()
         other_was_current = directories.of(other_parent).is_current()
@@ -190,17 +190,16 @@ class Namespace:
         directories.of(parent).changed(was_current)
         directories.of(other_parent).changed(other_was_current)
         self._tree.nodes.exchange(parent, stored, other_parent, other_stored)
-        self._respell(parent, name, other_parent, other_name, other_stored)
-        self._respell(other_parent, other_name, parent, name, stored)
+        self._respell(one, other)
+        self._respell(other, one)
 
-    def _respell(
-        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, stored: bytes
-    ) -> None:
+    def _respell(self, old: tuple[Node, bytes, bytes], new: tuple[Node, bytes, bytes]) -> None:
         """Tell the kernel that a node has left a name, when it is under its new one."""
+        new_parent, _, stored = new
         node = new_parent.children.get(stored)
         if node is not None:
-            self._spellings.withdraw(node, parent, name)
-            self._spellings.moved(node, new_parent, new_name)
+            self._spellings.withdraw(node, *old)
+            self._spellings.moved(node, *new)
 
 
 def _link(old: bytes, new: bytes, source: int, target: int) -> None:

@@ -20,6 +20,10 @@ _WEIGHTY = 1 << 20
 """From this size on (bytes), an operation that may copy a file up is worth a thread."""
 
 
+_NO_CHILDREN: dict[bytes, "Node"] = {}
+"""Of everything that is no directory; nothing is ever put into it."""
+
+
 class Node:
     """One inode: its number, its names, and what is open of it."""
 
@@ -47,9 +51,9 @@ class Node:
         self.weighty = status.st_size >= _WEIGHTY
         self.links: list[tuple[Node, bytes]] = []
         """Every directory and stored name that leads here; none for the root or once removed."""
-        self.children: dict[bytes, Node] = {}
+        self.children: dict[bytes, Node] = {} if self.kind == stat.S_IFDIR else _NO_CHILDREN
         self.lookups = 0
-        self.handles: set[int] = set()
+        self.handles: frozenset[int] = frozenset()  # one object for all that are not open
         self.writers = 0
         """How many of the handles can write."""
         self.pin: int | None = None

@@ -6,9 +6,11 @@ the others within the request, because it holds the directory's lock until it is
 before the answer, the file's attributes are invalidated, which needs no lock: whoever uses
 another spelling then asks for them, or opens the file, and that request waits here until the
 kernel has dropped the other spellings, and is answered ESTALE, upon which the kernel looks every
-name on the path up again and nobody sees the stale one. (Only for a file that is open meanwhile
-the answer has to be the truth, because fstat asks the same; for some 0.1 ms a spelling that was
-used before still finds it.)
+name on the path up again and nobody sees the stale one.
+
+That leaves two cases in which a spelling that was used before is still found for some 0.1 ms: of
+a file that is open meanwhile, because fstat asks the same as stat and has to be told the truth;
+and of a file whose place a directory takes, if it is at once gone through, which asks nothing.
 
 Directories need none of this: the kernel gives a directory one name at a time, and moves it to
 the spelling that is looked up. Names that are not found can't be withdrawn thus; the kernel
@@ -20,6 +22,7 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pyfuse3
@@ -50,42 +53,47 @@ class Spellings:
         """Stop; what the kernel has not been told yet is of no use any more."""
         self._notifier.shutdown(wait=False, cancel_futures=True)
 
-    def grant(self, node: Node, parent: Node, spelling: bytes) -> float:
-        """For how long (seconds) the kernel may keep this spelling of a node's name."""
-        if node.is_directory:
+    def grant(self, node: Node, parent: Node, spelling: bytes, stored: bytes) -> float:
+        """For how long (seconds) the kernel may keep this spelling of a node's stored name."""
+        if node.kind == stat.S_IFDIR:
             return TIMEOUT
         if node.writers or node.settling is not None:
             return 0.0
-        granted = node.spellings
-        if granted is None:
-            granted = node.spellings = set()
-        if len(granted) >= _MAX_SPELLINGS and (parent.number, spelling) not in granted:
-            return 0.0
-        granted.add((parent.number, spelling))
-        return TIMEOUT
+        return TIMEOUT if spelling == stored or self._record(node, parent, spelling) else 0.0
 
-    def moved(self, node: Node, parent: Node, spelling: bytes) -> None:
+    def moved(self, node: Node, parent: Node, spelling: bytes, stored: bytes) -> None:
         """Note the name to which the kernel moves what it has cached in a rename."""
-        if node.spellings is not None:
-            node.spellings.add((parent.number, spelling))
+        if spelling != stored:
+            self._record(node, parent, spelling)
 
-    def withdraw(self, node: Node, parent: Node, spelling: bytes) -> None:
+    def _record(self, node: Node, parent: Node, spelling: bytes) -> bool:
+        """Remember a spelling; the stored one needs no remembering, it may always be cached."""
+        if node.spellings is None:
+            node.spellings = set()
+        elif len(node.spellings) >= _MAX_SPELLINGS:
+            return (parent.number, spelling) in node.spellings
+        node.spellings.add((parent.number, spelling))
+        return True
+
+    def withdraw(self, node: Node, parent: Node, spelling: bytes, stored: bytes) -> None:
         """Make the kernel drop all spellings of a name, where it drops the given one itself.
 
         Called when the name is gone, before the request that removed it is answered.
         """
-        if not node.spellings:
+        if node.kind == stat.S_IFDIR:
             return
-        node.spellings.discard((parent.number, spelling))
-        folded = fold(spelling)
-        others = [
-            (number, other)
-            for number, other in node.spellings
-            if number == parent.number and fold(other) == folded
-        ]
+        others = {(parent.number, stored)}
+        if node.spellings:
+            folded = fold(spelling)
+            others |= {
+                (number, other)
+                for number, other in node.spellings
+                if number == parent.number and fold(other) == folded
+            }
+            node.spellings -= others
+        others.discard((parent.number, spelling))
         if not others:
             return
-        node.spellings.difference_update(others)
         with contextlib.suppress(OSError):  # the kernel has forgotten the node
             pyfuse3.invalidate_inode(node.number, attr_only=True)
         settling = asyncio.get_running_loop().run_in_executor(self._notifier, _drop, others)
@@ -109,7 +117,7 @@ class Spellings:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
-def _drop(names: list[tuple[int, bytes]]) -> None:
+def _drop(names: set[tuple[int, bytes]]) -> None:
     for parent, name in names:
         try:
             pyfuse3.invalidate_entry(parent, name)

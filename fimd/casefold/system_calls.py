@@ -1,7 +1,8 @@
-"""Two system calls of Linux that Python's os module has not got."""
+"""System calls of Linux that Python's os module has not got."""
 
 import ctypes
 import errno
+import mmap
 import os
 
 AT_EMPTY_PATH = 0x1000
@@ -9,7 +10,19 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 _MAX_HANDLE_BYTES = 128
 
+_PAGE = mmap.PAGESIZE
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    *(ctypes.c_int,) * 3,
+    ctypes.c_long,
+)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class _FileHandle(ctypes.Structure):
@@ -44,3 +57,23 @@ def rename(
     elif _libc.renameat2(source_directory, source, target_directory, target, ctypes.c_uint(flags)):
         number = ctypes.get_errno() or errno.EIO
         raise OSError(number, os.strerror(number))
+
+
+def is_in_memory(descriptor: int, start: int, end: int) -> bool:
+    """Whether a file's bytes from `start` to `end` can be read without waiting for anything.
+
+    What preadv2's RWF_NOWAIT would find out by itself, if FUSE had it. See mincore(2); the kernel
+    says yes, whatever is the case, for files that are another user's and may not be written.
+    """
+    start -= start % _PAGE
+    length = end - start
+    if length <= 0:
+        return True
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, start)
+    if address == _MAP_FAILED:
+        return False
+    pages = -(-length // _PAGE)
+    resident = ctypes.create_string_buffer(pages)
+    answered = _libc.mincore(address, length, resident) == 0
+    _libc.munmap(address, length)
+    return answered and all(byte & 1 for byte in resident.raw)

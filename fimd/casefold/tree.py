@@ -21,7 +21,7 @@ T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
 _THREADS = 8
-_SOON = 200e-6
+_SOON = 500e-6
 """For so long (seconds) a result is waited for where it is needed: to come back to it by way of
 the event loop would take most calls longer than they take themselves."""
 

@@ -131,7 +131,7 @@ class View(pyfuse3.Operations):
         """The answer that lets the kernel know an entry, by the name that it asked for."""
         node = self._tree.place(parent, found)
         node.lookups += 1
-        return entry(node, found.status, self._spellings.grant(node, parent, name))
+        return entry(node, found.status, self._spellings.grant(node, parent, name, found.stored))
 
     @guarded
     async def lookup(
@@ -251,7 +251,8 @@ class View(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._nodes.get(inode)
         await self._spellings.settle(node)
-        return self._opened(node, await self._files.open(node, flags))
+        handle, unchanged = await self._files.open(node, flags)
+        return FileInfo(fh=FileHandleT(handle), keep_cache=unchanged)
 
     @guarded
     async def create(
@@ -272,15 +273,8 @@ class View(pyfuse3.Operations):
         )
         node = self._tree.place(parent, found)
         self._files.register(handle, node, writable=bool(flags & os.O_ACCMODE))
-        return self._opened(node, handle), self._known(parent, name, found)
-
-    def _opened(self, node: Node, handle: int) -> FileInfo:
-        """The kernel may keep its pages where the file is as it was when it was opened last."""
-        status = os.fstat(handle)
-        content = (status.st_mtime_ns, status.st_size)
-        keep = node.content == content
-        node.content = content
-        return FileInfo(fh=FileHandleT(handle), keep_cache=keep)
+        info = FileInfo(fh=FileHandleT(handle))
+        return info, self._known(parent, name, found)
 
     @guarded
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

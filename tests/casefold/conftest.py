@@ -1,8 +1,11 @@
 """A real view over real sources, and the promise that nothing of it is left afterwards."""
 
 import contextlib
+import functools
+import itertools
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -105,14 +108,43 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def view(source: Path, serve: Serve) -> View:
-    return serve(source)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], View]]:
+    """Views by kind that a module's tests share, each in a directory of its own."""
+    numbers = itertools.count()
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def mount(kind: str) -> View:
+            base = tmp_path_factory.mktemp(kind)
+            for name in ("source", "view"):
+                (base / name).mkdir()
+            source = base / "source"
+            if kind in {"unionfs", "overlayfs"}:
+                source = stack.enter_context(union(kind, base))
+            words = ["allow_other"] if os.getuid() == 0 else []
+            if kind == "preserve":
+                words.append(kind)
+            return stack.enter_context(serving(source, base / "view", *words, log=base / "log"))
+
+        def fresh(kind: str) -> View:
+            view, name = mount(kind), f"case{next(numbers)}"
+            (view.root / name).mkdir()
+            return View(view.root / name, view.source / name, view.log)
+
+        yield fresh
 
 
 @pytest.fixture
-def preserving(source: Path, serve: Serve) -> View:
-    return serve(source, "preserve")
+def plain(shared: Callable[[str], View]) -> View:
+    """A view over a directory."""
+    return shared("directory")
+
+
+@pytest.fixture
+def preserving(shared: Callable[[str], View]) -> View:
+    """A view over a directory that preserves case."""
+    return shared("preserve")
 
 
 @contextlib.contextmanager
@@ -139,20 +171,18 @@ def union(kind: str, directory: Path) -> Iterator[Path]:
         unmount(mount_point)
 
 
-@pytest.fixture(params=["unionfs", "overlayfs"])
-def over_union(request: pytest.FixtureRequest, tmp_path: Path, serve: Serve) -> Iterator[View]:
-    """The view of a union whose lower layers hold names with capitals (see `fill_layers`)."""
-    fill_layers(tmp_path)
-    with union(request.param, tmp_path) as merged, contextlib.ExitStack() as stack:
-        mount_point = tmp_path / "view"
-        mount_point.mkdir()
-        yield stack.enter_context(serving(merged, mount_point, log=tmp_path / "view.log"))
+@pytest.fixture
+def open_up() -> Iterator[Callable[[Path], None]]:
+    """Lets other users pass through the directories above a path until the test ends."""
+    modes: dict[Path, int] = {}
 
+    def let_pass(path: Path) -> None:
+        for above in path.parents:
+            mode = above.stat().st_mode
+            if not mode & 0o001:
+                modes[above] = stat.S_IMODE(mode)
+                above.chmod(modes[above] | 0o001)
 
-def fill_layers(directory: Path) -> None:
-    (directory / "lower1" / "Program Files").mkdir(parents=True)
-    (directory / "lower1" / "Program Files" / "ReadMe.TXT").write_text("bottom")
-    (directory / "lower1" / "Program Files" / "Old.DLL").write_text("old")
-    (directory / "lower0" / "Textures").mkdir(parents=True)
-    (directory / "lower0" / "Textures" / "Sky.DDS").write_text("sky")
-    (directory / "lower0" / "Big.bin").write_bytes(os.urandom(3 << 20))
+    yield let_pass
+    for path, mode in modes.items():
+        path.chmod(mode)

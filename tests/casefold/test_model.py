@@ -286,7 +286,7 @@ def test_random_operations_in_random_spellings_agree_with_the_model(
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=25,
+                max_examples=15,
                 stateful_step_count=40,
                 deadline=None,
                 database=None,
