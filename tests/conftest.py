@@ -83,7 +83,7 @@ def busybox() -> Path:
 
 
 APPLETS = (
-    *("sh", "ls", "cat", "stat", "touch", "id", "echo", "sleep", "mkdir", "rm", "mv", "cp", "ln"),
+    *("sh", "chown", "ls", "cat", "stat", "touch", "id", "echo", "sleep", "mkdir", "rm", "mv", "cp", "ln"),
     *("chmod", "find", "test", "env", "pwd", "true", "false", "kill", "head", "wc", "tr", "printf"),
     *("readlink", "rmdir", "mkfifo", "sha256sum", "dd", "ps", "mount", "seq", "grep", "whoami"),
 )

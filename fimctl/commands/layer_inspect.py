@@ -171,10 +171,12 @@ def _diff(arguments: argparse.Namespace) -> int:
     from fimd.layers.diff import changes  # noqa: PLC0415
     from fimd.layers.entries import entry_of  # noqa: PLC0415
     from fimd.layers.merged import Merged  # noqa: PLC0415
+    from fimd.layers.owners import are_kept  # noqa: PLC0415
 
     with _chosen(arguments) as (_, layers):
         entries = (entry_of(path, layers[-1], facts.inode) for path, facts in layers[-1].walk())
-        print_changes(changes(entries, Merged(layers[:-1])), as_json=arguments.json)
+        found = changes(entries, Merged(layers[:-1]), owners=all(map(are_kept, layers)))
+        print_changes(found, as_json=arguments.json)
     return 0
 
 

@@ -48,6 +48,7 @@ def _changes(image: str) -> list[Any]:
     from fimd.layers.canonical import canonical  # noqa: PLC0415
     from fimd.layers.diff import changes  # noqa: PLC0415
     from fimd.layers.merged import Merged, open_layers  # noqa: PLC0415
+    from fimd.layers.owners import are_kept  # noqa: PLC0415
     from fimd.layers.upper import read_upper  # noqa: PLC0415
 
     root = f"{data_of(image)}/root"
@@ -56,7 +57,9 @@ def _changes(image: str) -> list[Any]:
         with SourceTree(root) as tree, open_layers(places) as layers:
             lower = Merged(layers)
             entries = canonical(read_upper(root, tree.scan()), lower, lambda _note: None)
-            return sorted(changes(entries, lower), key=lambda item: item.path)
+            seen = all(map(are_kept, layers))
+            found = changes(entries, lower, owners=seen)
+            return sorted(found, key=lambda item: item.path)
     except (DwarfsError, FimError) as error:
         raise ClientError(str(error)) from error
 

@@ -27,10 +27,11 @@ class Change:
     size: int = 0
 
 
-def changes(entries: Iterable[Entry], lower: Merged) -> Iterator[Change]:
+def changes(entries: Iterable[Entry], lower: Merged, *, owners: bool = False) -> Iterator[Change]:
     """Return the changes that a layer in canonical form makes, in the order of its entries.
 
     A directory that only holds changes is none itself, and neither is a copy that is the same.
+    `owners` says whether owners can be seen (see fimd.layers.owners), and so can differ.
     """
     for entry in entries:
         below = lower.find(entry.path)
@@ -39,13 +40,13 @@ def changes(entries: Iterable[Entry], lower: Merged) -> Iterator[Change]:
                 yield Change(Kind.DELETED, entry.path, below.attributes.mode)
         elif below is None:
             yield Change(Kind.ADDED, entry.path, entry.mode, entry.size)
-        elif _differs(entry, below):
+        elif _differs(entry, below, owners=owners):
             yield Change(Kind.CHANGED, entry.path, entry.mode, entry.size)
 
 
-def _differs(entry: Entry, node: Node) -> bool:
+def _differs(entry: Entry, node: Node, *, owners: bool) -> bool:
     old = entry_of(entry.path, *node.parts[0])
-    if (entry.mode, entry.uid, entry.gid) != (old.mode, old.uid, old.gid):
+    if entry.mode != old.mode or (owners and (entry.uid, entry.gid) != (old.uid, old.gid)):
         return True
     if entry.is_directory:
         return False

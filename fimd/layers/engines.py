@@ -1,11 +1,15 @@
 """The two DwarFS engines that can mount a layer; both must show the same tree."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from fimd.dwarfs.errors import DwarfsError
+from fimd.dwarfs.reader import Image
 from fimd.errors import BadLayerError, MountError, UnsupportedError
+from fimd.layers import owners
 from fimd.layers.source import LayerSource
 from fimd.mounts import fuse_device
 from fimd.mounts.external import mount_by_command
@@ -65,9 +69,9 @@ def _embedded(settings: Settings, template: Template) -> Engine:
 
 def _external(program: str, settings: Settings, table: MountTable) -> Engine:
     async def mount(layer: LayerSource, mount_point: str) -> Process:
-        os.close(_open(layer))
+        kept = await asyncio.to_thread(_keeps_owners, layer)
         options = [
-            f"uid={os.getuid()},gid={os.getgid()}",
+            *([] if kept else [f"uid={os.getuid()},gid={os.getgid()}"]),
             f"offset={layer.offset},imagesize={layer.size}",
             f"cachesize={settings.cache}m,fsname=fimd-{layer.id}",
             *(["allow_other"] if os.getuid() == 0 else []),
@@ -78,6 +82,17 @@ def _external(program: str, settings: Settings, table: MountTable) -> Engine:
         )
 
     return mount
+
+
+def _keeps_owners(layer: LayerSource) -> bool:
+    descriptor = _open(layer)
+    try:
+        with Image.open(descriptor, layer.offset, layer.size) as image:
+            return owners.are_kept(image)
+    except DwarfsError as error:
+        raise BadLayerError(f"layer {layer.path}: {error}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _open(layer: LayerSource) -> int:

@@ -12,16 +12,18 @@ import zstandard  # noqa: F401
 
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.serve import serve as serve_image
+from fimd.layers import owners
 
 
 async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None]) -> None:
     """Serve the DwarFS image in `files[0]` until it is unmounted."""
     with Image.open(files[0], arguments["offset"], arguments["size"]) as image:
+        kept = owners.are_kept(image)
         await serve_image(
             image,
             arguments["mount_point"],
-            uid=arguments["uid"],
-            gid=arguments["gid"],
+            uid=None if kept else arguments["uid"],
+            gid=None if kept else arguments["gid"],
             fsname=arguments["source"],
             allow_other=arguments["allow_other"],
             cache_bytes=arguments["cache"],
