@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from fimd.dwarfs.write.entries import Entry, PackError, Piece, ReadContent, printable
@@ -58,7 +58,7 @@ def create(
         source: the directory.
         output: a file name, which gets the image when it is complete; or a descriptor, which is
             written from where it stands and may hold a part of an image where this raises.
-        level: 0 to 9.
+        level: 0 to 9; else ValueError.
         entries: paths below the source: only they are packed, and the directories they lie in.
         keep: asked about each entry; what it refuses is left out, a directory with all it holds.
         uid: owner of everything, instead of each one's own.
@@ -111,26 +111,36 @@ def _target(output: str | os.PathLike[str] | int) -> Iterator[_Target]:
         yield _Target(output, "image")
         return
     name = os.fspath(output)
+    try:
+        old = os.stat(name)
+    except OSError:
+        old = None
+    if old is not None and not stat.S_ISREG(old.st_mode):  # a device or a pipe
+        with _opened(name, name, os.O_WRONLY) as fd:
+            yield _Target(fd, name)
+        return
     directory, base = os.path.split(name)
     part = os.path.join(directory, f".{base}.{secrets.token_hex(4)}.part")
+    with _opened(part, name, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
+        try:
+            files = [os.fstat(fd), *([] if old is None else [old])]
+            yield _Target(fd, name, frozenset((file.st_dev, file.st_ino) for file in files))
+            os.replace(part, name)
+        except BaseException:
+            os.unlink(part)
+            raise
+
+
+@contextmanager
+def _opened(path: str, name: str, flags: int) -> Iterator[int]:
     try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise PackError(f"cannot write here: {error.strerror}", path=name) from error
     try:
-        with open(fd, "wb", buffering=0):
-            inodes = {_inode(os.fstat(fd))}
-            with suppress(FileNotFoundError):
-                inodes.add(_inode(os.stat(name)))
-            yield _Target(fd, name, frozenset(inodes))
-        os.replace(part, name)
-    except BaseException:
-        os.unlink(part)
-        raise
-
-
-def _inode(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _whiteouts(found: list[Entry], paths: Iterable[bytes]) -> Iterator[Entry]:

@@ -118,6 +118,8 @@ def create_from(
     written is not an image. Raises PackError, CancelledError, or what `read` raises.
     """
     settings = settings or Settings()
+    if settings.level not in range(len(LEVELS)):
+        raise ValueError(f"level {settings.level} is none of 0 to {len(LEVELS) - 1}")
     level = LEVELS[settings.level]
     tree = build(entries)
     threads = settings.threads or _threads(level)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fimd.dwarfs.write import create
+from fimd.dwarfs.write import PackError, Progress, create
 
 Row = tuple[str, ...]
 Rows = Callable[[Path], list[Row]]
@@ -74,6 +74,41 @@ def test_a_large_tree_is_mounted_as_it_was(
         pytest.skip(f"there is no {source}")
     create(source, tmp_path / "image", level=level, subsecond=True)
     assert_same(source, tmp_path / "image", mount, tree_rows)
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").symlink_to("/dev/null")
+    summary = create(python_library() / "json", tmp_path / "nowhere", level=1)
+    assert summary.bytes_out > 1000
+    assert (tmp_path / "nowhere").is_symlink()
+
+
+def test_an_image_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_text("old")
+    seen: list[list[str]] = []
+
+    def progress(_: Progress) -> None:
+        assert image.read_text() == "old"
+        seen.append(sorted(path.name for path in tmp_path.iterdir()))
+
+    create(python_library() / "json", image, level=1, progress=progress)
+    assert all(names[-1] == "image" and names[0].startswith(".image.") for names in seen)
+    assert image.read_bytes().startswith(b"DWARFS\2\5")
+    assert [path.name for path in tmp_path.iterdir()] == ["image"]
+
+
+@pytest.mark.parametrize("output", [".", "missing/image"])
+def test_an_output_that_cannot_be_written_is_an_error(output: str, tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="cannot write here"):
+        create(python_library() / "json", tmp_path / output)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("level", [-1, 10])
+def test_there_are_no_levels_but_0_to_9(level: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is none of 0 to 9"):
+        create(python_library() / "json", tmp_path / "image", level=level)
 
 
 def test_importing_the_writer_brings_no_filesystem_server() -> None:
