@@ -14,7 +14,15 @@ import structlog
 
 from fimd import records
 from fimd.casefold.mount import View
-from fimd.errors import BusyError, FimError, MountError, ProcessGoneError, UnsupportedError
+from fimd.dwarfs.errors import DwarfsError
+from fimd.errors import (
+    BusyError,
+    DataDirectoryError,
+    FimError,
+    MountError,
+    ProcessGoneError,
+    UnsupportedError,
+)
 from fimd.instances.data import DataDirectory, remove_work
 from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
@@ -22,6 +30,7 @@ from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable, below
 from fimd.mounts.unmount import detach, remove_directory
 from fimd.overlays import BACKENDS, FALLBACK, kernel
+from fimd.overlays.adapt import adapt
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.paths import RuntimeTree
 
@@ -189,16 +198,38 @@ class Stacks:
         self, directory: StackDirectory, spec: StackSpec
     ) -> tuple[Overlay, str, tuple[str, ...]]:
         try:
-            overlay = await BACKENDS[spec.overlay](directory, self._table, self._seconds)
+            overlay = await self._mount_backend(spec.overlay, directory, spec)
         except (MountError, UnsupportedError) as error:
             if spec.overlay == FALLBACK:
                 raise
             await asyncio.to_thread(_renew_work, directory, spec.data)
-            overlay = await BACKENDS[FALLBACK](directory, self._table, self._seconds)
+            overlay = await self._mount_backend(FALLBACK, directory, spec)
             reason = f"the overlay {spec.overlay} was refused ({error}); using {FALLBACK}"
             log.warning("overlay fell back", fim_stack=spec.id, reason=reason)
             return overlay, FALLBACK, (reason,)
         return overlay, spec.overlay, ()
+
+    async def _mount_backend(
+        self, name: str, directory: StackDirectory, spec: StackSpec
+    ) -> Overlay:
+        """Mount by one backend, over an upper in the form that it reads."""
+        backend = BACKENDS[name]
+        try:
+            await asyncio.to_thread(
+                adapt,
+                spec.data.path,
+                directory.sources,
+                name,
+                backend.marks(),
+                spec.id,
+                log.warning,
+            )
+        except (DwarfsError, OSError) as error:
+            raise DataDirectoryError(
+                f"the changes in {spec.data.root} can't be brought to the form of the overlay "
+                f"{name}: {error}"
+            ) from error
+        return await backend.mount(directory, self._table, self._seconds)
 
     async def _mount_view(
         self, directory: StackDirectory, spec: StackSpec, overlay: Overlay

@@ -24,9 +24,9 @@ from fimd.dwarfs.write import Entry, PackError
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.merged import is_whiteout
 
-_WHITEOUT_PREFIX: Final = b".wh."
-_OPAQUE_NAMES: Final = (b".wh..wh..opq", b".wh..opq")
-_OPAQUE: Final = frozenset(
+WHITEOUT_PREFIX: Final = b".wh."
+OPAQUE_NAMES: Final = (b".wh..wh..opq", b".wh..opq")
+OPAQUE_XATTRS: Final = frozenset(
     f"{space}.{name}"
     for space in ("user", "trusted")
     for name in ("overlay.opaque", "fuseoverlayfs.opaque")
@@ -92,10 +92,10 @@ def _add(upper: Upper, entry: Entry) -> None:
         return
     device = is_whiteout(entry.mode, entry.rdev)
     if device or (entry.is_file and entry.size == 0):
-        if name in _OPAQUE_NAMES:
+        if name in OPAQUE_NAMES:
             upper.opaque.add(directory)
             return
-        deleted = name.removeprefix(_WHITEOUT_PREFIX)
+        deleted = name.removeprefix(WHITEOUT_PREFIX)
         if device or deleted != name:
             upper.whiteouts.add(entry.path.removesuffix(name) + deleted)
             return
@@ -114,7 +114,7 @@ def _read_attributes(upper: Upper, entry: Entry, path: bytes) -> None:
                     "committed: copy it inside the sandbox, remove it, and give the copy its name",
                     path=os.fsdecode(path),
                 )
-            if name in _OPAQUE:
+            if name in OPAQUE_XATTRS:
                 if os.getxattr(path, name, follow_symlinks=False) == b"y":
                     upper.opaque.add(entry.path)
             elif name not in _LABELS and not _MARKS.match(name):

@@ -3,15 +3,33 @@
 A new backend is one file with a `mount` of the type `Mount`, and one line here.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from fimd.overlays import kernel, overlayfs, unionfs
 from fimd.overlays.stack import Mount
 
-BACKENDS: Final[dict[str, Mount]] = {
-    "bwrap": kernel.mount,
-    "overlayfs": overlayfs.mount,
-    "unionfs": unionfs.mount,
+
+def _devices() -> None:
+    """Deletions are devices 0:0."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """How an overlay is mounted, and the form in which it reads and writes deletions.
+
+    `marks` returns the directory of unionfs's marks, None for a backend that has devices 0:0.
+    """
+
+    mount: Mount
+    marks: Callable[[], bytes | None] = _devices
+
+
+BACKENDS: Final = {
+    "bwrap": Backend(kernel.mount),
+    "overlayfs": Backend(overlayfs.mount),
+    "unionfs": Backend(unionfs.mount, unionfs.marks_directory),
 }
 
 FALLBACK: Final = "unionfs"

@@ -28,13 +28,11 @@ _LONGEST_NAME: Final = 255
 
 async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Overlay:
     """Mount the union in the foreground of a process of its own."""
-    program = shutil.which("unionfs") or shutil.which("unionfs-fuse")
-    if program is None:
-        raise UnsupportedError("the overlay unionfs needs unionfs-fuse, which is not installed")
+    program = _program()
     options = ["cow", "hide_meta_files", f"fsname=fimd-{stack.id}"]
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
-    marked = await asyncio.to_thread(_make_marks, stack, _marks_directory(program))
+    marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
     branches = ["upper=RW"]
     for index in reversed(range(stack.layers)):
         if index in marked:
@@ -50,9 +48,24 @@ async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Ove
     return Overlay(process, stack.merged, (), stack.merged)
 
 
+def _program() -> str:
+    program = shutil.which("unionfs") or shutil.which("unionfs-fuse")
+    if program is None:
+        raise UnsupportedError("the overlay unionfs needs unionfs-fuse, which is not installed")
+    return program
+
+
+def marks_directory() -> bytes:
+    """Return where the unionfs of this machine keeps its marks, at the top of a branch.
+
+    Raises UnsupportedError where there is no unionfs.
+    """
+    return _marks_directory(_program())
+
+
 @lru_cache
 def _marks_directory(program: str) -> bytes:
-    """Return where this unionfs keeps its marks: the name is a constant of the program.
+    """Find the name, which is a constant of the program.
 
     It is .unionfs-fuse up to release 1.0 and .unionfs since.
     """

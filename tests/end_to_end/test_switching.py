@@ -1,0 +1,86 @@
+"""Switching the overlay shows the same tree, whatever was changed and deleted under another."""
+
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.session import Session
+
+OVERLAYS = ("bwrap", "unionfs", "overlayfs")
+SHOW = (
+    "cd {top} && find . | sort | while read -r f; do "
+    'if [ -d "$f" ]; then echo "d $f"; else echo "f $f $(cat "$f")"; fi; done'
+)
+NAMES = ("a", "b", "c", "sub", "deep")
+
+
+def make_tree(top: Path) -> None:
+    """A tree with something to delete at every depth."""
+    for directory in ("", "sub", "sub/deep", "deep", "deep/sub"):
+        (top / directory).mkdir(parents=True, exist_ok=True)
+        for name in ("a", "b", "c"):
+            (top / directory / name).write_text(f"base {directory}/{name}\n")
+
+
+def change(dice: random.Random, number: int) -> str:
+    """A command that changes something below the current directory, or fails in silence."""
+
+    def path() -> str:
+        return "/".join(dice.choice(NAMES) for _ in range(dice.randint(1, 3)))
+
+    one, other = path(), path()
+    return dice.choice(
+        [
+            f"rm -rf {one}",
+            f"rm -rf {one}",
+            f"mkdir -p {one}",
+            f"rm -rf {one}; mkdir -p {one}",
+            f"rm -rf {one}; mkdir -p $(dirname {one}); echo {number} > {one}",
+            f"echo {number} >> {one}",
+            f"test -f {one} && mv {one} {other}",
+            f"mkdir -p {one} && echo {number} > {one}/a",
+        ]
+    )
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
+    session: Session, image: Path, busybox: Path, rounds: int
+) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    tree = session.directory / "tree"
+    make_tree(tree / "t")
+    layer = session.directory / "work" / "base.layer"
+    create = [sys.executable, "-P", "-m", "fimctl", "dwarfs", "create", "--no-progress", "-l", "1"]
+    subprocess.run([*create, "-i", tree, "-o", layer], check=True, capture_output=True)
+    layer.chmod(0o644)
+    model = session.directory / "model"
+    shutil.copytree(tree / "t", model)
+
+    def both(variables: dict[str, str]) -> tuple[str, str]:
+        """What the model holds, and what the image shows."""
+        host = [busybox, "sh", "-c", SHOW.format(top=model)]
+        held = subprocess.run(host, capture_output=True, text=True, check=True).stdout
+        inside = SHOW.format(top="/t")
+        return held, session.output(image, "fim-exec", "sh", "-c", inside, variables=variables)
+
+    previous = ""
+    for number in range(rounds):
+        overlay = dice.choice([name for name in OVERLAYS if name != previous])
+        previous = overlay
+        variables = {"FIM_OVERLAY": overlay, "FIM_LAYERS": str(layer)}
+        script = "; ".join(f"{{ {change(dice, number)}; }}" for _ in range(dice.randint(1, 8)))
+        expected, shown = both(variables)
+        assert shown == expected, f"before round {number}, {overlay}"
+        subprocess.run(
+            [busybox, "sh", "-c", f"cd {model}; {script}"], capture_output=True, check=False
+        )
+        session.run(image, "fim-exec", "sh", "-c", f"cd /t; {script}", variables=variables)
+        expected, shown = both(variables)
+        assert shown == expected, f"after round {number}, {overlay}: {script}"
