@@ -65,7 +65,7 @@ def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
 
     def both(variables: dict[str, str]) -> tuple[str, str]:
         """What the model holds, and what the image shows."""
-        host = [busybox, "sh", "-c", SHOW.format(top=model)]
+        host = [str(busybox), "sh", "-c", SHOW.format(top=model)]
         held = subprocess.run(host, capture_output=True, text=True, check=True).stdout
         inside = SHOW.format(top="/t")
         return held, session.output(image, "fim-exec", "sh", "-c", inside, variables=variables)
