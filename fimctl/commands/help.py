@@ -8,7 +8,7 @@ from fimctl.errors import WordsError
 
 _TITLE: Final = "Flatimage - Portable Linux Applications"
 
-_TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
+TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
     "bind": (
         "Show paths of the host to the programs inside",
         "fim-bind add <ro|rw|dev> <src> <dst>\nfim-bind del <index>\nfim-bind list",
@@ -105,9 +105,9 @@ def image_command(_image: str, words: list[str]) -> int:
     if not words:
         sys.stderr.write(_usage())
         return 0
-    if words[0] not in _TOPICS:
+    if words[0] not in TOPICS:
         raise WordsError(f"Invalid argument for help command: {words[0]}")
-    summary, usage, note = _TOPICS[words[0]]
+    summary, usage, note = TOPICS[words[0]]
     print(f"{_TITLE}\n\nfim-{words[0]}: {summary}\n\nUsage:")
     for line in usage.splitlines():
         print(f"  {line}")
@@ -116,9 +116,9 @@ def image_command(_image: str, words: list[str]) -> int:
 
 
 def _usage() -> str:
-    width = max(map(len, _TOPICS))
+    width = max(map(len, TOPICS))
     listed = "".join(
-        f"  fim-{name.ljust(width)}  {summary}\n" for name, (summary, _, _) in _TOPICS.items()
+        f"  fim-{name.ljust(width)}  {summary}\n" for name, (summary, _, _) in TOPICS.items()
     )
     return (
         f"{_TITLE}\n\nUsage:\n  <image> [args...]            run the boot program\n"

@@ -1,0 +1,1 @@
+"""What fimctl's parser knows, as completions of shells and as manual pages."""
