@@ -1,8 +1,8 @@
 """Compression levels 0 to 9: mkdwarfs's table, and what differs from it.
 
 Level 3 asks LZ4HC for level 5 where mkdwarfs takes 9, and level 5 asks zstd for 18 with fewer
-attempts where mkdwarfs takes 19: a third and a sixth less time for 1.2 % and 0.3 % more bytes, of
-which the order and the segments found here save more. The look-back is 32 MiB at least where
+attempts where mkdwarfs takes 19: half and a sixth less time for 1.0 % and 0.3 % more bytes, and
+the order and the segments found here save more than that. The look-back is 32 MiB at least where
 mkdwarfs takes one block, since small blocks would let repetitions go.
 """
 

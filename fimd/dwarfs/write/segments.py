@@ -24,6 +24,7 @@ UNIT: Final = 1 << 20
 
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 _FINGERPRINT_DIVISOR: Final = 4  # a fingerprint covers this part of the least segment
+_GAP_DIVISOR: Final = 4  # data with the same eight bytes all over would fill the memory with places
 _COMPARED_AT_ONCE: Final = 1 << 16
 
 
@@ -87,6 +88,7 @@ class Segmenter:
         self._segments = level.segments
         self._spacing = level.spacing
         self._covered = level.segments // _FINGERPRINT_DIVISOR
+        self._gap = level.spacing // _GAP_DIVISOR
         self._emit = emit
         self._block_size = level.block_size
         self._past: deque[Block] = deque()
@@ -127,11 +129,13 @@ class Segmenter:
         pending: list[tuple[int, int]] = []  # place and fingerprint of what is not
         ahead: set[int] = set()
         last_place = len(unit) - self._covered
+        nearest = 0
         for place in self._marks(unit):
-            if place < stored:
+            if place < stored or place < nearest:
                 continue
             if place > last_place:
                 break
+            nearest = place + self._gap
             fingerprint = xxh3_64_intdigest(unit[place : place + self._covered])
             if fingerprint in ahead:  # repeats what is still to be stored
                 self._store(memoryview(unit)[stored:place], pending, stored)

@@ -93,6 +93,22 @@ def test_monotonous_data_comes_back_and_makes_few_chunks(data: bytes) -> None:
     assert len(store.segmenter.chunks) < 100
 
 
+def test_places_are_never_dense_enough_to_fill_the_memory() -> None:
+    # eight bytes that mark a place, in every sixteen
+    rng = random.Random(0)
+    level = LEVELS[7]
+    probe = Store(level).segmenter
+    marked = probe._marks(rng.randbytes(UNIT))[0]
+    rng = random.Random(0)
+    mark = rng.randbytes(UNIT)[marked : marked + 8]
+    data = b"".join(mark + number.to_bytes(8, "big") for number in range(1 << 16))
+    assert len(probe._marks(data)) >= 1 << 16
+    store = Store(level)
+    store.add(data)
+    assert len(store.segmenter._places) < len(data) * 4 // level.spacing + 10
+    assert store.files() == [data]
+
+
 def test_what_is_shorter_than_a_segment_is_not_looked_for() -> None:
     store = Store(SMALL)
     store.add(NOISE[:20_000])
