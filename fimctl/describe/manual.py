@@ -58,7 +58,9 @@ def image_page(topics: Mapping[str, tuple[str, str, str]]) -> str:
     """Return flatimage(7). `topics` are the commands: a summary, usages and a note for each."""
     parts = [
         *_head("FLATIMAGE", 7, "flatimage", "the command line of an image"),
-        *_section("SYNOPSIS", ".I IMAGE\n[ARGUMENT ...]\n.br\n.I IMAGE\n.BR fim- COMMAND\n[ARGUMENT ...]"),
+        *_section(
+            "SYNOPSIS", ".I IMAGE\n[ARGUMENT ...]\n.br\n.I IMAGE\n.BR fim- COMMAND\n[ARGUMENT ...]"
+        ),
         *_section(
             "DESCRIPTION",
             _text(

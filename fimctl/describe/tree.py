@@ -14,6 +14,8 @@ class Argument:
     """Empty for an option that takes no value."""
     choices: tuple[str, ...]
     help: str
+    count: str = ""
+    """How many values: ? (perhaps one), * (any number), + (one or more), or empty for just one."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def describe(parser: argparse.ArgumentParser, summary: str = "") -> Command:
             commands += [describe(sub, helps.get(name, "")) for name, sub in action.choices.items()]
         elif action.help is not argparse.SUPPRESS:
             arguments.append(_argument(action))
-    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    options = [argument for argument in arguments if argument.flags and "-h" not in argument.flags]
+    positional = [argument for argument in arguments if not argument.flags]
+    usage = parser.usage or " ".join((*words, *map(_usage, (*options, *positional))))
     description = " ".join((parser.description or "").split())
     return Command(words, summary, description, usage, tuple(arguments), tuple(commands))
 
@@ -56,6 +60,15 @@ def _argument(action: argparse.Action) -> Argument:
     if takes_value and not metavar:
         metavar = "|".join(choices) or action.dest.upper()
     help_text = " ".join((action.help or "").split())
+    count = {"?": "?", "*": "*", argparse.REMAINDER: "*", "+": "+"}.get(str(action.nargs), "")
     return Argument(
-        tuple(action.option_strings), metavar if takes_value else "", choices, help_text
+        tuple(action.option_strings), metavar if takes_value else "", choices, help_text, count
     )
+
+
+def _usage(argument: Argument) -> str:
+    """Return how an argument stands in a line of usage, whatever Python's version makes of it."""
+    name = argument.metavar
+    values = {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} [{name} ...]"}
+    value = values.get(argument.count, name)
+    return f"[{' '.join((argument.flags[0], value)).rstrip()}]" if argument.flags else value
