@@ -17,6 +17,8 @@ COMMANDS: Final = (
     "ps",
     "stop",
     "status",
+    "prune",
+    "shutdown",
     "stack",
     "monitor",
     "images",
@@ -37,6 +39,9 @@ COMMANDS: Final = (
     "version",
     "describe",
     "setup",
+    "settings",
+    "logs",
+    "doctor",
 )
 
 

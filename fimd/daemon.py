@@ -29,6 +29,7 @@ from fimd.mounts.forks import Template
 from fimd.mounts.table import MountTable
 from fimd.paths import RuntimeTree
 from fimd.programs import provide
+from fimd.service.housekeeping import Housekeeping
 from fimd.service.live import LiveSettings
 from fimd.service.scopes import Scopes, managed
 from fimd.service.supervision import Supervision
@@ -43,10 +44,7 @@ _DRAIN: Final = 8.0
 async def run(live: LiveSettings) -> None:
     """Serve until a signal says to stop, or the bus goes. Raises FimError where it can't start."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
     settings = live.settings
-    for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as undo:
         address = session_address()
         tree = RuntimeTree.open()
@@ -64,6 +62,9 @@ async def run(live: LiveSettings) -> None:
         stacks = Stacks(tree, table, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
         images = Images(resolver, instances)
+        housekeeping = Housekeeping(instances, layers)
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
         changes = Changes(images, stacks, resolver, jobs)
@@ -75,7 +76,9 @@ async def run(live: LiveSettings) -> None:
         callers = Callers(connection)
         server = ObjectServer(connection, ROOT, callers.allowed)
         engines_used = {"dwarfs": engine[0]}
-        manager = ManagerInterface(instances, images, callers, live, engines_used, changes)
+        manager = ManagerInterface(
+            instances, images, callers, live, engines_used, changes, housekeeping
+        )
         server.export(ROOT, manager)
         publish(server, layers, images, instances, changes, jobs)
         if managed():
@@ -86,12 +89,15 @@ async def run(live: LiveSettings) -> None:
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()
         log.info("serving", name=BUS_NAME, engine=engine[0], tree=str(tree.root))
-        await _first(stop.wait(), connection.closed())
+        await _first(housekeeping.left.wait(), connection.closed())
         log.info("stopping")
         instances.closed = True
-        async with asyncio.timeout(_DRAIN):
-            await instances.drain()
-            await layers.retire_idle()
+        try:
+            async with asyncio.timeout(_DRAIN):
+                await instances.drain()
+                await layers.retire_idle()
+        except TimeoutError:
+            log.warning("the next daemon has to remove what is left", seconds=_DRAIN)
 
 
 def _reload(live: LiveSettings, server: ObjectServer) -> None:

@@ -19,6 +19,7 @@ from fimd.instances.narration import narrate
 from fimd.instances.plan import LaunchPlan
 from fimd.instances.request import StartRequest
 from fimd.layers.request import DEFAULT_LEVEL
+from fimd.service.housekeeping import Housekeeping
 from fimd.service.live import LiveSettings
 from fimd.settings import Settings
 
@@ -40,6 +41,7 @@ class ManagerInterface(Interface):
         live: LiveSettings,
         engines: dict[str, str],
         changes: Changes,
+        housekeeping: Housekeeping,
     ) -> None:
         self._instances = instances
         self._images = images
@@ -47,6 +49,7 @@ class ManagerInterface(Interface):
         self._live = live
         self._engines = engines
         self._changes = changes
+        self._housekeeping = housekeeping
 
     @prop("s", constant=True)
     def Version(self) -> str:
@@ -138,6 +141,24 @@ class ManagerInterface(Interface):
         taken.finish()
         source, target = decode_path(directory), decode_path(output)
         return [job_path(self._changes.create(source, target, level, files).id)]
+
+    @method("a{sv} options", "u layers")
+    async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:
+        """Unmount now the layers that nobody uses; return how many there were."""
+        Options(options).finish()
+        return [await self._housekeeping.prune()]
+
+    @method("a{sv} options")
+    async def Shutdown(self, _call: Call, options: dict[str, Variant]) -> None:
+        """Leave. Running instances go on, for the next daemon to take over.
+
+        With the option `kill` (b) they are ended first: asked, and killed after `timeout` (u, 10)
+        seconds.
+        """
+        taken = Options(options)
+        kill, seconds = taken.take("kill", "b", False), taken.take("timeout", "u", 10)
+        taken.finish()
+        await self._housekeeping.leave(seconds=min(seconds, 3600) if kill else None)
 
 
 def _check_owner(pid: int) -> None:

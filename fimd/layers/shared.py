@@ -238,11 +238,12 @@ class Layers:
                 self.mounted.remove(layer.id)
             layer.gone.set()
 
-    async def retire_idle(self) -> None:
-        """Unmount now what nobody uses, and wait until it is done."""
-        for layer in self.mounted:
-            if layer.state is LayerState.IDLE:
-                assert layer.timer is not None
+    async def retire_idle(self) -> int:
+        """Unmount now what nobody uses, and wait until it is done; return how many those were."""
+        idle = [layer for layer in self.mounted if layer.state is LayerState.IDLE]
+        for layer in idle:
+            if layer.timer is not None:
                 layer.timer.cancel()
-                self._retire(layer)
+            self._retire(layer)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        return len(idle)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,27 @@ def test_a_second_daemon_is_refused_with_the_first_ones_process(session: Session
     done = session.run("fimd")
     assert done.returncode == 1
     assert f"another fimd (process {daemon(session)}) owns {session.tree}" in done.stderr
+
+
+def test_prune_unmounts_what_lingers(
+    new_session: Callable[..., Session], busybox_image: Path
+) -> None:
+    session = new_session(FIMD_LINGER="60")
+    image = session.adopt(busybox_image, "app.flatimage")
+    session.output(image, "fim-exec", "true")
+    wait_for(lambda: session.objects("layers")[0]["State"] == "idle")
+    assert session.output("fimctl", "prune") == "1 idle layer unmounted\n"
+    assert session.objects("layers") == []
+    session.wait_until_clean(1)
+
+
+def test_shutdown_ends_everything_where_it_is_to(session: Session, image: Path) -> None:
+    program = session.background(image, "trap 'exit 5' TERM; while :; do sleep 0.1; done")
+    first = daemon(session)
+    session.output("fimctl", "shutdown")
+    wait_for(lambda: not Path(f"/proc/{first}").exists())
+    assert program.poll() is None
+    session.output("fimctl", "shutdown", "--kill")
+    assert program.wait(5) == 5
+    wait_for(lambda: session.processes() == {}, what="the end of every process")
+    assert session.mounts() == []

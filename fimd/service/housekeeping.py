@@ -1,0 +1,31 @@
+"""Letting go of what nobody uses, and leaving when told to."""
+
+import asyncio
+
+from fimd.instances.instances import Instances
+from fimd.layers.shared import Layers
+
+
+class Housekeeping:
+    """What the daemon can be told to do with itself. `left` is set when it is to leave."""
+
+    def __init__(self, instances: Instances, layers: Layers) -> None:
+        self._instances = instances
+        self._layers = layers
+        self.left = asyncio.Event()
+
+    async def prune(self) -> int:
+        """Unmount the layers that nobody uses now; return how many there were."""
+        return await self._layers.retire_idle()
+
+    async def leave(self, *, seconds: float | None = None) -> None:
+        """Take no new instances and let the daemon stop.
+
+        With `seconds` the running ones are ended, and killed where they take longer than that.
+        """
+        self._instances.closed = True
+        if seconds is not None:
+            running = list(self._instances.running)
+            await asyncio.gather(*(self._instances.stop(one, seconds) for one in running))
+            await self._instances.drain()
+        self.left.set()
