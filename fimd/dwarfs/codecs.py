@@ -12,6 +12,8 @@ from fimd.dwarfs.format import Compression
 from fimd.dwarfs.thrift import Reader
 
 Buffer = bytes | memoryview
+_WORTH_A_MAPPING = 1 << 20  # bytes
+_MOST_PAGES_AT_ONCE = 64 << 20  # a frame may claim a size that it does not have
 _LZMA_MEMORY = 1 << 30  # bytes; level 9 needs 65 MiB, and its dictionary can be set far larger
 
 
@@ -79,7 +81,7 @@ def _lzma(payload: Buffer, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _zstd(payload: Buffer, limit: int) -> bytes:
+def _zstd(payload: Buffer, limit: int) -> Buffer:
     import zstandard  # noqa: PLC0415
 
     try:
@@ -87,11 +89,36 @@ def _zstd(payload: Buffer, limit: int) -> bytes:
         if size < 0:
             raise DamagedError("ZSTD content size unknown")
         _check_size(size, limit)
+        if _WORTH_A_MAPPING <= size <= _MOST_PAGES_AT_ONCE:
+            return _zstd_into_mapping(payload, size)
         data = zstandard.ZstdDecompressor().decompress(payload)
     except zstandard.ZstdError as error:
         raise DamagedError(f"ZSTD decompression failed: {error}") from error
     _check_exact(data, size, "ZSTD")
     return data
+
+
+def _zstd_into_mapping(payload: Buffer, size: int) -> memoryview:
+    """Decompress to memory that the kernel has been asked for in one go.
+
+    Getting the pages of a large block one by one as they are first written takes a sixth of all
+    the time. With the whole frame and room for its content zstd works as for a single call.
+    """
+    import mmap  # noqa: PLC0415
+
+    import zstandard  # noqa: PLC0415
+
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    try:
+        block = memoryview(mmap.mmap(-1, size, flags))
+    except OSError as error:
+        raise MemoryError from error
+    with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
+        done = 0
+        while done < size and (count := reader.readinto(block[done:])):
+            done += count
+    _check_exact(block[:done], size, "ZSTD")
+    return block.toreadonly()
 
 
 def _lz4(payload: Buffer, limit: int) -> bytes:

@@ -59,6 +59,17 @@ def test_damage_is_refused_and_never_something_else(codec: Compression) -> None:
             )
 
 
+def test_a_large_block_is_decompressed_and_its_damage_refused() -> None:
+    data = random.Random(3).randbytes(1 << 19) * 5
+    payload = zstandard.compress(data, 1)
+    block = codecs.decompress(Compression.ZSTD, payload, len(data))
+    assert bytes(block) == data
+    assert memoryview(block).readonly
+    for broken in (payload[:-1], payload[: len(payload) // 2], payload[:20] + payload[21:]):
+        with pytest.raises(DamagedError):
+            codecs.decompress(Compression.ZSTD, broken, len(data))
+
+
 def test_several_xz_streams_and_their_padding_are_one_content() -> None:
     payload = lzma.compress(b"one") + lzma.compress(b"two") + bytes(8)
     assert codecs.decompress(Compression.LZMA, payload, 6) == b"onetwo"
