@@ -40,6 +40,7 @@ class Node:
         "pin",
         "settling",
         "spellings",
+        "suspect_until",
         "weighty",
         "writers",
     )
@@ -63,6 +64,8 @@ class Node:
         self.content: tuple[int, int] | None = None
         """Modification time and size when it was opened last: what the kernel's pages show."""
         self.spellings: set[tuple[int, bytes]] | None = None
+        self.suspect_until = 0.0
+        """Until then (monotonic seconds) who asks may have come by a name that is gone."""
         self.settling: asyncio.Future[None] | None = None
 
     @property

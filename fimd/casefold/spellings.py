@@ -6,7 +6,8 @@ the others within the request, because it holds the directory's lock until it is
 before the answer, the file's attributes are invalidated, which needs no lock: whoever uses
 another spelling then asks for them, or opens the file, and that request waits here until the
 kernel has dropped the other spellings, and is answered ESTALE, upon which the kernel looks every
-name on the path up again and nobody sees the stale one.
+name on the path up again and nobody sees the stale one. The file stays suspect until it has been
+looked up, because a request may have been on its way since before.
 
 That leaves two cases in which a spelling that was used before is still found for some 0.1 ms: of
 a file that is open meanwhile, because fstat asks the same as stat and has to be told the truth;
@@ -21,8 +22,10 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pyfuse3
@@ -36,6 +39,9 @@ this is only about how late a change is seen that was made underneath."""
 
 _MAX_SPELLINGS = 16
 """Of one file; more are not cached."""
+
+_SUSPICION = 1.0
+"""How long a request may take from the kernel to here (seconds)."""
 
 _PATIENCE = 5.0
 """How long a request waits for the kernel to drop a name (seconds), lest anything lock up."""
@@ -57,6 +63,8 @@ class Spellings:
         """For how long (seconds) the kernel may keep this spelling of a node's stored name."""
         if node.kind == stat.S_IFDIR:
             return TIMEOUT
+        if node.settling is None:
+            node.suspect_until = 0.0
         if node.writers or node.settling is not None:
             return 0.0
         return TIMEOUT if spelling == stored or self._record(node, parent, spelling) else 0.0
@@ -98,22 +106,24 @@ class Spellings:
             pyfuse3.invalidate_inode(node.number, attr_only=True)
         settling = asyncio.get_running_loop().run_in_executor(self._notifier, _drop, others)
         node.settling = settling
+        node.suspect_until = math.inf
 
         def settled(_: object) -> None:
             if node.settling is settling:  # the notifier works in order: this was the last
                 node.settling = None
+                node.suspect_until = time.monotonic() + _SUSPICION
 
         settling.add_done_callback(settled)
 
-    async def settle(self, node: Node) -> None:
-        """Wait until the kernel has dropped a node's stale names, before answering for it.
+    async def settle(self, node: Node, *, by_descriptor: bool = False) -> None:
+        """Wait until the kernel has dropped a suspect node's stale names, before answering for it.
 
-        Raises ESTALE if there were any, so that the kernel looks the path up again.
+        Raises ESTALE then, so that the kernel looks the path up again, unless the request may
+        have come without a path, `by_descriptor`.
         """
-        if node.settling is None:
-            return
-        await asyncio.wait([node.settling], timeout=_PATIENCE)
-        if not node.handles:
+        if node.settling is not None:
+            await asyncio.wait([node.settling], timeout=_PATIENCE)
+        if node.suspect_until > time.monotonic() and not by_descriptor:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 

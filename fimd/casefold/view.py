@@ -151,8 +151,8 @@ class View(pyfuse3.Operations):
     @guarded
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         node = self._nodes.get(inode)
-        if node.settling is not None:
-            await self._spellings.settle(node)
+        if node.suspect_until:
+            await self._spellings.settle(node, by_descriptor=bool(node.handles))
         return entry(node, self._tree.status(node))
 
     @guarded
@@ -165,7 +165,8 @@ class View(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         node = self._nodes.get(inode)
-        await self._spellings.settle(node)
+        if node.suspect_until:
+            await self._spellings.settle(node, by_descriptor=bool(node.handles))
         change = Change.of(fields, attr)
         with self._tree.held(node) as descriptor:
             if node.weighty:  # a union may copy the file up for it
@@ -179,7 +180,8 @@ class View(pyfuse3.Operations):
     @guarded
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         node = self._nodes.get(inode)
-        await self._spellings.settle(node)
+        if node.suspect_until:
+            await self._spellings.settle(node)
         with self._tree.held(node) as descriptor:
             return FileNameT(os.readlink(b"", dir_fd=descriptor))
 
@@ -250,7 +252,8 @@ class View(pyfuse3.Operations):
     @guarded
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._nodes.get(inode)
-        await self._spellings.settle(node)
+        if node.suspect_until:
+            await self._spellings.settle(node)
         handle, unchanged = await self._files.open(node, flags)
         return FileInfo(fh=FileHandleT(handle), keep_cache=unchanged)
 
