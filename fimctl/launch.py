@@ -86,6 +86,8 @@ def _tell(details: Mapping[str, tuple[str, Any]], *, debugging: bool) -> None:
     for line in details.get("debug", ("aay", []))[1]:
         messages.debug(os.fsdecode(bytes(line)))
     for warning in details.get("warnings", ("as", []))[1]:
+        if debugging and warning.startswith("the overlay bwrap"):
+            messages.warning("Bwrap failed SYS_mount, retrying with fuse-unionfs...")
         if debugging or not warning.startswith(_HIDDEN):
             messages.warning(warning)
 

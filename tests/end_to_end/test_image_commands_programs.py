@@ -228,6 +228,39 @@ def test_debugging_tells_of_the_start_on_stdout(app: Commands) -> None:
         assert len(overlays) == (1 if overlay == "bwrap" else 0)
 
 
+def test_debugging_tells_each_layer_as_they_are_listed(app: Commands) -> None:
+    work = app.session.directory / "work"
+    for name in ("one", "two words"):
+        (work / name).mkdir()
+        (work / name / name.replace(" ", "-")).write_text(f"{name}\n")
+        app.session.run(app.image, "fim-layer", "create", str(work / name), str(work / f"{name}.l"))
+    (work / "bad").write_text("no layer\n")
+    shell(app, "echo > /committed")
+    app.session.run(app.image, "fim-layer", "commit", "binary")
+    variables = {
+        "WORK": str(work),
+        "FIM_LAYERS": "$WORK/one.l:$(echo $WORK)/two words.l:$WORK/bad:$WORK/missing",
+    }
+    script = "cat /one /two-words"
+    done = app.session.run(app.image, "fim-exec", "sh", "-c", script, variables=variables)
+    assert (done.stdout, done.stderr) == ("one\ntwo words\n", "")
+    listed = app.session.run(app.image, "fim-layer", "list", variables=variables)
+    assert listed.returncode == 0
+    expected = []
+    for line in listed.stdout.splitlines():
+        _, offset, _, path = line.split(":", 3)
+        expected.append(f"Mounting layer from '{Path(path).name}' with offset '{offset}'")
+    assert len(expected) == 4
+    done = app.session.run(app.image, "fim-exec", "true", variables={**variables, "FIM_DEBUG": "1"})
+    said = texts(done.stdout)
+    assert [line for line in said if line.startswith("Mounting layer")] == expected
+    assert len({line for line in said if line.startswith("Overlay layer")}) == 4
+    assert any(
+        line.startswith(f"Skipping invalid dwarfs filesystem '{work}/bad'")
+        for line in texts(done.stderr)
+    )
+
+
 def test_debugging_tells_of_the_fallback_of_casefold(app: Commands) -> None:
     app.silent("fim-casefold", "on")
     assert shell(app, "echo up") == "up\n"
