@@ -26,6 +26,10 @@ class Style:
         """Return a heading."""
         return self._wrap("1", text)
 
+    def colour(self, code: str, text: str) -> str:
+        """Return text in a colour: an SGR code of ECMA-48, 31 for red and so on."""
+        return self._wrap(code, text)
+
     def faint(self, text: str) -> str:
         """Return what matters less."""
         return self._wrap("2", text)

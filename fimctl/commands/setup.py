@@ -1,38 +1,101 @@
-"""`fimctl setup`: let the session bus start the daemon of this installation."""
+"""`fimctl setup`: let the session bus, and systemd, start the daemon of this installation."""
 
 import argparse
 import os
-import sys
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 from fimctl.daemon import BUS_NAME
 from fimctl.errors import ClientError
+from fimctl.installation import filled
 
-_SERVICE: Final = "[D-BUS Service]\nName={name}\nExec={command}\n"
+_SECONDS: Final = 10.0
+_ACTIVATION: Final = {f"dbus-1/services/{BUS_NAME}.service": f"dbus/{BUS_NAME}.service.in"}
+_UNITS: Final = {
+    "systemd/user/fimd.service": "systemd/fimd.service.in",
+    "systemd/user/fimd.slice": "systemd/fimd.slice",
+}
+"""Files below XDG_DATA_HOME, and what each is made of."""
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "setup",
-        help="install this user's D-Bus activation file",
-        description="Write the file by which the session bus starts fimd when it is needed.",
+        help="install this user's activation file and systemd unit",
+        description="Write the files by which the session bus and systemd start fimd when it is "
+        "needed, and say which. Not needed where a package has installed them for all users.",
     )
+    parser.add_argument("--remove", action="store_true", help="remove them again")
     parser.set_defaults(func=run)
 
 
-def run(_arguments: argparse.Namespace) -> int:
-    """Write the activation file below XDG_DATA_HOME."""
-    command = Path(sys.executable).parent / "fimd"
-    if not os.access(command, os.X_OK):
-        raise ClientError(f"{command} is not there: install the package fimd into this environment")
+def run(arguments: argparse.Namespace) -> int:
+    """Write or remove the files below XDG_DATA_HOME."""
     home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ["HOME"], ".local", "share")
-    target = Path(home) / "dbus-1" / "services" / f"{BUS_NAME}.service"
+    systemd = _systemctl("show", "--property=Version")
+    if arguments.remove:
+        if systemd:
+            _systemctl("stop", "fimd.service")
+        removed = [name for name in (*_ACTIVATION, *_UNITS) if _remove(Path(home) / name)]
+        if not removed:
+            print("nothing was installed")
+    else:
+        files = {**_ACTIVATION, **(_UNITS if systemd else {})}
+        for name, source in files.items():
+            _write(Path(home) / name, filled(source))
+        if not systemd:
+            print("systemd runs no session of yours: the bus starts fimd itself")
+    if systemd:
+        _systemctl("daemon-reload")
+    _reload_bus()
+    return 0
+
+
+def _write(target: Path, text: str) -> None:
     try:
+        if target.is_file() and target.read_text() == text:
+            print(f"kept {target}")
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_SERVICE.format(name=BUS_NAME, command=command))
+        temporary = target.with_name(f".{target.name}.new")
+        temporary.write_text(text)
+        temporary.replace(target)
     except OSError as error:
         raise ClientError(f"{target} can't be written: {error.strerror}") from error
     print(f"wrote {target}")
-    return 0
+
+
+def _remove(target: Path) -> bool:
+    try:
+        target.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ClientError(f"{target} can't be removed: {error.strerror}") from error
+    print(f"removed {target}")
+    return True
+
+
+def _systemctl(*words: str) -> bool:
+    """Ask this user's systemd; False where there is none, or it refuses."""
+    return shutil.which("systemctl") is not None and _succeeds("systemctl", "--user", *words)
+
+
+def _reload_bus() -> None:
+    """Have the bus read the activation files anew; dbus-daemon does so by itself, others don't."""
+    if shutil.which("dbus-send") is not None:
+        _succeeds(
+            *("dbus-send", "--session", "--print-reply", "--dest=org.freedesktop.DBus"),
+            *("/org/freedesktop/DBus", "org.freedesktop.DBus.ReloadConfig"),
+        )
+
+
+def _succeeds(*command: str) -> bool:
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

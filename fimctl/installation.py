@@ -1,0 +1,28 @@
+"""The files that an installation brings along: units, activation files, launchers."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from fimctl.errors import ClientError
+
+_PLACES: Final = (
+    Path(__file__).resolve().parents[1],  # a checkout
+    Path(sys.prefix) / "share" / "fimd",
+    Path("/usr/share/fimd"),
+)
+
+
+def filled(name: str) -> str:
+    """Return a file's text, with the directory of this installation's programs in it.
+
+    Raises ClientError where the file, or the daemon's program, is missing.
+    """
+    programs = Path(sys.executable).parent
+    if not (programs / "fimd").exists():
+        raise ClientError(f"{programs}/fimd is not there: install the package fimd there first")
+    for place in _PLACES:
+        path = place / name
+        if path.is_file():
+            return path.read_text().replace("@BINDIR@", str(programs))
+    raise ClientError(f"{name} is not part of this installation: install the package fimd anew")

@@ -1,0 +1,133 @@
+"""Each overlay, the embedded DwarFS and the case-insensitive view, mounted for real."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from fimd.casefold import mount as casefold
+from fimd.diagnosis.finding import Finding, fine, note, problem
+from fimd.dwarfs.write import create
+from fimd.errors import FimError
+from fimd.layers import engines
+from fimd.layers.source import LayerSource
+from fimd.mounts.forks import Template
+from fimd.mounts.process import Process, run
+from fimd.mounts.table import MountTable
+from fimd.mounts.unmount import detach
+from fimd.overlays import BACKENDS, FALLBACK
+from fimd.overlays.stack import StackDirectory
+from fimd.paths import RuntimeTree
+from fimd.settings import Settings
+
+_SECONDS: Final = 5.0
+_MARK: Final = "doctor's file"
+_PACKAGES: Final = {"overlayfs": "fuse-overlayfs", "unionfs": "unionfs-fuse"}
+
+
+async def check() -> list[Finding]:
+    """Mount everything in a scratch directory of the runtime tree."""
+    try:
+        tree = RuntimeTree.open()
+    except FimError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return [problem("runtime tree", detail, remedy)]
+    scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="doctor.", dir=tree.root)
+    try:
+        with MountTable() as table:
+            overlays = asyncio.gather(*(_overlay(scratch, name, table) for name in BACKENDS))
+            embedded = await _embedded(scratch, table)
+            trials = [*await overlays, *embedded]
+    finally:
+        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+    return [fine("runtime tree", str(tree.root)), *trials]
+
+
+async def _overlay(scratch: str, name: str, table: MountTable) -> Finding:
+    """Mount an overlay of two directories, write through it, and look at what arrived."""
+    path = os.path.join(scratch, name)
+    _make(path, "layers/0", "upper", "work", "merged")
+    stack = StackDirectory("doctor", path, 1)
+    script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
+    try:
+        overlay = await BACKENDS[name].mount(stack, table, _SECONDS)
+        async with _mounted(overlay.process, overlay.mount_point, table):
+            words = ["sh", "-c", script, "sh", overlay.root, _MARK]
+            await run([*overlay.join, *words], seconds=_SECONDS)
+            if "new" not in os.listdir(os.path.join(path, "upper")):
+                return problem(f"overlay {name}", "it loses what is written", "use another one")
+    except FimError as error:
+        missing = _PACKAGES.get(name)
+        remedy = f"install {missing}" if missing else "see the sandbox's findings"
+        if name == FALLBACK:
+            return problem(f"overlay {name}", str(error), f"{remedy}: the others fall back to it")
+        return note(f"overlay {name}", str(error), f"{remedy}; {FALLBACK} stands in")
+    return fine(f"overlay {name}", "mounts, writes and deletes")
+
+
+async def _embedded(scratch: str, table: MountTable) -> list[Finding]:
+    """Mount a layer and a case-insensitive view by the programs that the project brings."""
+    template = Template([engines.WORKER, casefold.WORKER])
+    template.start()
+    settings = Settings(mount_timeout=_SECONDS, engine="embedded", casefold_engine="embedded")
+    try:
+        return list(
+            await asyncio.gather(
+                _try("layer (embedded)", lambda: _layer(scratch, settings, template, table)),
+                _try("view (embedded)", lambda: _view(scratch, settings, template, table)),
+            )
+        )
+    finally:
+        await template.close()
+
+
+async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
+    try:
+        await trial()
+    except (FimError, OSError) as error:
+        return problem(name, str(error), "see the findings on fuse; else report a fault of fimd")
+    return fine(name, "mounts and is read")
+
+
+async def _layer(scratch: str, settings: Settings, template: Template, table: MountTable) -> None:
+    source, image, point = (os.path.join(scratch, name) for name in ("tree", "image", "layer"))
+    _make(scratch, "tree", "layer")
+    await asyncio.to_thread(create, source, image, level=1)
+    facts = os.stat(image)
+    layer = LayerSource(image, 0, facts.st_size, facts.st_dev, facts.st_ino, b"doctor")
+    _, mount = engines.choose(settings, template, table)
+    async with _mounted(await mount(layer, point), point, table):
+        await run(
+            ["cmp", os.path.join(point, "old"), os.path.join(source, "old")], seconds=_SECONDS
+        )
+
+
+async def _view(scratch: str, settings: Settings, template: Template, table: MountTable) -> None:
+    directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
+    _make(scratch, "spelled", "view")
+    mount = casefold.choose(settings, template, table)
+    async with _mounted(await mount("doctor", directory, point, False), point, table):
+        await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
+
+
+def _make(directory: str, first: str, *others: str) -> None:
+    """Make directories, and a file in the first one."""
+    for name in (first, *others):
+        os.makedirs(os.path.join(directory, name))
+    Path(directory, first, "old").write_text(_MARK)
+
+
+@asynccontextmanager
+async def _mounted(process: Process, point: str | None, table: MountTable) -> AsyncIterator[None]:
+    """Unmount, and see the process off, whatever happens."""
+    try:
+        yield
+    finally:
+        if point is not None and point in table.points():
+            await detach(point)
+        if point is None or not await process.wait(1.0):
+            await process.stop()

@@ -1,0 +1,95 @@
+"""The session bus, the daemon on it, systemd, and the settings."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from dbus_next.message import Message
+
+from fimd.bus.connection import BusError, Connection, session_address
+from fimd.bus.paths import BUS_NAME, ROOT
+from fimd.diagnosis.finding import Finding, fine, note, problem
+from fimd.errors import FimError, InvalidArgumentError
+from fimd.mounts.process import run
+from fimd.settings import DEFAULT_ORIGIN, read
+
+_SECONDS: Final = 3.0
+
+
+async def check() -> list[Finding]:
+    """Look whether the daemon can be reached, or started, and by whom."""
+    bus, systemd = await asyncio.gather(_bus(), _systemd())
+    return [*bus, systemd, _settings()]
+
+
+async def _bus() -> list[Finding]:
+    try:
+        address = session_address()
+        connection = await Connection.open(address, seconds=_SECONDS)
+    except FimError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return [problem("session bus", detail, remedy)]
+    try:
+        return [fine("session bus", address.split(",")[0]), await _daemon(connection)]
+    except BusError as error:
+        return [problem("session bus", str(error), "log in anew")]
+    finally:
+        connection.disconnect()
+
+
+async def _daemon(connection: Connection) -> Finding:
+    [owned] = await connection.ask_bus("NameHasOwner", "s", BUS_NAME)
+    if not owned:
+        [names] = await connection.ask_bus("ListActivatableNames", "")
+        if BUS_NAME in names:
+            return fine("daemon", "it does not run; the bus starts it when it is needed")
+        return problem("daemon", "it neither runs nor can the bus start it", "run 'fimctl setup'")
+    message = Message(
+        destination=BUS_NAME,
+        path=ROOT,
+        interface="org.freedesktop.DBus.Properties",
+        member="Get",
+        signature="ss",
+        body=[f"{BUS_NAME}.Manager", "Version"],
+    )
+    try:
+        [version] = await connection.ask(message, seconds=_SECONDS)
+    except BusError as error:
+        remedy = "see 'fimctl logs', and end the process: its mounts stay"
+        return problem("daemon", f"it runs, but does not answer ({error})", remedy)
+    return fine("daemon", f"it runs, version {version.value}")
+
+
+async def _systemd() -> Finding:
+    if not os.access("/run/systemd/system", os.F_OK) or shutil.which("systemctl") is None:
+        return fine("systemd", "does not run here; the bus starts the daemon itself")
+    words = ["systemctl", "--user", "show", "--property=LoadState,ActiveState", "fimd.service"]
+    try:
+        said = (await run(words, seconds=_SECONDS)).decode(errors="replace")
+    except FimError:
+        return fine("systemd", "runs no session of this user; the bus starts the daemon itself")
+    facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    if facts.get("LoadState") != "loaded":
+        return note("systemd", "it has no unit fimd.service", "run 'fimctl setup'")
+    state = facts.get("ActiveState", "unknown")
+    if state == "failed":
+        remedy = "see 'systemctl --user status fimd', then 'systemctl --user restart fimd'"
+        return problem("systemd", "fimd.service has failed", remedy)
+    return fine("systemd", f"fimd.service is {state}")
+
+
+def _settings() -> Finding:
+    try:
+        values = read()
+    except InvalidArgumentError as error:
+        return problem("settings", str(error), "correct it: without that fimd does not start")
+    changed = [
+        f"{name} = {value}" for name, (value, origin) in values.items() if origin != DEFAULT_ORIGIN
+    ]
+    conflict = os.environ.get("FIM_DIR_GLOBAL")
+    detail = ", ".join(changed) or "all defaults"
+    if conflict and not Path(conflict).is_dir():
+        return note("settings", f"FIM_DIR_GLOBAL={conflict} is not there", "make that directory")
+    return fine("settings", detail)

@@ -1,0 +1,66 @@
+"""Disk space where layers and changes go, and what a crash may have left."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+from fimd import records
+from fimd.diagnosis.finding import Finding, fine, note, problem
+from fimd.instances import adoption
+from fimd.mounts.table import below
+from fimd.paths import DEFAULT_GLOBAL
+
+_LITTLE: Final = 1 << 30
+_NOTHING: Final = 64 << 20
+
+
+async def check() -> list[Finding]:
+    """Look at the file systems of the runtime tree and of the home, and for leftovers."""
+    base = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    home = os.environ.get("HOME", "/")
+    return [
+        _space("runtime tree", base),
+        _space("home", home),
+        await asyncio.to_thread(_leftovers, Path(base, "app", f"u{os.getuid()}")),
+    ]
+
+
+def _space(name: str, path: str) -> Finding:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    facts = os.statvfs(path)
+    free, files = facts.f_bavail * facts.f_frsize, facts.f_favail
+    detail = f"{free / 2**30:.1f} GiB are free in {path}"
+    if free < _NOTHING or (facts.f_files and files < 1000):
+        return problem(f"space: {name}", f"{detail}, and {files} files", "make room there")
+    if free < _LITTLE:
+        return note(f"space: {name}", detail, "make room there before a commit")
+    return fine(f"space: {name}", detail)
+
+
+def _leftovers(tree: Path) -> Finding:
+    """Look for mounts and instances that no daemon holds; the next one removes or adopts them."""
+    mounts = below(str(tree))
+    if _running(tree):
+        return fine("leftovers", f"none: a daemon holds the {len(mounts)} mounts of {tree}")
+    dead = 0
+    for record in tree.glob("instance/*/instance.json"):
+        process = adoption.living(records.read(str(record)))
+        if process is None:
+            dead += 1
+        else:
+            process.close()
+    if mounts or dead:
+        detail = f"{len(mounts)} mounts and {dead} ended instances in {tree}, and no daemon"
+        return note("leftovers", detail, "run 'fimctl status': the daemon it starts clears them up")
+    return fine("leftovers", "none")
+
+
+def _running(tree: Path) -> bool:
+    """Tell whether the process that took the tree's lock is alive."""
+    try:
+        pid = int((tree / "lock").read_text())
+        return b"fimd" in Path("/proc", str(pid), "cmdline").read_bytes()
+    except (OSError, ValueError):
+        return False
