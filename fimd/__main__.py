@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
+import os
 import sys
 
 from fimd import __version__
@@ -30,8 +32,17 @@ def main() -> int:
         asyncio.run(run(live))
     except FimError as error:
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        if "DBUS_STARTER_BUS_TYPE" in os.environ:  # dbus-daemon(1): a call is waiting
+            _tell_caller(error)
         return 1
     return 0
+
+
+def _tell_caller(error: FimError) -> None:
+    from fimd.bus.refusal import refuse  # noqa: PLC0415 - only where it is needed
+
+    with contextlib.suppress(FimError):  # the bus itself may be what is missing
+        asyncio.run(refuse(error))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,28 @@ def test_a_daemon_that_cannot_be_started(session: Session, image: Path) -> None:
     assert "could not start fimd" in refused(session, image, "true")
 
 
+def test_a_wrong_setting(new_session: Callable[..., Session], busybox_image: Path) -> None:
+    session = new_session(FIMD_ENGINE="warp")
+    image = session.adopt(busybox_image, "app.flatimage")
+    assert "can't be 'warp': it is one of auto, external, embedded" in refused(session, image, "true")
+    assert "'warp'" in refused(session, "fimctl", "status")  # and every call that follows
+
+
+def test_a_runtime_tree_that_another_user_made(
+    new_session: Callable[..., Session], account: Account, busybox_image: Path
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make what belongs to another user")
+    session = new_session()
+    squatted = session.directory / "fim"
+    squatted.mkdir(mode=0o777)
+    os.chown(squatted, 12345, 12345)
+    image = session.adopt(busybox_image, "app.flatimage")
+    said = refused(session, image, "true")
+    assert f"{squatted} belongs to user 12345" in said
+    assert "set FIM_DIR_GLOBAL" in said
+
+
 def test_no_fuse(
     new_session: Callable[..., Session], account: Account, busybox_image: Path
 ) -> None:

@@ -1,0 +1,43 @@
+"""Telling callers why the daemon can't start, where the bus started it for them.
+
+Who called would learn no more than that a process exited with status 1. So it takes the name for a
+moment, answers what was called with the error, and leaves; the next call starts it anew.
+"""
+
+import asyncio
+from typing import Final
+
+from dbus_next.constants import MessageType
+from dbus_next.message import Message
+
+from fimd.bus.connection import Connection, session_address
+from fimd.bus.paths import BUS_NAME
+from fimd.bus.server import ERROR_PREFIX
+from fimd.errors import FimError
+
+_FIRST_CALL: Final = 5.0
+"""Seconds that the call which started the daemon may take to arrive."""
+
+
+async def refuse(error: FimError) -> None:
+    """Answer the waiting call, and what arrives with it, with an error. Raises FimError."""
+    connection = await Connection.open(session_address())
+    called = asyncio.Event()
+
+    def answer(message: Message) -> bool:
+        if message.message_type is not MessageType.METHOD_CALL:
+            return False
+        connection.send(Message.new_error(message, ERROR_PREFIX + error.name, str(error)))
+        called.set()
+        return True
+
+    connection.add_message_handler(answer)
+    try:
+        await connection.own(BUS_NAME)
+        async with asyncio.timeout(_FIRST_CALL):
+            await called.wait()
+        await connection.ask_bus("ReleaseName", "s", BUS_NAME)  # what came before it is answered
+    except TimeoutError:
+        pass  # whoever called has gone
+    finally:
+        connection.disconnect()
