@@ -1,0 +1,121 @@
+"""Two users of one machine share /tmp/fim, and neither gets in the other's way."""
+
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import Account, own
+from tests.support.session import Session
+
+OTHER = "news"  # as PLAIN_ACCOUNT: on every Debian, owns nothing, nobody logs in as it
+
+
+@pytest.fixture
+def neighbours(open_directory: Path, plain_account: Account) -> Iterator[tuple[Session, Session]]:
+    """Sessions of two plain users with one FIM_DIR_GLOBAL, which root has made."""
+    if os.getuid() != 0:
+        pytest.skip("only root can be two users")
+    try:
+        entry = pwd.getpwnam(OTHER)
+    except KeyError:
+        pytest.skip(f"there is no user {OTHER}")
+    second = Account(
+        entry.pw_uid, entry.pw_gid, OTHER, plain_account.python, plain_account.environment
+    )
+    shared = Path(tempfile.mkdtemp(dir=open_directory))
+    shared.chmod(0o1777)
+    settings = {"FIM_DIR_GLOBAL": str(shared)}
+    with ExitStack() as stack:
+        sessions = []
+        for account in (plain_account, second):
+            directory = Path(tempfile.mkdtemp(dir=open_directory))
+            directory.chmod(0o755)
+            os.chown(directory, account.uid, account.gid)
+            sessions.append(stack.enter_context(Session(directory, account, settings)))
+        yield sessions[0], sessions[1]
+
+
+def tree(session: Session) -> Path:
+    return Path(session.settings["FIM_DIR_GLOBAL"]) / "app" / f"u{session.account.uid}"
+
+
+def test_both_run_the_same_image_and_neither_sees_into_the_others_tree(
+    neighbours: tuple[Session, Session], busybox_image: Path
+) -> None:
+    first, second = neighbours
+    images = [session.adopt(busybox_image, "app.flatimage") for session in neighbours]
+    # whoever comes first makes app/, and has to be root for the other to trust it
+    app = tree(first).parent
+    app.mkdir()
+    app.chmod(0o1777)
+    programs = [
+        session.background(image, "sleep 60")
+        for session, image in zip(neighbours, images, strict=True)
+    ]
+    assert len(first.objects("ps")) == 1
+    assert len(second.objects("ps")) == 1
+    assert stat.S_IMODE(tree(first).stat().st_mode) == 0o700
+    spied = second.run("ls", str(tree(first)))
+    assert spied.returncode != 0
+    assert "Permission denied" in spied.stderr
+    for program in programs:
+        program.kill()
+        program.wait()
+
+
+def test_another_user_may_not_call_the_daemon(
+    neighbours: tuple[Session, Session], busybox_image: Path
+) -> None:
+    first, second = neighbours
+    bus = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={first.directory}/run/bus"}
+    done = second.run("fimctl", "status", variables=bus)
+    assert done.returncode == 125
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("trick", ["directory", "link", "file", "app"])
+def test_a_tree_that_the_neighbour_made_first_is_refused_with_the_way_out(
+    neighbours: tuple[Session, Session], busybox_image: Path, trick: str
+) -> None:
+    victim, squatter = neighbours
+    target = tree(victim)
+    if trick != "app":
+        target.parent.mkdir()
+        target.parent.chmod(0o1777)
+    tricks: dict[str, Callable[[], str]] = {
+        "directory": lambda: squatter.output("mkdir", "-m", "777", target),
+        "link": lambda: squatter.output("ln", "-s", squatter.directory / "work", target),
+        "file": lambda: squatter.output("touch", target),
+        "app": lambda: squatter.output("mkdir", "-m", "777", target.parent),
+    }
+    tricks[trick]()
+    image = victim.adopt(busybox_image, "app.flatimage")
+    done = victim.run(image, "fim-exec", "true")
+    assert done.returncode == 125
+    assert "FIM_DIR_GLOBAL" in done.stderr
+    assert list((squatter.directory / "work").iterdir()) == []
+
+
+def test_a_process_of_another_user_cannot_be_made_an_instance(
+    neighbours: tuple[Session, Session], busybox_image: Path
+) -> None:
+    first, _second = neighbours
+    app = tree(first).parent
+    app.mkdir()
+    app.chmod(0o1777)
+    image = first.adopt(busybox_image, "app.flatimage")
+    done = first.run(
+        *("gdbus", "call", "--session", "--dest", "org.flatimage.Fim1"),
+        *("--object-path", "/org/flatimage/Fim1"),
+        *("--method", "org.flatimage.Fim1.Manager.StartInstance"),
+        *(f"b'{image}'", f"{{'pid': <uint32 {os.getpid()}>}}"),
+    )
+    assert done.returncode != 0
+    assert "org.flatimage.Fim1.Error.AccessDenied" in done.stderr
+    assert f"process {os.getpid()} belongs to user {own().uid}" in done.stderr
