@@ -4,21 +4,13 @@ import os
 
 from fimctl import messages
 from fimctl.errors import ClientError
-from fimctl.stored import read
+from fimctl.stored import data_of, read
 from fimd.errors import DataDirectoryError
 from fimd.image.reserved import CASEFOLD, OVERLAY
 from fimd.image.settings import Casefold, Overlay
 from fimd.instances.data import DataDirectory
-from fimd.paths import data_directory
 
 CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
-
-
-def data_of(image: str) -> str:
-    """Return the image's data directory, which FIM_DIR_DATA may move."""
-    return os.path.abspath(
-        os.environ.get("FIM_DIR_DATA") or data_directory(os.path.realpath(image))
-    )
 
 
 def overlay_in_force(image: str) -> tuple[Overlay, bool]:

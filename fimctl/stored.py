@@ -4,16 +4,19 @@ The daemon reads an image anew at every start, and a writer lock and a journal i
 writers apart and readers from seeing half of a change.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from fimctl.errors import ClientError
+from fimd.image.chain import read_chain
 from fimd.image.errors import ImageError
 from fimd.image.file import open_image
 from fimd.image.layout import Layout, find_layout
 from fimd.image.reserved import Field, is_stored, read_field, update_field, write_field
+from fimd.paths import data_directory
 
 T = TypeVar("T")
 
@@ -27,6 +30,12 @@ def _opened(image: str, *, writable: bool = False) -> Iterator[tuple[int, Layout
         raise ClientError(str(error)) from error
 
 
+def data_of(image: str) -> str:
+    """Return the image's data directory, which FIM_DIR_DATA may move."""
+    given = os.environ.get("FIM_DIR_DATA")
+    return os.path.abspath(given or data_directory(os.path.realpath(image)))
+
+
 def reserved_offset(image: str) -> int:
     """Return where the image's reserved space begins. Raises ClientError, as all of these do."""
     with _opened(image) as (_, layout):
@@ -34,9 +43,14 @@ def reserved_offset(image: str) -> int:
 
 
 def read(image: str, field: Field[T]) -> T:
-    """Return a setting; what the image's kind does not store there is unset."""
+    """Return a setting, wherever the image's kind keeps it."""
     with _opened(image) as (descriptor, layout):
-        return read_field(descriptor, layout, field) if is_stored(layout, field) else field.unset
+        if is_stored(layout, field):
+            return read_field(descriptor, layout, field)
+        from fimd.instances.layered_settings import read_layered  # noqa: PLC0415 - 1.x alone
+
+        layers = read_chain(descriptor, layout).layers
+        return read_layered(descriptor, layers, os.path.join(data_of(image), "root"), field)
 
 
 def write(image: str, field: Field[T], value: T) -> None:

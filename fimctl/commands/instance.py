@@ -7,7 +7,7 @@ from typing import Any
 
 from fimctl.daemon import Daemon
 from fimctl.errors import ClientError, WordsError
-from fimctl.preparation import data_of
+from fimctl.stored import data_of
 from fimctl.words import operation, refuse_trailing
 
 

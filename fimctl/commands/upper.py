@@ -7,7 +7,7 @@ from typing import Any
 from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import layers_of, print_changes, stack_options
 from fimctl.errors import ClientError
-from fimctl.preparation import data_of
+from fimctl.stored import data_of
 from fimctl.table import printable, size_text
 
 

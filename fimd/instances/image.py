@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from fimd.errors import AccessDeniedError, BusyError, NotAnImageError, NotFoundError
 from fimd.image.chain import read_chain
-from fimd.image.errors import BusyImageError, ImageError, ReadOnlyImageError
+from fimd.image.errors import BusyImageError, ImageError, ReadOnlyImageError, SettingsError
 from fimd.image.layout import find_layout
 from fimd.image.reserved import (
     BINDINGS,
@@ -30,8 +30,10 @@ from fimd.image.reserved import (
     write_field,
 )
 from fimd.image.settings import DEFAULT_BOOT, Binding, Casefold, Overlay, Permission, Unshare
+from fimd.instances.layered_settings import read_layered
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
+from fimd.paths import data_directory
 
 T = TypeVar("T")
 
@@ -82,8 +84,11 @@ def _opened(path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_image(path: str, resolver: Resolver) -> ImageFacts:
-    """Read an image's layers and settings. Raises NotFoundError or NotAnImageError."""
+def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageFacts:
+    """Read an image's layers and settings. Raises NotFoundError or NotAnImageError.
+
+    `data` is its data directory where that is another than the default.
+    """
     real = os.path.realpath(path)
     with _opened(real, os.O_RDONLY) as descriptor:
         layout = find_layout(descriptor)
@@ -92,24 +97,33 @@ def read_image(path: str, resolver: Resolver) -> ImageFacts:
             faults = "; ".join(map(str, chain.faults))
             raise NotAnImageError(f"{real} holds no whole layer{faults and f' ({faults})'}")
 
+        warnings = [f"{real}: {fault}" for fault in chain.faults]
+        upper = os.path.join(data or data_directory(real), "root")
+
         def setting(field: Field[T]) -> T:
-            stored = is_stored(layout, field)
-            return read_field(descriptor, layout, field) if stored else field.unset
+            if is_stored(layout, field):
+                return read_field(descriptor, layout, field)
+            try:
+                return read_layered(descriptor, chain.layers, upper, field)
+            except SettingsError as error:
+                warnings.append(f"{real}: {error}")
+                return field.unset
 
         overlay = setting(OVERLAY)
         boot = setting(BOOT) or DEFAULT_BOOT
         desktop = setting(DESKTOP)
+        environment, bindings = setting(ENVIRONMENT), setting(BINDINGS)
         return ImageFacts(
             path=real,
             reserved_offset=layout.reserved_offset,
             layers=tuple(resolver.embedded(real, descriptor, chain.layers)),
             overlay=overlay.name.lower() if overlay is not None else None,
             casefold=setting(CASEFOLD).name.lower(),
-            environment=setting(ENVIRONMENT),
+            environment=environment,
             boot=(boot.program, *boot.args),
-            warnings=tuple(f"{real}: {fault}" for fault in chain.faults),
+            warnings=tuple(warnings),
             permissions=setting(PERMISSIONS),
-            bindings=setting(BINDINGS),
+            bindings=bindings,
             unshare=setting(UNSHARE),
             desktop=desktop is not None,
             notify=desktop is not None and setting(NOTIFY),

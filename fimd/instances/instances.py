@@ -75,7 +75,7 @@ class Instances:
             await self._predecessor(request.pid)
             started = start_time(request.pid)
             await self._sandbox.check()
-            image = await asyncio.to_thread(read_image, request.image, self._resolver)
+            image = await asyncio.to_thread(read_image, request.image, self._resolver, request.data)
             data = await asyncio.to_thread(
                 DataDirectory.open, request.data or data_directory(image.path)
             )

@@ -96,6 +96,38 @@ def test_a_1_0_8_image(session: Session, base: bytes) -> None:
     assert image.output("fim-exec", "cat", "/kept") == "kept\n"
 
 
+def test_settings_that_a_1_0_8_image_keeps_in_its_layers(
+    session: Session, base: bytes, image: Path
+) -> None:
+    config = session.directory / "work" / "layer" / "fim" / "config"
+    config.mkdir(parents=True)
+    (config / "boot.json").write_text('{"program": "echo", "args": ["$WHO"]}')
+    (config / "environment.json").write_text('{"GREETING": "hello $WHO"}')
+    (config / "bindings.json").write_text('{"0": {"src": "oops"}}')
+    layer = session.directory / "work" / "config.layer"
+    created = session.run(image, "fim-layer", "create", str(config.parents[1]), str(layer))
+    assert created.returncode == 0, created
+    foreign = Foreign(session, "v1", [record(base), record(layer.read_bytes())])
+    variables = {"WHO": "world"}
+
+    def run(*words: str) -> "tuple[int, str, list[str]]":
+        done = session.run("fimctl", "app", foreign.path, *words, variables=variables)
+        return done.returncode, done.stdout, texts(done.stderr)
+
+    code, output, [said] = run("there")
+    assert (code, output) == (0, "$WHO there\n")
+    assert "fim/config/bindings.json can't be used" in said
+    code, output, _ = run("fim-exec", "sh", "-c", "echo $GREETING")
+    assert (code, output) == (0, "hello world\n")
+    assert run("fim-env", "list") == (0, "GREETING=hello world\n", [])
+    upper = foreign.path.parent / ".foreign.flatimage.data" / "root" / "fim" / "config"
+    upper.mkdir(parents=True)
+    (upper / "environment.json").write_text('{"GREETING": "bye"}')
+    (upper / "bindings.json").write_text("{}")
+    assert run("fim-env", "list") == (0, "GREETING=bye\n", [])
+    assert run("fim-exec", "sh", "-c", "echo $GREETING") == (0, "bye\n", [])
+
+
 def test_one_bad_record_does_not_hide_the_others(
     session: Session, base: bytes, image: Path
 ) -> None:
