@@ -69,7 +69,21 @@ def build(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     app.set_defaults(func=_help(app, 125))
     for name in names:
         import_module(f"fimctl.commands.{name}").add_parser(commands)
+    _explain(parser)
     return parser
+
+
+def _explain(parser: argparse.ArgumentParser) -> None:
+    """Let the help of a command say at least what the list of commands says of it."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way to ask
+        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            continue
+        helps = {entry.dest: entry.help or "" for entry in action._get_subactions()}  # noqa: SLF001
+        for name, command in action.choices.items():
+            summary = helps.get(name, "")
+            if command.description is None and summary:
+                command.description = f"{summary[0].upper()}{summary[1:]}."
+            _explain(command)
 
 
 def _help(parser: argparse.ArgumentParser, code: int) -> Callable[[argparse.Namespace], int]:

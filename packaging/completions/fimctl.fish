@@ -39,6 +39,7 @@ complete -c fimctl -n '__fimctl_at exactly' -f -a describe -d 'print completions
 complete -c fimctl -n '__fimctl_at exactly' -f -a setup -d 'install this user'\''s activation file and systemd unit'
 complete -c fimctl -n '__fimctl_at exactly' -f -a settings -d 'show the daemon'\''s settings and where they come from'
 complete -c fimctl -n '__fimctl_at exactly' -f -a logs -d 'show what the daemon said'
+complete -c fimctl -n '__fimctl_at exactly' -f -a doctor -d 'find out what keeps images from running'
 complete -c fimctl -n '__fimctl_at any' -s h -l help -d 'show this help message and exit'
 complete -c fimctl -n '__fimctl_at any' -l version -d 'print the version and leave'
 complete -c fimctl -n '__fimctl_at any app' -s h -l help -d 'show this help message and exit'
@@ -243,3 +244,5 @@ complete -c fimctl -n '__fimctl_at any logs' -s h -l help -d 'show this help mes
 complete -c fimctl -n '__fimctl_at any logs' -s f -l follow -d 'go on until Ctrl-C'
 complete -c fimctl -n '__fimctl_at any logs' -s n -l lines -r -d 'show only the last N'
 complete -c fimctl -n '__fimctl_at any logs' -l json -d 'print one JSON object a line'
+complete -c fimctl -n '__fimctl_at any doctor' -s h -l help -d 'show this help message and exit'
+complete -c fimctl -n '__fimctl_at any doctor' -l json -d 'print JSON'
