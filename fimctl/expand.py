@@ -64,16 +64,18 @@ def expand_plan(
         for name, text in expand_variables({raw_key: raw}, variables):
             if name and "=" not in name and os.fsencode(name) not in _IDENTITY:
                 environment[os.fsencode(name)] = os.fsencode(text)
-    if details.get("expand-identity", ("b", False))[1]:
-        _expand_identity(environment, variables)
+    if "expand-identity" in details:
+        passwd = os.fsdecode(bytes(details["expand-identity"][1]))
+        _expand_identity(passwd, environment, variables)
     return expanded
 
 
-def _expand_identity(environment: dict[bytes, bytes], variables: Mapping[str, str]) -> None:
-    """Expand HOME, USER and SHELL, and tell them to /etc/passwd too."""
+def _expand_identity(
+    path: str, environment: dict[bytes, bytes], variables: Mapping[str, str]
+) -> None:
+    """Expand HOME, USER and SHELL, and write them into what is to be /etc/passwd."""
     for name in (b"HOME", b"USER", b"SHELL"):
         environment[name] = os.fsencode(expand(os.fsdecode(environment[name]), variables))
-    path = os.path.join(environment[b"FIM_DIR_INSTANCE"], b"passwd")
     try:
         with open(path, "r+b") as file:
             _, _, uid, gid, *_ = file.read().split(b":")
@@ -85,7 +87,7 @@ def _expand_identity(environment: dict[bytes, bytes], variables: Mapping[str, st
             file.truncate()
             file.write(b":".join((name, b"x", uid, gid, name, home, shell)) + b"\n")
     except (OSError, ValueError) as error:
-        raise ClientError(f"{os.fsdecode(path)} can't be written: {error}") from error
+        raise ClientError(f"{path} can't be written: {error}") from error
 
 
 class _Expansion:

@@ -86,9 +86,9 @@ class ManagerInterface(Interface):
 
         Details: warnings as; expand-argv au, the indices of words in `argv` to expand as a shell
         does, without splitting; expand-environment aay, KEY=VALUE to expand and set over
-        `environment`, but for HOME, USER, SHELL and XDG_RUNTIME_DIR; expand-identity b, where
-        HOME, USER and SHELL are to be expanded, and written into the file passwd of
-        FIM_DIR_INSTANCE; desktop b and notify b, where the image is to be shown on the desktop,
+        `environment`, but for HOME, USER, SHELL and XDG_RUNTIME_DIR; expand-identity ay, a file,
+        where HOME, USER and SHELL are to be expanded, and written into its line of passwd(5);
+        desktop b and notify b, where the image is to be shown on the desktop,
         and its start told; debug aay, lines about the start. What says nothing is left out.
         """
         taken = Options(options)
@@ -184,11 +184,12 @@ def _details(
 ) -> dict[str, Variant]:
     raw = [encode_path(f"{key}={value}") for key, value in plan.expand_environment]
     lines = [encode_path(line) for line in narrate(instance)] if debug else []
+    passwd = f"{instance.directory}/passwd" if plan.expand_identity else ""
     details = {
         "warnings": Variant("as", [_text(warning) for warning in warnings]),
         "expand-argv": Variant("au", list(plan.expand_argv)),
         "expand-environment": Variant("aay", raw),
-        "expand-identity": Variant("b", plan.expand_identity),
+        "expand-identity": Variant("ay", encode_path(passwd)),
         "desktop": Variant("b", instance.facts.desktop),
         "notify": Variant("b", instance.facts.notify),
         "debug": Variant("aay", lines),

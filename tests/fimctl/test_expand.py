@@ -151,8 +151,8 @@ def test_an_identity_is_expanded_in_passwd_too(
         b"HOME": b"$BASE/home",
         b"USER": b"me",
         b"SHELL": b"/bin/sh",
-        b"FIM_DIR_INSTANCE": os.fsencode(tmp_path),
+        b"FIM_DIR_INSTANCE": b"/nowhere",
     }
-    expand_plan([], environment, {"expand-identity": ("b", True)})
+    expand_plan([], environment, {"expand-identity": ("ay", os.fsencode(passwd))})
     assert environment[b"HOME"] == b"/b:a/s/e/home"
     assert passwd.read_text() == "me:x:1000:100:me:/ba/s/e/home:/bin/sh\n"
