@@ -70,7 +70,8 @@ class Changes:
         check_level(level)
         layers = await self.layers(image, external, data)
         name = image.facts.path
-        request = CommitRequest(layers.data.path, name, mode, path, level, ())
+        above = len(layers.sources) - len(image.facts.layers) if mode == "binary" else 0
+        request = CommitRequest(layers.data.path, name, mode, path, level, (), above)
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._stacks.reserve(layers.data, "a commit"))
             if mode == "binary":

@@ -28,6 +28,7 @@ from fimd.layers.compare import check_equal
 from fimd.layers.lock import exclusive
 from fimd.layers.merged import Merged, open_layers
 from fimd.layers.newfile import NewFile
+from fimd.layers.order import check_visible
 from fimd.layers.place import LayerPlace
 from fimd.layers.recovery import recover
 from fimd.layers.request import CommitRequest
@@ -90,6 +91,9 @@ def _store(
 ) -> Committed:
     """Make the layer and publish it."""
     entries = entries_of(upper, request.lower, work)
+    if request.above:
+        with open_layers(request.lower[-request.above :]) as above:
+            check_visible(entries, above)
     records = os.path.join(request.data, "tmp")
     directory = {
         "binary": records,

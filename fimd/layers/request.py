@@ -28,6 +28,7 @@ class CommitRequest:
         path: the file's absolute path, for the mode of that name.
         level: compression, 0 to 9.
         lower: the layers below the upper, base first.
+        above: how many of them will lie above the new layer.
     """
 
     data: str
@@ -36,6 +37,7 @@ class CommitRequest:
     path: str
     level: int
     lower: tuple[LayerPlace, ...]
+    above: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -9,10 +9,13 @@ import asyncio
 import os
 from typing import Final
 
-from fimd.errors import MountError
+from fimd.errors import MountError, UnsupportedError
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
+
+_MOST_LAYERS: Final = 500
+"""OVL_MAX_STACK of the kernel, fs/overlayfs/params.h."""
 
 # Positional parameters, never text: $1 the options, $2 the source.
 _HOLDER: Final = 'mount -t overlay -o "$1" "$2" ../merged && echo ready && exec sleep infinity'
@@ -20,6 +23,11 @@ _HOLDER: Final = 'mount -t overlay -o "$1" "$2" ../merged && echo ready && exec 
 
 async def mount(stack: StackDirectory, _table: MountTable, seconds: float) -> Overlay:
     """Mount the overlay in a new namespace and leave a process that holds it."""
+    if stack.layers > _MOST_LAYERS:
+        raise UnsupportedError(
+            f"kernel overlayfs takes {_MOST_LAYERS} layers, and these are {stack.layers}: squash "
+            "some of them (fimctl layer squash)"
+        )
     options = f"lowerdir={stack.top_down()},upperdir=../upper,workdir=../work,userxattr"
     as_root = os.getuid() == 0
     namespaces = ["--mount"] if as_root else ["--user", "--map-root-user", "--mount"]
