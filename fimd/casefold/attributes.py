@@ -16,7 +16,7 @@ def entry(node: Node, status: os.stat_result, name_timeout: float = 0.0) -> pyfu
     result = pyfuse3.EntryAttributes()
     result.st_ino = pyfuse3.InodeT(node.number)
     result.entry_timeout = name_timeout
-    result.attr_timeout = TIMEOUT
+    result.attr_timeout = TIMEOUT if node.settling is None else 0.0
     result.st_mode = pyfuse3.ModeT(status.st_mode)
     result.st_nlink = status.st_nlink if node.links or node.number == pyfuse3.ROOT_INODE else 0
     result.st_uid = status.st_uid

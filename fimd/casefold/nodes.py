@@ -30,6 +30,7 @@ class Node:
     __slots__ = (
         "children",
         "content",
+        "found_again",
         "handles",
         "identity",
         "kind",
@@ -66,6 +67,8 @@ class Node:
         self.spellings: set[tuple[int, bytes]] | None = None
         self.suspect_until = 0.0
         """Until then (monotonic seconds) who asks may have come by a name that is gone."""
+        self.found_again = False
+        """It has been looked up since it became suspect."""
         self.settling: asyncio.Future[None] | None = None
 
     @property

@@ -63,8 +63,6 @@ class Spellings:
         """For how long (seconds) the kernel may keep this spelling of a node's stored name."""
         if node.kind == stat.S_IFDIR:
             return TIMEOUT
-        if node.settling is None:
-            node.suspect_until = 0.0
         if node.writers or node.settling is not None:
             return 0.0
         return TIMEOUT if spelling == stored or self._record(node, parent, spelling) else 0.0
@@ -107,6 +105,7 @@ class Spellings:
         settling = asyncio.get_running_loop().run_in_executor(self._notifier, _drop, others)
         node.settling = settling
         node.suspect_until = math.inf
+        node.found_again = False
 
         def settled(_: object) -> None:
             if node.settling is settling:  # the notifier works in order: this was the last
@@ -115,14 +114,23 @@ class Spellings:
 
         settling.add_done_callback(settled)
 
+    def found(self, node: Node) -> None:
+        """Note that a node has just been looked up: who asks for it next may have come by that."""
+        if node.settling is None:
+            node.suspect_until = 0.0
+        else:
+            node.found_again = True
+
     async def settle(self, node: Node, *, by_descriptor: bool = False) -> None:
         """Wait until the kernel has dropped a suspect node's stale names, before answering for it.
 
-        Raises ESTALE then, so that the kernel looks the path up again, unless the request may
-        have come without a path, `by_descriptor`.
+        Raises ESTALE then, so that the kernel looks the path up again, unless that has happened
+        since, or the request may have come without a path, `by_descriptor`.
         """
         if node.settling is not None:
             await asyncio.wait([node.settling], timeout=_PATIENCE)
+        if node.found_again:
+            node.suspect_until = 0.0
         if node.suspect_until > time.monotonic() and not by_descriptor:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 

@@ -67,7 +67,10 @@ class Tree:
             return await asyncio.wrap_future(future)
 
     async def find(self, parent: Node, name: bytes) -> Found | None:
-        """The entry of a directory that some spelling of a name stands for."""
+        """The entry of a directory that some spelling of a name stands for.
+
+        In a directory that this process may search but not read, names are found as they are.
+        """
         directory = self.directories.of(parent)
         folded = fold(name)
         index = directory.index
@@ -84,7 +87,10 @@ class Tree:
                     return found
             elif directory.is_current():
                 return None
-        stored = (await directory.scan(self.apart)).find(folded)
+        try:
+            stored = (await directory.scan(self.apart)).find(folded)
+        except PermissionError:
+            stored = name
         return None if stored is None else self.look(parent, stored)
 
     async def names(self, node: Node) -> list[bytes]:

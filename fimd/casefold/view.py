@@ -131,6 +131,8 @@ class View(pyfuse3.Operations):
         """The answer that lets the kernel know an entry, by the name that it asked for."""
         node = self._tree.place(parent, found)
         node.lookups += 1
+        if node.suspect_until:
+            self._spellings.found(node)
         return entry(node, found.status, self._spellings.grant(node, parent, name, found.stored))
 
     @guarded

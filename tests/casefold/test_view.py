@@ -450,6 +450,12 @@ with serving(base / "source", base / "view", log=base / "log") as view:
     assert (view.root / "dir/NEW").stat().st_uid == os.getuid() == 65534
     (view.root / "dir/new").unlink(); (view.root / "dir").rmdir()
     assert os.listdir(view.source) == []
+    (view.source / "Closed").mkdir(); (view.source / "Closed" / "Name").touch()
+    (view.source / "Closed").chmod(0o311)
+    assert (view.root / "CLOSED" / "Name").exists()
+    assert not (view.root / "CLOSED" / "other").exists()
+    (view.root / "CLOSED" / "New").touch()
+    assert (view.source / "Closed" / "new").exists()
 """
     (tmp_path / "mine").mkdir()
     os.chown(tmp_path / "mine", 65534, 65534)
