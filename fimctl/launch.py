@@ -17,8 +17,8 @@ _SENT: Final = (
 )
 _OVERLAYS: Final = ("bwrap", "overlayfs", "unionfs")
 _SPECIAL: Final = frozenset("$`~'\"\\*?[")  # what a shell would not leave as it is
-_HIDDEN: Final = ("casefold cannot", "Skipping ", "the overlay ")
-"""Beginnings of warnings that only FIM_DEBUG=1 shows, as in FlatImage."""
+_HIDDEN: Final = "casefold cannot"
+"""Beginning of a warning that only FIM_DEBUG=1 shows, as in FlatImage: it comes at every start."""
 _EXPANDED: Final = ("expand-argv", "expand-environment", "expand-identity")
 
 
