@@ -1,0 +1,177 @@
+"""The daemon as a unit of a real user's systemd: activation, restart, watchdog, reload, logout."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import Account
+from tests.support.session import wait_for
+from tests.support.systemd_session import SystemdSession, hindrance
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+UNIT = "fimd.service"
+
+
+@pytest.fixture
+def session(plain_account: Account, open_directory: Path) -> Iterator[SystemdSession]:
+    reason = hindrance()
+    if reason is not None:
+        pytest.skip(reason)
+    if plain_account.environment:
+        pytest.skip("a plain user can't execute this environment")
+    if not os.access("/dev/fuse", os.R_OK) or not os.stat("/dev/fuse").st_mode & stat.S_IROTH:
+        pytest.skip("/dev/fuse is closed to plain users")
+    directory = Path(tempfile.mkdtemp(dir=open_directory))
+    directory.chmod(0o755)
+    os.chown(directory, plain_account.uid, plain_account.gid)
+    with SystemdSession(directory, plain_account) as session:
+        session.output(Path(sys.executable).parent / "fimctl", "setup")
+        yield session
+    assert session.mounts() == []
+
+
+@pytest.fixture
+def image(session: SystemdSession, busybox_image: Path) -> Path:
+    target = session.directory / "work" / "app.flatimage"
+    shutil.copy(busybox_image, target)
+    os.chown(target, session.account.uid, session.account.gid)
+    return target
+
+
+def begin(session: SystemdSession, image: Path, count: int) -> list[str]:
+    """Start programs as units of the session, and wait until they run."""
+    names = [f"app-test-{number}.service" for number in range(count)]
+    for name in names:
+        command = ("systemd-run", "--user", f"--unit={name}", "--collect", "--quiet")
+        path = f"--setenv=PATH={session.environment['PATH']}"
+        session.output(*command, path, image, "fim-exec", "sleep", "300")
+    wait_for(lambda: len(instances(session)) == count, 30, "the instances")
+    return names
+
+
+def instances(session: SystemdSession) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(session.output("fimctl", "ps", "--json"))
+    return found
+
+
+def main_pid(session: SystemdSession) -> int:
+    return int(session.unit(UNIT, "MainPID")[0])
+
+
+def test_setup_says_what_it_wrote_and_removes_it_again(session: SystemdSession) -> None:
+    share = session.directory / "home" / ".local" / "share"
+    files = [
+        share / "dbus-1" / "services" / "org.flatimage.Fim1.service",
+        share / "systemd" / "user" / "fimd.service",
+        share / "systemd" / "user" / "fimd.slice",
+    ]
+    assert session.output("fimctl", "setup").splitlines() == [f"kept {path}" for path in files]
+    said = session.output("systemd-analyze", "--user", "--man=no", "verify", str(files[1]))
+    assert said == ""
+    assert session.output("fimctl", "setup", "--remove").splitlines() == [
+        f"removed {path}" for path in files
+    ]
+    assert not any(path.exists() for path in files)
+    assert session.output("fimctl", "setup", "--remove") == "nothing was installed\n"
+
+
+def test_the_first_call_starts_the_unit(session: SystemdSession) -> None:
+    assert session.unit(UNIT, "LoadState", "ActiveState") == ["loaded", "inactive"]
+    session.output("fimctl", "status")
+    active, status = session.unit(UNIT, "ActiveState", "StatusText")
+    assert (active, status) == ("active", "0 instances, 0 layers, 0 mounts")
+    assert json.loads(session.output("fimctl", "doctor", "--json"))["session"][2]["detail"] == (
+        "fimd.service is active"
+    )
+
+
+def test_mounts_live_in_scopes_and_outlive_a_kill_under_load(
+    session: SystemdSession, image: Path
+) -> None:
+    begin(session, image, 3)
+    wait_for(
+        lambda: session.unit(UNIT, "StatusText") == ["3 instances, 1 layer, 2 mounts"],
+        what="the status",
+    )
+    scopes = session.output(
+        "systemctl", "--user", "list-units", "--plain", "--no-legend", "*.scope"
+    )
+    kinds = sorted(line.split("-")[1] for line in scopes.splitlines() if line.startswith("fimd-"))
+    assert kinds == ["layer", "stack"]
+    before = {instance["Pid"] for instance in instances(session)}
+    for _ in range(3):
+        old = main_pid(session)
+        os.kill(old, signal.SIGKILL)
+        wait_for(lambda old=old: main_pid(session) not in {0, old}, 20, "the next daemon")
+        assert {instance["Pid"] for instance in instances(session)} == before
+    assert session.unit(UNIT, "StatusText") == ["3 instances, 1 layer, 2 mounts"]
+    session.output("systemctl", "--user", "stop", "app-test-*.service")
+    session.wait_until_clean()
+
+
+def test_a_hanging_daemon_is_ended_and_comes_back(session: SystemdSession, image: Path) -> None:
+    drop_in = session.directory / "home/.config/systemd/user/fimd.service.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "soon.conf").write_text("[Service]\nWatchdogSec=2\n")
+    session.output("systemctl", "--user", "daemon-reload")
+    begin(session, image, 1)
+    [alive] = session.unit(UNIT, "WatchdogTimestampMonotonic")
+    wait_for(
+        lambda: session.unit(UNIT, "WatchdogTimestampMonotonic") != [alive], what="a sign of life"
+    )
+    old = main_pid(session)
+    os.kill(old, signal.SIGSTOP)
+    began = time.monotonic()
+    wait_for(lambda: main_pid(session) not in {0, old}, 30, "the next daemon")
+    assert time.monotonic() - began < 20
+    assert len(instances(session)) == 1
+    assert session.unit(UNIT, "NRestarts") != ["0"]
+
+
+def test_reload_takes_over_settings_and_refuses_wrong_ones(session: SystemdSession) -> None:
+    session.output("fimctl", "status")
+    before = main_pid(session)
+    file = session.directory / "home/.config/fimd/fimd.toml"
+    file.parent.mkdir(parents=True)
+
+    def reload(text: str) -> None:
+        file.write_text(text)
+        session.output("systemctl", "--user", "reload", UNIT)
+
+    def level() -> dict[str, str]:
+        shown = session.output(
+            *["busctl", "--user", "--json=short", "get-property", "org.flatimage.Fim1"],
+            *["/org/flatimage/Fim1", "org.flatimage.Fim1.Manager", "Settings"],
+        )
+        value: dict[str, str] = json.loads(shown)["data"]["log_level"]
+        return value
+
+    reload('log_level = "debug"\n')
+    wait_for(lambda: level()["data"] == "debug", what="the setting")
+    settings = json.loads(session.output("fimctl", "settings", "--json"))
+    assert settings["log_level"] == {"value": "debug", "origin": str(file)}
+    assert settings["linger"] == {"value": 1.0, "origin": "FIMD_LINGER"}
+    reload('log_level = "loud"\n')
+    wait_for(lambda: "not reloaded" in session.output("fimctl", "logs"), what="the refusal")
+    assert "log_level can't be 'loud'" in session.output("fimctl", "logs")
+    assert level()["data"] == "debug"
+    assert session.unit(UNIT, "ActiveState") == ["active"]
+    assert main_pid(session) == before
+
+
+def test_logout_leaves_nothing(session: SystemdSession, image: Path) -> None:
+    begin(session, image, 2)
+    assert session.mounts()
+    session.log_out()
+    wait_for(lambda: not session.processes(), 15, "the end of all processes")
+    assert session.mounts() == []
