@@ -1,7 +1,8 @@
 """Whether a new layer may lie below others without being hidden by them.
 
 A layer in the image lies below those of FIM_LAYERS and below the managed ones. What was changed
-above them all would be seen otherwise, or not at all, if one of them has the same path.
+above them all would be seen otherwise, or not at all, if one of them has the same path. Only the
+time of a directory may differ: it changes with every name in it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -63,15 +63,21 @@ def parse(archive: bytes) -> Tree:
 
 
 def difference(
-    first: Tree, second: Tree, *, links: bool = True
+    first: Tree, second: Tree, *, links: bool = True, directory_times: bool = True
 ) -> dict[bytes, tuple[object, object]]:
     """Return the paths of which two trees say different things.
 
     Without `links` it does not matter which names are one file: unionfs can't show that.
     """
-    end = None if links else -1
+
+    def facts(tree: Tree, path: bytes) -> tuple[object, ...]:
+        found = tree.get(path, ())
+        if not directory_times and found and found[0] == tarfile.DIRTYPE:
+            found = (*found[:3], 0, *found[4:])
+        return found if links else found[:-1]
+
     return {
         path: (first.get(path), second.get(path))
         for path in first.keys() | second.keys()
-        if first.get(path, ())[:end] != second.get(path, ())[:end]
+        if facts(first, path) != facts(second, path)
     }
