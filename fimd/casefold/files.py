@@ -7,7 +7,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from fimd.casefold.nodes import Node
+from fimd.casefold.nodes import WEIGHTY, Node
 from fimd.casefold.system_calls import is_in_memory
 from fimd.casefold.tree import Tree, proc_path
 
@@ -82,7 +82,7 @@ class OpenFiles:
         file = self._files.pop(handle)
         file.node.handles -= {handle}
         file.node.writers -= file.writable
-        if file.writable or file.node.weighty:  # may have to write back, or to free what it held
+        if file.node.weighty:  # may have to be written back, or freed
             await self._tree.apart(os.close, handle)
         else:
             os.close(handle)
@@ -111,6 +111,8 @@ class OpenFiles:
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
         """Write; the number of bytes written."""
+        if offset + len(data) >= WEIGHTY:
+            self._files[handle].node.weighty = True
         return await self._tree.apart(os.pwrite, handle, data, offset)
 
     async def sync(self, handle: int, data_only: bool) -> None:

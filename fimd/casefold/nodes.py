@@ -16,7 +16,7 @@ ROOT = 1
 _FIRST_SPARE_NUMBER = 0x8000_0000
 """Numbers for nodes whose own is taken; 32 bits, or old 32-bit programs could not stat them."""
 
-_WEIGHTY = 1 << 20
+WEIGHTY = 1 << 20
 """From this size on (bytes), an operation that may copy a file up is worth a thread."""
 
 
@@ -50,7 +50,7 @@ class Node:
         self.number = number
         self.kind = stat.S_IFMT(status.st_mode)
         self.identity = (status.st_dev, status.st_ino)
-        self.weighty = status.st_size >= _WEIGHTY
+        self.weighty = status.st_size >= WEIGHTY
         self.links: list[tuple[Node, bytes]] = []
         """Every directory and stored name that leads here; none for the root or once removed."""
         self.children: dict[bytes, Node] = {} if self.kind == stat.S_IFDIR else _NO_CHILDREN
@@ -118,7 +118,7 @@ class NodeTable:
         if node is not None:
             if node.kind == kind and (node.identity == identity or not node.handles):
                 self._identify(node, identity, status.st_nlink)
-                node.weighty = status.st_size >= _WEIGHTY
+                node.weighty = status.st_size >= WEIGHTY
                 return node
             self.unlink(parent, name, None)
         if status.st_nlink > 1 and kind != stat.S_IFDIR:

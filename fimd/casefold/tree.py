@@ -76,13 +76,13 @@ class Tree:
         index = directory.index
         if index is None:
             if folded == name:  # stored like this it wins over all other spellings
-                found = self.look(parent, name)
+                found = _look(directory.descriptor, name)
                 if found is not None:
                     return found
         else:
             stored = index.find(folded)
             if stored is not None:
-                found = self.look(parent, stored)
+                found = _look(directory.descriptor, stored)
                 if found is not None:
                     return found
             elif directory.is_current():
@@ -99,11 +99,7 @@ class Tree:
 
     def look(self, parent: Node, stored: bytes) -> Found | None:
         """The entry of exactly this spelling."""
-        descriptor = self.directories.of(parent).descriptor
-        try:
-            return Found(stored, os.stat(stored, dir_fd=descriptor, follow_symlinks=False))
-        except FileNotFoundError:
-            return None
+        return _look(self.directories.of(parent).descriptor, stored)
 
     def place(self, parent: Node, found: Found) -> Node:
         """The node of an entry."""
@@ -187,6 +183,13 @@ class Tree:
                 os.close(other)
         except OSError:
             return False
+
+
+def _look(directory: int, stored: bytes) -> Found | None:
+    try:
+        return Found(stored, os.stat(stored, dir_fd=directory, follow_symlinks=False))
+    except FileNotFoundError:
+        return None
 
 
 def proc_path(descriptor: int) -> str:
