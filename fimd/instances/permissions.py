@@ -12,6 +12,7 @@ from typing import Final
 from fimd.image.settings import Permission
 
 _MOST_DRIVES: Final = 255
+_DEVICES: Final = "/dev"
 _NVIDIA: Final = re.compile(r"nvidia|cuda|nvcuvid|nvoptix", re.IGNORECASE)
 _NOT_NVIDIA: Final = re.compile(r"gst|icudata|egl-wayland", re.IGNORECASE)
 _NVIDIA_PLACES: Final = (
@@ -116,7 +117,7 @@ def _optical(_: Caller) -> Grant:
 
 
 def _gpu(_: Caller) -> Grant:
-    nodes = sorted(entry.path for entry in _entries("/dev") if "nvidia" in entry.name)
+    nodes = sorted(entry.path for entry in _entries(_DEVICES) if "nvidia" in entry.name)
     return Grant((*_devices("/dev/dri", *nodes), *_read_only(*(_nvidia_files() if nodes else ()))))
 
 

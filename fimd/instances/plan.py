@@ -132,7 +132,7 @@ def launch_plan(
         files={"passwd": who.passwd, "bashrc": _bashrc(image.environment.get("PS1"))},
         expand_argv=tuple(argv.stored),
         expand_environment=raw,
-        expand_identity=any(map(needs_expansion, (who.home, who.name, who.shell))),
+        expand_identity=any(needs_expansion(image.environment.get(key, "")) for key in IDENTITY),
     )
 
 

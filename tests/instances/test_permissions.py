@@ -1,10 +1,12 @@
 """What each permission shows of the host."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from fimd.image.settings import Permission
+from fimd.instances import permissions
 from fimd.instances.permissions import Caller, grant
 
 ENVIRONMENT = {
@@ -87,3 +89,25 @@ def test_nothing_that_a_permission_shows_is_the_hosts_root() -> None:
 
 def test_all_of_dev_comes_last() -> None:
     assert binds(Permission.DEV | Permission.GPU | Permission.SHM)[-1] == ("--dev-bind", "/dev")
+
+
+def test_what_the_nvidia_driver_keeps_outside_of_the_kernel_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev, libraries, link = tmp_path / "dev", tmp_path / "lib", tmp_path / "link"
+    for directory in (dev, libraries):
+        directory.mkdir()
+    link.symlink_to(libraries)
+    for name in ("libGLX_nvidia.so.0", "libcuda.so.1", "libc.so.6", "libgstcuda.so", "nvidia"):
+        (libraries / name).touch()
+    monkeypatch.setattr(permissions, "_DEVICES", str(dev))
+    monkeypatch.setattr(permissions, "_NVIDIA_PLACES", (str(libraries), str(link), "/nowhere"))
+    assert binds(Permission.GPU) == [("--dev-bind", "/dev/dri")]
+    (dev / "nvidia0").touch()
+    assert binds(Permission.GPU) == [
+        ("--dev-bind", "/dev/dri"),
+        ("--dev-bind", f"{dev}/nvidia0"),
+        ("--ro-bind", f"{libraries}/libGLX_nvidia.so.0"),
+        ("--ro-bind", f"{libraries}/libcuda.so.1"),
+        ("--ro-bind", f"{libraries}/nvidia"),
+    ]
