@@ -1,13 +1,12 @@
 """Layers of FIM_LAYERS and of the managed directory, in the specified order."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fimd.dwarfs.write import create
 from tests.support.session import Session
 
 MakeLayer = Callable[[str, dict[str, str]], Path]
@@ -24,12 +23,7 @@ def make_layer(session: Session) -> MakeLayer:
             (tree / path).write_text(text)
         target = session.directory / "work" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        create = [sys.executable, "-P", "-m", "fimctl", "dwarfs", "create", "--no-progress"]
-        subprocess.run(
-            [*create, "-l", "1", "-i", str(tree), "-o", str(target)],
-            check=True,
-            capture_output=True,
-        )
+        create(tree, target, level=1)
         os.chown(target, session.account.uid, session.account.gid)
         return target
 
@@ -98,9 +92,14 @@ def test_twelve_layers_stack_by_number_and_not_by_text(
 ) -> None:
     layers = [make_layer(f"n{number}", {"who": str(number)}) for number in range(1, 13)]
     session.output(image, "fim-overlay", "set", overlay)
-    assert seen(session, image, "/who", ":".join(map(str, layers))) == "12"
     assert seen(session, image, "/who", ":".join(map(str, layers[:10]))) == "10"
-    assert len(session.objects("layers")) == 13
+    all_of_them = {"FIM_LAYERS": ":".join(map(str, layers))}
+    program = session.background(image, "cat /who; sleep 60", variables=all_of_them)
+    assert program.stdout is not None
+    assert program.stdout.read(2) == b"12"
+    assert [layer["References"] for layer in session.objects("layers")] == [1] * 13
+    program.kill()
+    program.wait()
     session.wait_until_clean()
 
 

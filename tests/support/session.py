@@ -102,7 +102,7 @@ class Session:
             "XDG_CONFIG_HOME": str(self.directory / "home" / ".config"),
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.directory}/run/bus",
             "FIM_DIR_GLOBAL": str(self.directory / "fim"),
-            "FIMD_LINGER": "1",
+            "FIMD_LINGER": "0.3",
             "TERM": "xterm",
             **self.account.environment,
             **self.settings,
