@@ -1,5 +1,7 @@
 """Commits: whatever happens on the way, the changes are in the upper or in a complete layer."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -205,6 +207,24 @@ def test_two_commits_exclude_each_other(data: Path, image: Path) -> None:
     fill(data)
     with exclusive(str(data)), pytest.raises(BusyError, match="another process"):
         run(request(data, image, "layer"))
+
+
+def test_where_directories_cannot_be_locked_a_file_is(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def only_files(descriptor: int, operation: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", only_files)
+    held = exclusive(str(data))
+    with held, pytest.raises(BusyError, match="another process"), exclusive(str(data)):
+        pytest.fail("two had the lock")
+    with exclusive(str(data)):
+        assert (data / "tmp" / "fimd.lock").exists()
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_with_a_way_out(
