@@ -91,8 +91,9 @@ def many_instances(session: Session, image: Path, count: int = 20) -> None:
     names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in session.processes()]
     growth = (resident(daemon) - before) / (count - 1)
     layers = sum(name.startswith("layer-") for name in names)
+    holders = sum(words == "sleep infinity " for words in session.processes().values())
     print(
-        f"{count} instances: {layers} layer processes, {names.count('sleep') - count} overlay "
+        f"{count} instances: {layers} layer processes, {holders} overlay "
         f"holder, {names.count('bwrap')} bwrap; the daemon grows by {growth:.0f} KiB each"
     )
     for process in (first, *others):
