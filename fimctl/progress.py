@@ -9,6 +9,8 @@ from typing import Final, Self
 from fimctl.table import size_text
 
 _INTERVAL: Final = 0.1
+_COLUMNS: Final = 80
+"""The width of a terminal that does not know its own."""
 
 
 class ProgressBar:
@@ -49,7 +51,7 @@ class ProgressBar:
         if not self._shown or now - self._drawn < _INTERVAL:
             return
         self._drawn = now
-        width = os.get_terminal_size(2).columns
+        width = os.get_terminal_size(2).columns or _COLUMNS
         facts = f" {size_text(done)}, {size_text(rate)}/s"
         if part is not None:
             facts = f" {part:4.0%}{facts}"
