@@ -1,6 +1,8 @@
 """`fimctl settings`: what is set, and where."""
 
 import argparse
+import shutil
+import textwrap
 from dataclasses import fields
 from typing import Any
 
@@ -45,9 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     print_table(["SETTING", "VALUE", "ORIGIN"], rows)
     style = Style()
     print()
+    width = shutil.get_terminal_size().columns
     for name in values:
-        print(f"{style.strong(name)}: {style.faint(about.get(name, ''))}")
-    print(f"\nThe file is {settings_file()}; a variable FIMD_NAME of the daemon comes before it.")
+        for number, line in enumerate(textwrap.wrap(f"{name}: {about.get(name, '')}", width)):
+            print(style.faint(line) if number else line.replace(name, style.strong(name), 1))
+    print(f"\nThe file is {settings_file()}.\nA variable FIMD_NAME of the daemon comes before it.")
     for name, (value, origin) in written.items():
         by_variable = origins[name].startswith("FIMD_")
         if origin != DEFAULT_ORIGIN and value != values[name] and not by_variable:

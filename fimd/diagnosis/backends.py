@@ -43,7 +43,7 @@ async def check() -> list[Finding]:
             embedded = await _embedded(scratch, table)
             trials = [*await overlays, *embedded]
     finally:
-        await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+        await asyncio.to_thread(_remove, scratch)
     return [fine("runtime tree", str(tree.root)), *trials]
 
 
@@ -112,6 +112,14 @@ async def _view(scratch: str, settings: Settings, template: Template, table: Mou
     mount = casefold.choose(settings, template, table)
     async with _mounted(await mount("doctor", directory, point, False), point, table):
         await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
+
+
+def _remove(scratch: str) -> None:
+    """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered."""
+    for path, names, _ in os.walk(scratch):
+        for name in names:
+            os.chmod(os.path.join(path, name), 0o700)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _make(directory: str, first: str, *others: str) -> None:

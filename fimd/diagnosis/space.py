@@ -3,11 +3,12 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fimd import records
 from fimd.diagnosis.finding import Finding, fine, note, problem
-from fimd.instances import adoption
+from fimd.errors import ProcessGoneError
+from fimd.mounts.process import start_time
 from fimd.mounts.table import below
 from fimd.paths import DEFAULT_GLOBAL
 
@@ -46,15 +47,20 @@ def _leftovers(tree: Path) -> Finding:
         return fine("leftovers", f"none: a daemon holds the {len(mounts)} mounts of {tree}")
     dead = 0
     for record in tree.glob("instance/*/instance.json"):
-        process = adoption.living(records.read(str(record)))
-        if process is None:
-            dead += 1
-        else:
-            process.close()
+        facts = records.read(str(record))
+        dead += facts is None or not _lives(facts)
     if mounts or dead:
         detail = f"{len(mounts)} mounts and {dead} ended instances in {tree}, and no daemon"
         return note("leftovers", detail, "run 'fimctl status': the daemon it starts clears them up")
     return fine("leftovers", "none")
+
+
+def _lives(facts: dict[str, Any]) -> bool:
+    """Tell whether the process of an instance's record is there, and no other of its number."""
+    try:
+        return bool(start_time(int(facts["pid"])) == facts["process_started"])
+    except (ProcessGoneError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _running(tree: Path) -> bool:

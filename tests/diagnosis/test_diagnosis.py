@@ -1,0 +1,119 @@
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.session import Session
+
+
+def doctor(session: Session, **options: Any) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    done = session.run("fimctl", "doctor", "--json", **options)
+    assert done.stderr == "", done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def named(groups: dict[str, list[dict[str, str]]], name: str) -> dict[str, str]:
+    [finding] = [item for group in groups.values() for item in group if item["name"] == name]
+    return finding
+
+
+def test_it_tries_every_backend_and_leaves_nothing(session: Session) -> None:
+    began = time.monotonic()
+    code, groups = doctor(session)
+    assert time.monotonic() - began < 10  # under 2 s on an idle machine
+    assert list(groups) == ["fuse", "sandbox", "backends", "engines", "session", "space"]
+    verdicts = {item["name"]: item["verdict"] for item in groups["backends"]}
+    for name in ("overlay bwrap", "overlay unionfs", "layer (embedded)", "view (embedded)"):
+        assert verdicts[name] == "ok", groups["backends"]
+    assert code == 0, groups
+    assert [path.name for path in session.tree.glob("doctor*")] == []
+    assert session.mounts() == []
+    assert session.processes() == {}
+
+
+def test_every_finding_that_is_not_fine_has_a_remedy(session: Session) -> None:
+    _, groups = doctor(session)
+    for group in groups.values():
+        for finding in group:
+            assert finding["detail"]
+            assert bool(finding["remedy"]) is (finding["verdict"] != "ok"), finding
+
+
+def test_it_works_where_there_is_no_bus(session: Session) -> None:
+    code, groups = doctor(session, variables={"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere"})
+    finding = named(groups, "session bus")
+    assert (code, finding["verdict"]) == (1, "problem")
+    assert "dbus-run-session" in finding["remedy"]
+
+
+def test_it_names_a_wrong_setting(session: Session) -> None:
+    code, groups = doctor(session, variables={"FIMD_LINGER": "soon"})
+    finding = named(groups, "settings")
+    assert (code, finding["verdict"]) == (1, "problem")
+    assert "FIMD_LINGER" in finding["detail"]
+
+
+def test_it_tells_what_is_not_installed(session: Session) -> None:
+    bare = session.directory / "work" / "bin"
+    bare.mkdir()
+    for program in ("sh", "test", "cmp", "unshare", "nsenter", "mount", "sleep", "fusermount3"):
+        for place in ("/bin", "/usr/bin"):
+            if (Path(place) / program).exists():
+                (bare / program).symlink_to(Path(place) / program)
+                break
+    code, groups = doctor(session, variables={"PATH": f"{session.directory}/bin:{bare}"})
+    assert code == 1
+    assert named(groups, "bubblewrap")["remedy"] == "install the package bubblewrap"
+    assert named(groups, "overlay overlayfs")["verdict"] == "note"
+    assert "fuse-overlayfs" in named(groups, "overlay overlayfs")["remedy"]
+    assert named(groups, "overlay unionfs")["verdict"] == "problem"
+
+
+def test_it_says_what_forbids_user_namespaces(
+    new_session: Callable[..., Session],
+) -> None:
+    session = new_session()
+    if session.account.uid == 0:
+        return  # root needs none
+    helper = Path(__file__).resolve().parents[1] / "support" / "no_user_namespaces.py"
+    if os.getuid() != 0:
+        return
+    wrap = [sys.executable, str(helper), "setpriv", f"--reuid={session.account.uid}"]
+    wrap += [f"--regid={session.account.gid}", "--clear-groups"]
+    process = session.start(
+        *wrap,
+        *("fimctl", "doctor", "--json"),
+        user=0,
+        group=0,
+        stdout=-1,
+    )
+    output, _ = process.communicate(timeout=30)
+    groups = json.loads(output)
+    assert named(groups, "sandbox")["verdict"] == "problem"
+    assert named(groups, "user namespaces")["verdict"] == "problem"
+    assert named(groups, "sandbox")["remedy"]
+
+
+def test_people_get_it_wrapped_to_their_terminal(session: Session) -> None:
+    for columns in (80, 120):
+        shown = session.output("fimctl", "doctor", variables={"COLUMNS": str(columns)})
+        assert max(map(len, shown.splitlines())) <= columns
+        assert "\033" not in shown
+        assert shown.splitlines()[-1].endswith("0 problems")
+
+
+def test_it_finds_what_a_crash_left(session: Session, image: Path) -> None:
+    running = session.background(image, "sleep 60")
+    daemons = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    for pid in daemons:
+        os.kill(pid, 9)
+    _, groups = doctor(session)
+    assert named(groups, "leftovers")["verdict"] == "note"
+    assert "fimctl status" in named(groups, "leftovers")["remedy"]
+    session.output("fimctl", "status")
+    _, groups = doctor(session)
+    assert named(groups, "leftovers")["verdict"] == "ok"
+    running.kill()
