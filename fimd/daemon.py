@@ -67,7 +67,7 @@ async def run(live: LiveSettings) -> None:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
-        changes = Changes(images, stacks, resolver, jobs)
+        changes = Changes(images, stacks, resolver, jobs, settings)
         await layers.adopt(await asyncio.to_thread(table.points))
         await instances.adopt()
         layers.settle()

@@ -16,10 +16,12 @@ from fimd.instances.images import Image, Images
 from fimd.instances.stack import Stacks
 from fimd.jobs.job import Job
 from fimd.jobs.jobs import Jobs
+from fimd.layers import mkdwarfs
 from fimd.layers.request import CommitRequest, check_level
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
 from fimd.paths import data_directory
+from fimd.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class Layers:
 class Changes:
     """Starts the jobs that change images and data directories."""
 
-    def __init__(self, images: Images, stacks: Stacks, resolver: Resolver, jobs: Jobs) -> None:
+    def __init__(
+        self, images: Images, stacks: Stacks, resolver: Resolver, jobs: Jobs, settings: Settings
+    ) -> None:
         self._images = images
         self._stacks = stacks
         self._resolver = resolver
         self._jobs = jobs
+        self._settings = settings
         self._changing: dict[str, str] = {}
 
     async def layers(self, image: Image, external: Sequence[str], data: str | None) -> Layers:
@@ -163,6 +168,7 @@ class Changes:
             "output": output,
             "level": level,
             "file_list": file_list,
+            "program": mkdwarfs.find(self._settings),
         }
         return self._jobs.start("create", output, arguments, AsyncExitStack())
 

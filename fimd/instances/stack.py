@@ -168,6 +168,8 @@ class Stacks:
         sources = tuple(layer.source for layer in layers)
         directory = StackDirectory(spec.id, str(self._tree.stack(spec.id)), len(layers), sources)
         notes = await asyncio.to_thread(clean_up, spec.data.path)
+        for note in notes:
+            log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
         await asyncio.to_thread(_prepare, directory, spec.data, layers)
         try:
             overlay, name, warnings = await self._mount_overlay(directory, spec)
