@@ -12,7 +12,8 @@ from tests.support.session import Session, wait_for
 
 OVERLAYS = ("bwrap", "unionfs", "overlayfs")
 WRITER = (
-    "n=0; while :; do n=$((n+1)); echo $n > /counter; cat /etc/release > /copy; sleep 0.05; done"
+    "n=0; while :; do n=$((n+1)); echo $n > /counter; "
+    "cat /etc/release > /new; mv /new /copy; sleep 0.05; done"
 )
 
 
