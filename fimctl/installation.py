@@ -13,16 +13,21 @@ _PLACES: Final = (
 )
 
 
+def programs() -> Path:
+    """Return the directory of this installation's programs. Raises ClientError without fimd."""
+    directory = Path(sys.executable).parent
+    if not (directory / "fimd").exists():
+        raise ClientError(f"{directory}/fimd is not there: install the package fimd there first")
+    return directory
+
+
 def filled(name: str) -> str:
     """Return a file's text, with the directory of this installation's programs in it.
 
     Raises ClientError where the file, or the daemon's program, is missing.
     """
-    programs = Path(sys.executable).parent
-    if not (programs / "fimd").exists():
-        raise ClientError(f"{programs}/fimd is not there: install the package fimd there first")
     for place in _PLACES:
         path = place / name
         if path.is_file():
-            return path.read_text().replace("@BINDIR@", str(programs))
+            return path.read_text().replace("@BINDIR@", str(programs()))
     raise ClientError(f"{name} is not part of this installation: install the package fimd anew")

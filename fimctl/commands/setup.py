@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fimctl.daemon import BUS_NAME
 from fimctl.errors import ClientError
-from fimctl.installation import filled
+from fimctl.installation import filled, programs
 
 _SECONDS: Final = 10.0
 _ACTIVATION: Final = {f"dbus-1/services/{BUS_NAME}.service": f"dbus/{BUS_NAME}.service.in"}
@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         removed = [name for name in (*_ACTIVATION, *_UNITS) if _remove(Path(home) / name)]
         if not removed:
             print("nothing was installed")
+    elif (everybody := _for_everybody()) is not None:
+        print(f"installed for all users already: {everybody}")
     else:
         files = {**_ACTIVATION, **(_UNITS if systemd else {})}
         for name, source in files.items():
@@ -52,6 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
         _systemctl("daemon-reload")
     _reload_bus()
     return 0
+
+
+def _for_everybody() -> Path | None:
+    """Return the activation file by which this installation serves all users, if it does."""
+    command = f"Exec={programs()}/fimd\n"
+    directories = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    for directory in directories.split(":"):
+        path = Path(directory) / next(iter(_ACTIVATION))
+        if path.is_file() and command in path.read_text():
+            return path
+    return None
 
 
 def _write(target: Path, text: str) -> None:

@@ -9,15 +9,16 @@ import pyfuse3
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import TIMEOUT
 from fimd.casefold.tree import proc_path
+from fimd.casefold.types import InodeT, ModeT
 
 
 def entry(node: Node, status: os.stat_result, name_timeout: float = 0.0) -> pyfuse3.EntryAttributes:
     """What the kernel is told of a node, and how long (seconds) it may keep its name."""
     result = pyfuse3.EntryAttributes()
-    result.st_ino = pyfuse3.InodeT(node.number)
+    result.st_ino = InodeT(node.number)
     result.entry_timeout = name_timeout
     result.attr_timeout = TIMEOUT if node.settling is None else 0.0
-    result.st_mode = pyfuse3.ModeT(status.st_mode)
+    result.st_mode = ModeT(status.st_mode)
     result.st_nlink = status.st_nlink if node.links or node.number == pyfuse3.ROOT_INODE else 0
     result.st_uid = status.st_uid
     result.st_gid = status.st_gid

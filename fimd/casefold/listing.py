@@ -8,6 +8,7 @@ from fimd.casefold.attributes import entry
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import Tree
+from fimd.casefold.types import FileNameT, InodeT, ModeT
 
 
 class Listing:
@@ -40,9 +41,9 @@ class Listing:
     def _send_dots(self, name: bytes, position: int, token: pyfuse3.ReaddirToken) -> bool:
         attributes = pyfuse3.EntryAttributes()
         node = self.node if name == b"." else self.node.parent
-        attributes.st_ino = pyfuse3.InodeT(node.number)
-        attributes.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
-        return pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), attributes, position + 1)
+        attributes.st_ino = InodeT(node.number)
+        attributes.st_mode = ModeT(stat.S_IFDIR)
+        return pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1)
 
     def _send_entry(self, name: bytes, position: int, token: pyfuse3.ReaddirToken) -> bool:
         found = self._tree.look(self.node, name)
@@ -50,7 +51,7 @@ class Listing:
             return True
         node = self._tree.place(self.node, found)
         attributes = entry(node, found.status, self._spellings.grant(node, self.node, name, name))
-        fits = pyfuse3.readdir_reply(token, pyfuse3.FileNameT(name), attributes, position + 1)
+        fits = pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1)
         if fits:
             node.lookups += 1
         else:

@@ -21,17 +21,11 @@ from collections.abc import Callable, Sequence
 import pyfuse3
 from pyfuse3 import (
     EntryAttributes,
-    FileHandleT,
     FileInfo,
-    FileNameT,
-    FlagT,
-    InodeT,
-    ModeT,
     ReaddirToken,
     RequestContext,
     SetattrFields,
     StatvfsData,
-    XAttrNameT,
 )
 
 from fimd.casefold.attributes import Change, entry
@@ -41,6 +35,7 @@ from fimd.casefold.namespace import Namespace, Owner
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import Found, Tree, proc_path
+from fimd.casefold.types import FileHandleT, FileNameT, FlagT, InodeT, ModeT, XAttrNameT
 from fimd.dwarfs.fuse import guarded, run
 from fimd.errors import MountError
 

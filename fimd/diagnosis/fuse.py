@@ -19,7 +19,7 @@ _DEFAULT_LIMIT: Final = 1000
 
 async def check() -> list[Finding]:
     """Look at the device, fusermount3, and what keeps it from working."""
-    return [_device(), await _fusermount(), _privileges(), _limit()]
+    return [_device(), await _fusermount(), _privileges(), _table(), _limit()]
 
 
 def _device() -> Finding:
@@ -59,6 +59,14 @@ def _privileges() -> Finding:
             "start fimd outside of what set it: a sandbox, or a hardened unit",
         )
     return fine("privileges", "setuid programs work here")
+
+
+def _table() -> Finding:
+    """Look for /etc/mtab, without which fusermount3 does not unmount for a plain user."""
+    if os.access("/etc/mtab", os.R_OK):
+        return fine("/etc/mtab", "can be read")
+    remedy = "have root do: ln -s /proc/self/mounts /etc/mtab"
+    return problem("/etc/mtab", "not there, so fusermount3 can't unmount", remedy)
 
 
 def _limit() -> Finding:
