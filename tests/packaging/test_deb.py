@@ -100,7 +100,7 @@ def test_a_fresh_user_runs_an_image(debian: Path) -> None:
 
 
 def test_it_leaves_when_it_is_removed(debian: Path) -> None:
-    remove = ["chroot", debian, "apt-get", "-qy", "remove", "fimd"]
+    remove: list[str | Path] = ["chroot", debian, "apt-get", "-qy", "remove", "fimd"]
     subprocess.run(remove, check=True, capture_output=True)
     left = [path for path in debian.glob("usr/**/*") if path.name.startswith(("fimd", "fimctl"))]
     assert left == []
