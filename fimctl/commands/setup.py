@@ -4,10 +4,13 @@ import argparse
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from fimctl.daemon import BUS_NAME
+from jeepney import message_bus, new_method_call
+
+from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
 
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             print("systemd runs no session of yours: the bus starts fimd itself")
     if systemd:
         _systemctl("daemon-reload")
-    _reload_bus()
+    _tell_bus(installed=not arguments.remove)
     return 0
 
 
@@ -97,13 +100,17 @@ def _systemctl(*words: str) -> bool:
     return shutil.which("systemctl") is not None and _succeeds("systemctl", "--user", *words)
 
 
-def _reload_bus() -> None:
-    """Have the bus read the activation files anew; dbus-daemon does so by itself, others don't."""
-    if shutil.which("dbus-send") is not None:
-        _succeeds(
-            *("dbus-send", "--session", "--print-reply", "--dest=org.freedesktop.DBus"),
-            *("/org/freedesktop/DBus", "org.freedesktop.DBus.ReloadConfig"),
-        )
+def _tell_bus(*, installed: bool) -> None:
+    """Have the bus read the activation files anew, and say so where it does not see ours."""
+    with suppress(ClientError, TimeoutError), Daemon() as daemon:
+        bus = daemon.connection
+        bus.send_and_get_reply(new_method_call(message_bus, "ReloadConfig"), timeout=_SECONDS)
+        listed = bus.send_and_get_reply(message_bus.ListActivatableNames(), timeout=_SECONDS)
+        if installed and BUS_NAME not in listed.body[0]:
+            print(
+                "the session bus does not look there: log in anew; where HOME is not your home "
+                "of the user database, set XDG_DATA_HOME for the whole session"
+            )
 
 
 def _succeeds(*command: str) -> bool:
