@@ -191,16 +191,19 @@ def _to_journal(_logger: WrappedLogger, method: str, event: EventDict) -> str:
     for name in ("level", "timestamp"):
         event.pop(name, None)
     shown = [f"{key}={value}" for key, value in event.items() if key not in _CODE.values()]
-    fields = {
-        key.upper(): value if isinstance(value, bytes) else str(value)
-        for key, value in event.items()
-    }
     text = " ".join([message, *shown]) + (f"\n{exception}" if exception else "")
-    journal.send(
-        text,
-        PRIORITY=_PRIORITIES.get(method, 3),
-        SYSLOG_IDENTIFIER="fimd",
-        FIM_EVENT=message,
-        **fields,
-    )
+    fields = {
+        **{key.upper(): value for key, value in event.items()},
+        "MESSAGE": text,
+        "PRIORITY": _PRIORITIES.get(method, 3),
+        "SYSLOG_IDENTIFIER": "fimd",
+        "FIM_EVENT": message,
+    }
+    with suppress(OSError):  # a journal that is being restarted costs messages, not the daemon
+        journal.sendv(*(_field(name, value) for name, value in fields.items()))
     raise structlog.DropEvent
+
+
+def _field(name: str, value: object) -> bytes:
+    data = value if isinstance(value, bytes) else str(value).encode(errors="surrogateescape")
+    return name.encode() + b"=" + data

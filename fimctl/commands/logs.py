@@ -112,7 +112,7 @@ def _follow(path: Path, seen: int) -> Iterator[Entry]:
 def _journal(*, follow: bool) -> Iterator[Entry]:
     if shutil.which("journalctl") is None:
         raise ClientError("there are no messages: fimd has not run yet")
-    command = ["journalctl", "--user", "--identifier=fimd", "--output=json", "--quiet"]
+    command = ["journalctl", f"_UID={os.getuid()}", "--identifier=fimd", "--output=json", "--quiet"]
     command += ["--follow", "--lines=0"] if follow else ["--lines=20000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -120,7 +120,10 @@ def _journal(*, follow: bool) -> Iterator[Entry]:
             for raw in _parse(line):
                 yield _from_journal(raw)
     if process.returncode:
-        raise ClientError("the journal can't be read: see what journalctl says above")
+        raise ClientError(
+            "the journal can't be read: have root add you to the group systemd-journal, and log in "
+            "anew"
+        )
 
 
 def _parse(line: str) -> Iterator[Entry]:
