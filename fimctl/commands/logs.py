@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = _Filter(arguments.subject)
     file = _file()
     past = list(_read(file)) if file is not None else list(_journal(follow=False))
+    for entry in past:
+        chosen.matches(entry)  # a stack is mounted before the instance is there that it is for
     found = [entry for entry in past if chosen.matches(entry)]
     style = Style()
     for entry in found[-arguments.lines :] if arguments.lines > 0 else found:

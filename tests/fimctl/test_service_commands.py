@@ -54,6 +54,7 @@ def test_logs_are_those_of_an_instance_or_an_image(
     assert str(other) in everything
     of_image = session.output("fimctl", "logs", image)
     assert "layer mounted" in of_image
+    assert "stack mounted" in of_image
     assert "instance started" in of_image
     assert str(other) not in of_image
     assert "serving" not in of_image
