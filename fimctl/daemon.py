@@ -62,7 +62,9 @@ class Daemon:
         try:
             reply = self.connection.send_and_get_reply(message, timeout=seconds)
         except TimeoutError:
-            raise ClientError(f"fimd did not answer within {seconds:g} s: see its log") from None
+            raise ClientError(
+                f"fimd did not answer within {seconds:g} s: see 'fimctl doctor' and 'fimctl logs'"
+            ) from None
         except (OSError, EOFError) as error:
             raise ClientError(f"the session bus hung up ({error})") from error
         if reply.header.message_type is not MessageType.error:
