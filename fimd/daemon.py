@@ -49,6 +49,7 @@ async def run(live: LiveSettings) -> None:
         address = session_address()
         tree = RuntimeTree.open()
         undo.callback(os.close, tree.lock())
+        undo.callback(os.close, tree.hold())
         keep_in(str(tree.root))
         template = Template([engines.WORKER, casefold.WORKER])
         template.start()

@@ -134,6 +134,15 @@ class RuntimeTree:
         """Return the directory of an instance."""
         return self.root / "instance" / str(pid)
 
+    def hold(self) -> int:
+        """Keep systemd-tmpfiles from ageing the tree, until the returned descriptor is closed.
+
+        It passes over a directory that somebody has locked (tmpfiles.d(5)).
+        """
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return descriptor
+
     def lock(self) -> int:
         """Take the tree for this process, until the returned descriptor is closed.
 

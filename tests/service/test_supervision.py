@@ -1,7 +1,9 @@
 """What systemd hears, read from a notify socket of the test's own."""
 
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +55,18 @@ def test_systemd_hears_of_readiness_life_and_contents(
     running.kill()
     session.wait_until_clean()
     wait_for(lambda: listen()[-1] != "STATUS=1 instance, 1 layer, 2 mounts", what="the next status")
+
+
+def test_what_a_daemon_uses_is_not_aged(session: Session, image: Path) -> None:
+    if shutil.which("systemd-tmpfiles") is None or os.getuid() != 0:
+        pytest.skip("it takes root and systemd-tmpfiles")
+    running = session.background(image, "sleep 30")
+    record = session.tree / "instance" / str(running.pid) / "instance.json"
+    config = session.directory / "work" / "age.conf"
+    config.write_text(f"e {session.directory}/fim - - - 1us\n")
+    subprocess.run(["systemd-tmpfiles", "--clean", config], check=True, capture_output=True)
+    assert record.exists()
+    assert (session.tree / "bin").exists()
 
 
 def test_no_watchdog_means_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
