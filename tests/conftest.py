@@ -83,7 +83,22 @@ def busybox() -> Path:
 
 
 APPLETS = (
-    *("sh", "chown", "ls", "cat", "stat", "touch", "id", "echo", "sleep", "mkdir", "rm", "mv", "cp", "ln"),
+    *(
+        "sh",
+        "chown",
+        "ls",
+        "cat",
+        "stat",
+        "touch",
+        "id",
+        "echo",
+        "sleep",
+        "mkdir",
+        "rm",
+        "mv",
+        "cp",
+        "ln",
+    ),
     *("chmod", "find", "test", "env", "pwd", "true", "false", "kill", "head", "wc", "tr", "printf"),
     *("readlink", "rmdir", "mkfifo", "sha256sum", "dd", "ps", "mount", "seq", "grep", "whoami"),
 )

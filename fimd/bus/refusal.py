@@ -11,6 +11,7 @@ from dbus_next.constants import MessageType
 from dbus_next.message import Message
 
 from fimd.bus.connection import Connection, session_address
+from fimd.bus.options import plain_text
 from fimd.bus.paths import BUS_NAME
 from fimd.bus.server import ERROR_PREFIX
 from fimd.errors import FimError
@@ -23,11 +24,12 @@ async def refuse(error: FimError) -> None:
     """Answer the waiting call, and what arrives with it, with an error. Raises FimError."""
     connection = await Connection.open(session_address())
     called = asyncio.Event()
+    text = plain_text(str(error))
 
     def answer(message: Message) -> bool:
         if message.message_type is not MessageType.METHOD_CALL:
             return False
-        connection.send(Message.new_error(message, ERROR_PREFIX + error.name, str(error)))
+        connection.send(Message.new_error(message, ERROR_PREFIX + error.name, text))
         called.set()
         return True
 

@@ -16,6 +16,7 @@ from dbus_next.signature import Variant
 from fimd.bus.connection import Connection
 from fimd.bus.declare import Call, Interface, Member
 from fimd.bus.introspect import document
+from fimd.bus.options import plain_text
 from fimd.bus.standard import Introspectable, ObjectManager, Peer, Properties
 from fimd.errors import FimError
 
@@ -246,4 +247,4 @@ def _unknown_method(message: Message) -> Message:
 
 
 def _error(message: Message, name: str, text: str) -> Message:
-    return Message.new_error(message, name, text)
+    return Message.new_error(message, name, plain_text(text))

@@ -27,8 +27,8 @@ from fimd.instances.data import DataDirectory, remove_work
 from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable, below
-from fimd.mounts.unmount import detach, remove_directory
+from fimd.mounts.table import MountTable
+from fimd.mounts.unmount import clear, detach
 from fimd.overlays import BACKENDS, FALLBACK, kernel
 from fimd.overlays.adapt import adapt
 from fimd.overlays.stack import Overlay, StackDirectory
@@ -179,7 +179,7 @@ class Stacks:
                 await _unmount_overlay(overlay)
                 raise
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(_clean, directory, spec.data))
+            await asyncio.shield(_discard(directory.path))
             raise
         stack = Stack(spec, directory, overlay, name, view, (*notes, *warnings))
         try:
@@ -301,18 +301,16 @@ class Stacks:
                 self._watch(stack)
                 log.info("stack adopted", fim_stack=stack_id, data=stack.spec.data.path)
                 continue
-            for mount in reversed(await asyncio.to_thread(below, directory)):
-                await detach(mount.mount_point)
             for pid in await asyncio.to_thread(_working_in, directory):
                 with suppress(ProcessGoneError):
                     await Process.watch(pid).stop()
-            await asyncio.to_thread(_remove, directory)
+            await _discard(directory)
         return dict(self._stacks)
 
     async def _unmount(self, stack: Stack) -> None:
         try:
             await self._detach(stack)
-            await asyncio.to_thread(_clean, stack.directory, stack.spec.data)
+            await _discard(stack.directory.path)
             log.info("stack unmounted", fim_stack=stack.spec.id)
         except (FimError, OSError) as error:
             log.error("stack could not be removed", fim_stack=stack.spec.id, reason=str(error))
@@ -388,12 +386,17 @@ def _working_in(directory: str) -> list[int]:
     return found
 
 
+async def _discard(directory: str) -> None:
+    """Remove a stack's directory, and what is still mounted in it."""
+    for point in ("view", "merged"):
+        await clear(os.path.join(directory, point))
+    await asyncio.to_thread(_remove, directory)
+
+
 def _remove(directory: str) -> None:
-    """Remove the directory of a stack that nobody took over, and what its overlay left behind."""
+    """Remove the directory of a stack, and what its overlay left in the data directory."""
     with suppress(OSError):
         remove_work(os.readlink(os.path.join(directory, "work")))
-    for point in ("view", "merged"):
-        remove_directory(os.path.join(directory, point))
     shutil.rmtree(directory)
 
 
@@ -410,11 +413,3 @@ def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]
 
 def _renew_work(directory: StackDirectory, data: DataDirectory) -> None:
     data.work(directory.id)
-
-
-def _clean(directory: StackDirectory, data: DataDirectory) -> None:
-    """Remove a stack's directories; its mounts have gone."""
-    for point in ("view", "merged"):
-        remove_directory(os.path.join(directory.path, point))
-    shutil.rmtree(directory.path)
-    remove_work(os.path.join(data.path, "work", directory.id))

@@ -14,7 +14,7 @@ from fimd.errors import FimError, MountError
 from fimd.layers.engines import Engine
 from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process
-from fimd.mounts.unmount import detach, remove_directory
+from fimd.mounts.unmount import clear
 from fimd.observe import Collection
 from fimd.paths import RuntimeTree
 
@@ -122,7 +122,7 @@ class Layers:
             if self.mounted.get(layer.id) is layer:
                 self.mounted.remove(layer.id)
             if isinstance(error, FimError):
-                remove_directory(layer.mount_point)
+                await self._clear(layer.id)  # it may be mounted, with its process dead
             raise
         log.info("layer mounted", fim_layer=layer.id, path=layer.source.path)
         layer.process.on_end(lambda: self._on_process_end(layer))
@@ -169,10 +169,7 @@ class Layers:
             mount_point = str(self._tree.layer(layer_id))
             layer = self._recorded(layer_id)
             if layer is None or layer.process is None or mount_point not in mount_points:
-                if mount_point in mount_points:
-                    await detach(mount_point)
-                remove_directory(mount_point)
-                records.remove(self._record_path(layer_id))
+                await self._clear(layer_id)
                 continue
             layer.process.on_end(partial(self._on_process_end, layer))
             self.mounted.add(layer.id, layer)
@@ -227,9 +224,7 @@ class Layers:
 
     async def _unmount(self, layer: Layer) -> None:
         try:
-            await detach(layer.mount_point)
-            remove_directory(layer.mount_point)
-            records.remove(self._record_path(layer.id))
+            await self._clear(layer.id)
             log.info("layer unmounted", fim_layer=layer.id)
         except MountError as error:
             log.error("layer could not be unmounted", fim_layer=layer.id, reason=str(error))
@@ -237,6 +232,10 @@ class Layers:
             if self.mounted.get(layer.id) is layer:
                 self.mounted.remove(layer.id)
             layer.gone.set()
+
+    async def _clear(self, layer_id: str) -> None:
+        await clear(str(self._tree.layer(layer_id)))
+        records.remove(self._record_path(layer_id))
 
     async def retire_idle(self) -> int:
         """Unmount now what nobody uses, and wait until it is done; return how many those were."""

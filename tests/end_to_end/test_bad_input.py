@@ -80,7 +80,9 @@ def test_a_daemon_that_cannot_be_started(session: Session, image: Path) -> None:
 def test_a_wrong_setting(new_session: Callable[..., Session], busybox_image: Path) -> None:
     session = new_session(FIMD_ENGINE="warp")
     image = session.adopt(busybox_image, "app.flatimage")
-    assert "can't be 'warp': it is one of auto, external, embedded" in refused(session, image, "true")
+    assert "can't be 'warp': it is one of auto, external, embedded" in refused(
+        session, image, "true"
+    )
     assert "'warp'" in refused(session, "fimctl", "status")  # and every call that follows
 
 

@@ -234,7 +234,8 @@ class Session:
         deadline = time.monotonic() + seconds
         while (self.mounts() or self.leftovers()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert (self.mounts(), self.leftovers()) == ([], []), self.said()
+        left = self.mounts(), self.leftovers()
+        assert left == ([], []), f"left behind: {left}\n{self.said()}"
 
     def _clear(self) -> None:
         for pid in self.processes():
