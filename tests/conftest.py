@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,9 @@ import pytest
 
 from tests.support.account import Account, own, plain
 from tests.support.session import Session
+
+# A shell's background job ignores Ctrl-C, and so would every program that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_IMAGES = Path(__file__).resolve().parents[2] / "shared" / "images"
 
