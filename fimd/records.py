@@ -11,11 +11,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 _LARGEST: Final = 4 << 20
+_UNFINISHED: Final = ".new"
 
 
 def write(path: str, facts: Mapping[str, Any]) -> None:
     """Write a record in one step."""
-    temporary = f"{path}.new"
+    temporary = path + _UNFINISHED
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump(facts, file, ensure_ascii=False)
     os.replace(temporary, path)
@@ -29,6 +30,13 @@ def read(path: str) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return facts if isinstance(facts, dict) else None
+
+
+def remove_unfinished(directory: str) -> None:
+    """Remove what a writer that was killed has left in a directory."""
+    for name in os.listdir(directory):
+        if name.endswith(_UNFINISHED):
+            remove(os.path.join(directory, name))
 
 
 def remove(path: str) -> None:

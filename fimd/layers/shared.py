@@ -164,7 +164,8 @@ class Layers:
 
         Each is idle until `retain` or `acquire` takes a reference; `settle` lets the others go.
         """
-        directory = self._tree.root / "layers"
+        directory = str(self._tree.root / "layers")
+        records.remove_unfinished(directory)
         for layer_id in {name.removesuffix(".json") for name in os.listdir(directory)}:
             mount_point = str(self._tree.layer(layer_id))
             layer = self._recorded(layer_id)

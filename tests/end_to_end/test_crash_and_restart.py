@@ -82,6 +82,20 @@ def test_what_ended_while_there_was_no_daemon_is_removed(session: Session, image
     session.wait_until_clean()
 
 
+def test_a_record_that_a_killed_daemon_did_not_finish_keeps_nobody_from_starting(
+    session: Session, image: Path
+) -> None:
+    session.output(image, "fim-exec", "true")
+    session.wait_until_clean()
+    kill(daemon(session))
+    (session.tree / "layers" / "0123456789abcdef.json.new").write_text("{")
+    (session.tree / "layers" / "0123456789abcdef.json").write_text("[]")
+    (session.tree / "stacks" / "0123456789abcdef").mkdir()
+    (session.tree / "instance" / "1").mkdir()
+    assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+    session.wait_until_clean()
+
+
 def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
     session: Session, image: Path, busybox: Path
 ) -> None:
