@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple, Unpack
 from fimd.casefold.directories import Directories
 from fimd.casefold.folding import fold
 from fimd.casefold.nodes import Node, NodeTable
-from fimd.casefold.system_calls import file_handle
+from fimd.system_calls import file_handle
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")

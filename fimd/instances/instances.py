@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from fimd import records
-from fimd.errors import BusyError, FimError, NotFoundError, ProcessGoneError, ShuttingDownError
+from fimd.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
 from fimd.instances import adoption
 from fimd.instances.data import DataDirectory
 from fimd.instances.image import ImageFacts, read_image
@@ -218,13 +218,6 @@ class Instances:
             instance.process.close()
             self.running.remove(instance.id)
             log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)
-
-    def find(self, pid: int) -> Instance:
-        """Return the instance keyed by a process. Raises NotFoundError."""
-        instance = self.running.get(instance_id(pid))
-        if instance is None:
-            raise NotFoundError(f"no instance is keyed by process {pid}: see fimctl ps")
-        return instance
 
     async def stop(self, instance: Instance, seconds: float = 10.0) -> None:
         """End an instance: ask its program, then end its process."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Self
 
-from fimd.casefold.system_calls import RENAME_EXCHANGE, rename
+from fimd.system_calls import RENAME_EXCHANGE, rename
 
 _ASIDE: Final = re.compile(r"fimd-upper-[0-9a-f]{16}")
 _NO_EXCHANGE: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from fimd.casefold.system_calls import RENAME_NOREPLACE, rename
 from fimd.errors import AccessDeniedError, FimError
+from fimd.system_calls import RENAME_NOREPLACE, rename
 
 _NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 _NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

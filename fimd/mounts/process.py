@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -85,7 +85,6 @@ class Process:
         directory: str | None = None,
         output: int = subprocess.DEVNULL,
         errors: int | None = None,
-        environment: Mapping[str, str] | None = None,
     ) -> Self:
         """Start a program in a session of its own. Raises UnsupportedError where it is missing."""
         try:
@@ -95,7 +94,6 @@ class Process:
                 stdin=input_,
                 stdout=output,
                 stderr=errors,
-                env=environment,
                 start_new_session=True,
                 umask=0,  # a filesystem's process creates with exactly the mode that it was asked
             )

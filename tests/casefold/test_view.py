@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fimd.casefold.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
+from fimd.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
 
 if TYPE_CHECKING:
     from collections.abc import Callable
