@@ -1,8 +1,10 @@
 """Starting a job of the daemon and waiting for its end, with a bar that shows how far it is."""
 
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
 
 from jeepney import HeaderFields, MatchRule, message_bus
 
@@ -11,8 +13,8 @@ from fimctl.errors import ClientError, DaemonError
 from fimctl.progress import ProgressBar
 
 _JOBS: Final = "/org/flatimage/Fim1/job"
-_LOOK: Final = 1.0
-"""Seconds without a signal after which the job is asked."""
+_LOOK: Final = 0.5
+"""Seconds without a message after which the job is asked, and Ctrl-C is seen at the latest."""
 
 
 def follow(daemon: Daemon, title: str, start: Callable[[], str]) -> dict[str, Any]:
@@ -22,25 +24,48 @@ def follow(daemon: Daemon, title: str, start: Callable[[], str]) -> dict[str, An
     """
     rule = MatchRule(type="signal", sender=BUS_NAME, path_namespace=_JOBS)
     daemon.connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=10.0)
-    job = start()
-    interrupted = False
-    with ProgressBar(title) as bar:
-        while True:
-            try:
-                if _is_over(daemon, job, bar):
-                    break
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
+    cancelling = False
+    with _Interrupt() as interrupt, ProgressBar(title) as bar:
+        job = start()
+        while not _is_over(daemon, job, bar):
+            if interrupt.came and not cancelling:
+                cancelling = True
                 daemon.call(f"{BUS_NAME}.Job", "Cancel", "a{sv}", ({},), path=job)
     facts = daemon.properties("Job", job)
-    if interrupted and facts["State"] == "cancelled":
+    if cancelling and facts["State"] == "cancelled":
         raise KeyboardInterrupt
     name, message = facts["Error"]
     if facts["State"] != "succeeded":
         raise DaemonError(name, message)
     return facts
+
+
+class _Interrupt:
+    """Ctrl-C as a fact to look at between two messages of the bus.
+
+    As an exception it would come in the middle of one, and what follows could not be read any more.
+    The second Ctrl-C is an exception: by then nothing more is read.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._take)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _take(self, _number: int, _frame: FrameType | None) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
 
 
 def _is_over(daemon: Daemon, job: str, bar: ProgressBar) -> bool:
