@@ -9,6 +9,7 @@ import contextlib
 import errno
 import functools
 import logging
+import os
 import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -146,6 +147,15 @@ def _is_readable(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def _answer_came_too_late(record: logging.LogRecord) -> bool:
+    """Tell whether pyfuse3 logs that nobody waits for an answer any more.
+
+    The kernel says ENOENT where a request ended before its answer came: its caller was killed, or
+    the filesystem detached. That is no error of anybody's.
+    """
+    return "fuse_reply_* failed" in record.msg and record.args == (os.strerror(errno.ENOENT),)
+
+
 def _enable(on_answered: Callable[[], None]) -> None:
     """Have pyfuse3 use asyncio, and our way of waiting for requests."""
     pyfuse3_asyncio.enable()
@@ -174,6 +184,7 @@ async def run(
     unmounts.
     """
     _enable(on_answered)
+    logging.getLogger("pyfuse3").addFilter(lambda record: not _answer_came_too_late(record))
     pyfuse3.init(operations, mount_point, set(options))
     unmount = True
     try:
