@@ -67,6 +67,8 @@ def launch(
     sys.stdout.flush()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
         signal.signal(number, signal.SIG_DFL)
+    for number in details.get("ignore-signals", ("au", []))[1]:
+        signal.signal(number, signal.SIG_IGN)
     try:
         os.execvpe(command[0], command, inside)  # noqa: S606 - the plan is an argument list
     except OSError as error:

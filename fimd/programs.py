@@ -1,15 +1,19 @@
-"""Programs that every sandbox finds beside its own: a shell, for images that have none.
+"""Programs that every sandbox finds beside its own.
 
-They are static, because the sandbox has libraries of its own or none at all, and are copied into
-the runtime tree, which the sandbox sees because it shares /tmp.
+The entry program starts whatever runs there, and a shell is for images that have none. They are
+static, because the sandbox has libraries of its own or none at all, and are copied into the runtime
+tree, which the sandbox sees because it shares /tmp.
 """
 
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from fimd import entry
 from fimd.paths import RuntimeTree
 
 _CANDIDATES: Final = {
@@ -17,6 +21,8 @@ _CANDIDATES: Final = {
     "busybox": ("/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static"),
 }
 _PT_INTERP: Final = 3
+ENTRY: Final = "entry"
+"""The name of the entry program, which only some machines have (fimd.entry)."""
 
 
 def provide(tree: RuntimeTree) -> None:
@@ -29,6 +35,9 @@ def provide(tree: RuntimeTree) -> None:
                 _place(Path(path), tree.programs / name)
                 break
     _place_applets(tree)
+    program = entry.program()
+    if program is not None:
+        _write(tree.programs / ENTRY, program)
 
 
 def _place_applets(tree: RuntimeTree) -> None:
@@ -53,10 +62,24 @@ def _place(source: Path, target: Path) -> None:
             return
     except FileNotFoundError:
         pass
+    with _replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+        os.utime(temporary, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Write a program atomically, unless it is there already."""
+    if not target.is_file() or target.read_bytes() != content:
+        with _replacing(target) as temporary:
+            temporary.write_bytes(content)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a name beside the target to write to, and put that in the target's place."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, temporary)
+    yield temporary
     temporary.chmod(0o755)
-    os.utime(temporary, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     temporary.replace(target)
 
 

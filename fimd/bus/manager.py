@@ -88,6 +88,7 @@ class ManagerInterface(Interface):
         does, without splitting; expand-environment aay, KEY=VALUE to expand and set over
         `environment`, but for HOME, USER, SHELL and XDG_RUNTIME_DIR; expand-identity ay, a file,
         where HOME, USER and SHELL are to be expanded, and written into its line of passwd(5);
+        ignore-signals au, those to be ignored when `argv` is executed, which resets them inside;
         desktop b and notify b, where the image is to be shown on the desktop,
         and its start told; debug aay, lines about the start. What says nothing is left out.
         """
@@ -190,6 +191,7 @@ def _details(
         "expand-argv": Variant("au", list(plan.expand_argv)),
         "expand-environment": Variant("aay", raw),
         "expand-identity": Variant("ay", encode_path(passwd)),
+        "ignore-signals": Variant("au", list(plan.ignored_signals)),
         "desktop": Variant("b", instance.facts.desktop),
         "notify": Variant("b", instance.facts.notify),
         "debug": Variant("aay", lines),

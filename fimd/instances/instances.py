@@ -21,6 +21,7 @@ from fimd.instances.plan import LaunchPlan, launch_plan
 from fimd.instances.request import StartRequest
 from fimd.instances.sandbox import Sandbox
 from fimd.instances.stack import Stack, Stacks, StackSpec
+from fimd.instances.terminal import terminal_signals
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layer, Layers
 from fimd.layers.source import LayerSource
@@ -104,7 +105,8 @@ class Instances:
                 pid=request.pid,
                 reserved_offset=image.reserved_offset,
             )
-            plan = launch_plan(place, stack.overlay, stack.root, request, image)
+            signals = terminal_signals(request.pid)
+            plan = launch_plan(place, stack.overlay, stack.root, request, image, signals)
             await asyncio.to_thread(_write_files, directory, plan)
             instance = Instance(
                 process=process,

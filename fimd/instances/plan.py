@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.entry import words
+from fimd.image.settings import Unshare
 from fimd.instances import identity, permissions
 from fimd.instances.bindings import binding_options, unshare_options
 from fimd.instances.expansion import is_variable_to_expand, needs_expansion
@@ -18,6 +20,7 @@ from fimd.instances.image import ImageFacts
 from fimd.instances.place import Place, exported
 from fimd.instances.request import StartRequest
 from fimd.overlays.stack import Overlay
+from fimd.programs import ENTRY
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -51,6 +54,8 @@ class LaunchPlan:
     """Variables to be expanded, key and value, and set over `environment` but for IDENTITY."""
     expand_identity: bool = False
     """Whether HOME, USER and SHELL are to be expanded, and written into the file passwd."""
+    ignored_signals: tuple[int, ...] = ()
+    """Signals for the client to ignore before it executes `argv`, which resets them inside."""
 
 
 class _Argv:
@@ -71,10 +76,22 @@ class _Argv:
 
 
 def launch_plan(
-    place: Place, overlay: Overlay, root: str, request: StartRequest, image: ImageFacts
+    place: Place,
+    overlay: Overlay,
+    root: str,
+    request: StartRequest,
+    image: ImageFacts,
+    signals: tuple[int, ...] = (),
 ) -> LaunchPlan:
-    """Make the plan of an instance. `root` is the tree to be seen as /."""
+    """Make the plan of an instance. `root` is the tree to be seen as /.
+
+    `signals` are those that bubblewrap is to leave to its program (fimd.instances.terminal).
+    """
     shell = _shell(place)
+    entry = os.path.join(place.programs, ENTRY)
+    tied = Unshare.PID in image.unshare  # to the process 1 that bubblewrap puts there
+    if not os.path.exists(entry):
+        entry, tied, signals = "", True, ()
     who = identity.resolve(
         root=request.root or request.mode == "root",
         stored=image.environment,
@@ -86,7 +103,7 @@ def launch_plan(
     grant = permissions.grant(image.permissions, caller)
 
     argv = _Argv()
-    argv.add(*overlay.join, "bwrap", "--die-with-parent")
+    argv.add(*overlay.join, "bwrap", *(("--die-with-parent",) if tied else ()))
     argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
     argv.add("--uid", str(who.uid), "--gid", str(who.gid))
     argv.add("--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp")  # noqa: S108 - as _SHARED
@@ -105,16 +122,17 @@ def launch_plan(
             argv.add("--setenv")
             argv.add_stored(key)
             argv.add_stored(value)
+    argv.add("--", *((entry, *words(0 if tied else place.pid, signals)) if entry else ()))
     rc_file, name = os.path.join(place.directory, "bashrc"), os.path.basename(place.image)
     if request.mode == "boot" and image.boot == ("bash",):
-        argv.add("--", shell, "-c", _BASH, name, rc_file)
+        argv.add(shell, "-c", _BASH, name, rc_file)
     elif request.mode == "boot":
-        program, *words = image.boot
-        argv.add("--", shell, "-c", _RUN, name)
+        program, *rest = image.boot
+        argv.add(shell, "-c", _RUN, name)
         argv.add_stored(program)
-        argv.add(*(("--rcfile", rc_file) if program == "bash" else ()), *words)
+        argv.add(*(("--rcfile", rc_file) if program == "bash" else ()), *rest)
     else:
-        argv.add("--", shell, "-c", _RUN, name)
+        argv.add(shell, "-c", _RUN, name)
 
     stored = {
         key: value for key, value in image.environment.items() if not _concerns_host(key) and key
@@ -133,6 +151,7 @@ def launch_plan(
         expand_argv=tuple(argv.stored),
         expand_environment=raw,
         expand_identity=any(needs_expansion(image.environment.get(key, "")) for key in IDENTITY),
+        ignored_signals=signals,
     )
 
 
