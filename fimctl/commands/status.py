@@ -38,15 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
             }
         )
         return 0
+    shown = {
+        name: count for name, count in counts.items() if count or not name.startswith("failed")
+    }
+    groups = {f"fimd {facts['Version']}": shown, "engines": facts["Engines"], "settings": settings}
+    width = max(len(name) for group in groups.values() for name in group)
     style = Style()
-    print(style.strong(f"fimd {facts['Version']}"))
-    for name, count in counts.items():
-        if count or not name.startswith("failed"):
-            print(f"  {name:14} {count}")
-    print(style.strong("engines"))
-    for name, engine in facts["Engines"].items():
-        print(f"  {name:14} {engine}")
-    print(style.strong("settings"))
-    for name, value in settings.items():
-        print(f"  {name:14} {value}")
+    for heading, group in groups.items():
+        print(style.strong(heading))
+        for name, value in group.items():
+            print(f"  {name:{width}}  {value}")
     return 0
