@@ -26,6 +26,7 @@ from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.logs import keep_in
 from fimd.mounts.forks import Template
+from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.paths import RuntimeTree
 from fimd.programs import provide
@@ -51,16 +52,19 @@ async def run(live: LiveSettings) -> None:
         undo.callback(os.close, tree.lock())
         undo.callback(os.close, tree.hold())
         keep_in(str(tree.root))
-        template = Template([engines.WORKER, casefold.WORKER])
+        outputs = Outputs(tree.root / "output")
+        undo.callback(outputs.close)
+        outputs.adopt()
+        template = Template([engines.WORKER, casefold.WORKER], outputs)
         template.start()
         undo.push_async_callback(template.close)
         table = undo.enter_context(MountTable())
         provide(tree)
-        engine = engines.choose(settings, template, table)
+        engine = engines.choose(settings, template, table, outputs)
         resolver = Resolver()
         layers = Layers(tree, engine, lambda: live.settings.linger)
-        view = casefold.choose(settings, template, table)
-        stacks = Stacks(tree, table, view, settings.mount_timeout)
+        view = casefold.choose(settings, template, table, outputs)
+        stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
         images = Images(resolver, instances)
         housekeeping = Housekeeping(instances, layers)

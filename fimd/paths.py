@@ -6,6 +6,7 @@
         layers/<id>/      one mount per distinct layer
         stacks/<id>/      the shared writable view of one data directory
         instance/<pid>/   one directory per running instance
+        output/           a pipe for each program that serves a mount
 
 Another user can own what lies in a directory like /tmp, so each step is opened by descriptor and
 checked; a link is never followed.
@@ -98,7 +99,7 @@ class RuntimeTree:
             for depth, (name, mode) in enumerate(steps):
                 path = path if depth == 0 else os.path.join(path, name)
                 opened.append(_enter(opened[-1], name, path, mode))
-            for name in ("bin", "sbin", "layers", "stacks", "instance"):
+            for name in ("bin", "sbin", "layers", "stacks", "instance", "output"):
                 os.close(_enter(opened[-1], name, os.path.join(path, name), 0o700))
         except OSError as error:
             raise AccessDeniedError(f"{path}: {error.strerror}: {_WAY_OUT}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from fimd.errors import MountError
 from fimd.logs import inherited
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 
@@ -16,8 +17,9 @@ from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 class Template:
     """A running template process; started anew where it has died."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], outputs: Outputs) -> None:
         self._modules = tuple(modules)
+        self._outputs = outputs
         self._process: Process | None = None
         self._control: socket.socket | None = None
         self._turn = asyncio.Lock()
@@ -49,22 +51,26 @@ class Template:
         name: str,
         arguments: dict[str, Any],
         files: Sequence[int] = (),
-        fields: Mapping[str, str] | None = None,
+        serves: tuple[str, str],
         seconds: float,
     ) -> Process:
         """Fork a worker and wait until its filesystem is mounted.
 
-        `fields` say in each of its messages what it is about.
+        `serves` is a field and its value, which say in each of its messages what it is about.
 
         Raises MountError, with what the worker said, where it fails or takes too long.
         """
         status, report = os.pipe()
+        _, output = self._outputs.new(name, *serves)
+        fields = dict([serves])
         try:
             try:
                 async with asyncio.timeout(seconds):
-                    process = await self._ask(worker, name, arguments, [report, *files], fields)
+                    given = [report, output, *files]
+                    process = await self._ask(worker, name, arguments, given, fields)
             finally:
                 os.close(report)
+                os.close(output)
             try:
                 async with asyncio.timeout(seconds):
                     said = await _read(status)
@@ -87,9 +93,9 @@ class Template:
         name: str,
         arguments: dict[str, Any],
         files: list[int],
-        fields: Mapping[str, str] | None,
+        fields: Mapping[str, str],
     ) -> Process:
-        request = request_bytes(worker, name, arguments, inherited(**(fields or {})))
+        request = request_bytes(worker, name, arguments, inherited(**fields))
         if len(request) > MAX_REQUEST:
             raise MountError(f"{name}: the arguments take {len(request)} bytes")
         async with self._turn:
