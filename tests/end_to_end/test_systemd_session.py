@@ -95,6 +95,36 @@ def test_the_first_call_starts_the_unit(session: SystemdSession) -> None:
     )
 
 
+def test_a_daemon_that_refuses_to_start_says_why_at_once(session: SystemdSession) -> None:
+    file = session.directory / "home/.config/fimd/fimd.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("cash = 1\n")
+    for _ in range(2):
+        began = time.monotonic()
+        done = session.run("fimctl", "status")
+        assert time.monotonic() - began < 5
+        assert done.returncode == 125
+        assert done.stderr == (
+            f"fimctl: {file}: there is no setting 'cash': there are linger, engine, "
+            "casefold_engine, cache, mount_timeout, log_level\n"
+        )
+    assert session.unit(UNIT, "ActiveState", "NRestarts") == ["failed", "0"]
+    file.unlink()
+    session.output("fimctl", "status")
+
+
+def test_a_daemon_that_dies_at_once_keeps_nobody_waiting(session: SystemdSession) -> None:
+    drop_in = session.directory / "home/.config/systemd/user/fimd.service.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "broken.conf").write_text("[Service]\nExecStart=\nExecStart=/bin/false\n")
+    session.output("systemctl", "--user", "daemon-reload")
+    began = time.monotonic()
+    done = session.run("fimctl", "status")
+    assert time.monotonic() - began < 8
+    assert done.returncode == 125
+    assert done.stderr.startswith("fimctl: systemd could not start fimd (exit-code): 'systemctl")
+
+
 def test_mounts_live_in_scopes_and_outlive_a_kill_under_load(
     session: SystemdSession, image: Path
 ) -> None:
