@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
@@ -107,6 +107,19 @@ def keep_in(directory: str) -> None:
     for old in (path, f"{path}.1"):
         with suppress(FileNotFoundError):
             os.unlink(old)
+
+
+def output_of(program: str) -> IO[bytes]:
+    """Return where a program's own output goes that belongs to nobody's terminal.
+
+    That is the journal, under the program's name, where messages go there; else nowhere.
+    """
+    if _has_journal():
+        from systemd import journal  # type: ignore[attr-defined]  # noqa: PLC0415 - only there
+
+        with suppress(OSError):
+            return cast("IO[bytes]", journal.stream(program))
+    return open(os.devnull, "wb")
 
 
 def inherited(**fields: str) -> dict[str, Any]:

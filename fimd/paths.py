@@ -13,6 +13,7 @@ checked; a link is never followed.
 """
 
 import fcntl
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ def data_directory(image: str) -> str:
     """Return FlatImage's default data directory of an image, by the image's real path."""
     directory, name = os.path.split(image)
     return os.path.join(directory, f".{name}.data")
+
+
+def image_id(path: str) -> str:
+    """Return the identifier of an image: 16 hexadecimal digits that stand for its real path."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
 
 
 def _enter(parent: int, name: str, path: str, mode: int) -> int:

@@ -190,7 +190,7 @@ def _details(
         "expand-argv": Variant("au", list(plan.expand_argv)),
         "expand-environment": Variant("aay", raw),
         "expand-identity": Variant("ay", encode_path(passwd)),
-        "desktop": Variant("b", instance.facts.desktop),
+        "desktop": Variant("b", instance.facts.desktop is not None),
         "notify": Variant("b", instance.facts.notify),
         "debug": Variant("aay", lines),
     }

@@ -10,6 +10,7 @@ from typing import Any
 from fimd.errors import MountError
 from fimd.logs import inherited
 from fimd.mounts.output import Outputs
+from fimd.mounts.pipes import read_to_end, readable
 from fimd.mounts.process import Process
 from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 
@@ -73,7 +74,7 @@ class Template:
                 os.close(output)
             try:
                 async with asyncio.timeout(seconds):
-                    said = await _read(status)
+                    said = await read_to_end(status)
             except BaseException:
                 await process.stop()
                 raise
@@ -105,7 +106,7 @@ class Template:
             assert self._control is not None
             try:
                 socket.send_fds(self._control, [request], files)
-                await _readable(self._control.fileno())
+                await readable(self._control.fileno())
                 return Process(*receive_answer(self._control))
             except (EOFError, OSError) as error:
                 await self.close()
@@ -113,30 +114,3 @@ class Template:
             except asyncio.CancelledError:
                 await self.close()  # an answer that nobody waits for is not to be the next one's
                 raise
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-
-    def wake() -> None:
-        if not readable.done():
-            readable.set_result(None)
-
-    loop.add_reader(descriptor, wake)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(descriptor)
-
-
-async def _read(descriptor: int) -> bytes:
-    """Read from a pipe until its end, at most 4 KiB."""
-    said = b""
-    while len(said) < 4096:
-        await _readable(descriptor)
-        data = os.read(descriptor, 4096)
-        if not data:
-            break
-        said += data
-    return said

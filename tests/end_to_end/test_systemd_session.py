@@ -104,10 +104,7 @@ def test_a_daemon_that_refuses_to_start_says_why_at_once(session: SystemdSession
         done = session.run("fimctl", "status")
         assert time.monotonic() - began < 5
         assert done.returncode == 125
-        assert done.stderr == (
-            f"fimctl: {file}: there is no setting 'cash': there are linger, engine, "
-            "casefold_engine, cache, mount_timeout, log_level\n"
-        )
+        assert done.stderr.startswith(f"fimctl: {file}: there is no setting 'cash': ")
     assert session.unit(UNIT, "ActiveState", "NRestarts") == ["failed", "0"]
     file.unlink()
     session.output("fimctl", "status")
