@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from jeepney import DBusAddress, Message, MessageType, new_method_call
+from jeepney import DBusAddress, Message, MessageType, message_bus, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from fimctl.errors import ClientError, DaemonError
@@ -103,6 +103,13 @@ class Daemon:
     def manager(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
         """Call a method of the Manager."""
         return self.call(f"{BUS_NAME}.Manager", member, signature, body)
+
+    def reload_bus(self) -> None:
+        """Have the bus read the activation files anew. Raises ClientError."""
+        try:
+            self._ask(new_method_call(message_bus, "ReloadConfig"), 10.0)
+        except (TimeoutError, OSError) as error:
+            raise ClientError(f"the session bus can't be told of new files: {error}") from error
 
     def open_image(self, image: str) -> str:
         """Have the daemon read an image anew; return its object's path."""
