@@ -15,8 +15,12 @@ _MANAGER: Final = DBusAddress("/org/freedesktop/systemd1", _SYSTEMD, f"{_SYSTEMD
 _BUS: Final = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 
 
-def check(address: str) -> None:
-    """Raise ClientError where nobody has the daemon's name and systemd has given up starting it."""
+def check(address: str, *, start: bool) -> None:
+    """Raise ClientError where nobody has the daemon's name and systemd has given up starting it.
+
+    With `start` systemd is to start it once more first: a call that came while the start before
+    was failing waits for a start that nobody has asked for.
+    """
     with open_dbus_connection(address) as connection:
         if _ask(connection, _BUS, "NameHasOwner", "s", _BUS_NAME) in {None, True}:
             return
@@ -25,6 +29,8 @@ def check(address: str) -> None:
             return  # not systemd starts it: the bus itself tells what came of it
         unit = DBusAddress(path, _SYSTEMD, "org.freedesktop.DBus.Properties")
         if _property(connection, unit, "Unit", "ActiveState") not in {"failed", "inactive"}:
+            return
+        if start and _ask(connection, _MANAGER, "StartUnit", "ss", _UNIT, "replace") is not None:
             return
         result = _property(connection, unit, "Service", "Result")
         raise ClientError(

@@ -89,6 +89,7 @@ class Daemon:
         serial = next(self.connection.outgoing_serial)
         self.connection.send(message, serial=serial)
         deadline = time.monotonic() + seconds
+        started = False
         while (left := deadline - time.monotonic()) > 0:
             with suppress(TimeoutError):
                 reply = self.connection.receive(timeout=min(left, _PATIENCE))
@@ -97,7 +98,8 @@ class Daemon:
                 continue
             from fimctl.activation import check  # noqa: PLC0415 - most calls are answered at once
 
-            check(_session_address())
+            check(_session_address(), start=not started)
+            started = True
         raise TimeoutError
 
     def manager(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:

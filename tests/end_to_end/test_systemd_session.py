@@ -103,10 +103,10 @@ def test_a_daemon_that_refuses_to_start_says_why_at_once(session: SystemdSession
     file = session.directory / "home/.config/fimd/fimd.toml"
     file.parent.mkdir(parents=True)
     file.write_text("cash = 1\n")
-    for _ in range(2):
+    for _ in range(4):
         began = time.monotonic()
         done = session.run("fimctl", "status")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 6
         assert done.returncode == 125
         assert done.stderr.startswith(f"fimctl: {file}: there is no setting 'cash': ")
     wait_for(
@@ -124,7 +124,7 @@ def test_a_daemon_that_dies_at_once_keeps_nobody_waiting(session: SystemdSession
     session.output("systemctl", "--user", "daemon-reload")
     began = time.monotonic()
     done = session.run("fimctl", "status")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 10
     assert done.returncode == 125
     assert done.stderr.startswith("fimctl: systemd could not start fimd (exit-code): 'systemctl")
 
