@@ -5,10 +5,12 @@ nothing else that takes time.
 """
 
 import os
+import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from jeepney import DBusAddress, MessageType, new_method_call
+from jeepney import DBusAddress, Message, MessageType, message_bus, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from fimctl.errors import ClientError, DaemonError
@@ -16,6 +18,8 @@ from fimctl.errors import ClientError, DaemonError
 BUS_NAME: Final = "org.flatimage.Fim1"
 ROOT: Final = "/org/flatimage/Fim1"
 _ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
+_PATIENCE: Final = 3.0
+"""Seconds after which a call that is not answered asks whether anybody is about to."""
 _NOT_THERE: Final = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -60,7 +64,7 @@ class Daemon:
         address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
         message = new_method_call(address, member, signature or None, body)
         try:
-            reply = self.connection.send_and_get_reply(message, timeout=seconds)
+            reply = self._ask(message, seconds)
         except TimeoutError:
             raise ClientError(
                 f"fimd did not answer within {seconds:g} s: see 'fimctl doctor' and 'fimctl logs'"
@@ -77,9 +81,37 @@ class Daemon:
             text = f"the bus could not start fimd ({text}): start 'fimd' by hand to see why"
         raise DaemonError(name.removeprefix(_ERROR_PREFIX), text)
 
+    def _ask(self, message: Message, seconds: float) -> Message:
+        """Send a call and wait for its reply, unless nobody is going to reply. Raises TimeoutError.
+
+        A bus that has systemd start the daemon is not told where that fails, and says nothing.
+        """
+        serial = next(self.connection.outgoing_serial)
+        self.connection.send(message, serial=serial)
+        deadline = time.monotonic() + seconds
+        started = False
+        while (left := deadline - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                reply = self.connection.receive(timeout=min(left, _PATIENCE))
+                if reply.header.fields.get(5) == serial:  # HeaderFields.reply_serial
+                    return reply
+                continue
+            from fimctl.activation import check  # noqa: PLC0415 - most calls are answered at once
+
+            check(_session_address(), start=not started)
+            started = True
+        raise TimeoutError
+
     def manager(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
         """Call a method of the Manager."""
         return self.call(f"{BUS_NAME}.Manager", member, signature, body)
+
+    def reload_bus(self) -> None:
+        """Have the bus read the activation files anew. Raises ClientError."""
+        try:
+            self._ask(new_method_call(message_bus, "ReloadConfig"), 10.0)
+        except (TimeoutError, OSError) as error:
+            raise ClientError(f"the session bus can't be told of new files: {error}") from error
 
     def open_image(self, image: str) -> str:
         """Have the daemon read an image anew; return its object's path."""

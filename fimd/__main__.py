@@ -12,7 +12,7 @@ from fimd.errors import FimError
 
 
 def main() -> int:
-    """Run the daemon; its exit status is 1 where it can't start or lost the bus."""
+    """Run the daemon; its exit status is EX_CONFIG where it can't start as things are."""
     faulthandler.enable()  # systemd's watchdog ends a hanging daemon by SIGABRT: say where it hung
     parser = argparse.ArgumentParser(
         prog="fimd",
@@ -32,15 +32,18 @@ def main() -> int:
         asyncio.run(run(live))
     except FimError as error:
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        if "DBUS_STARTER_BUS_TYPE" in os.environ:  # dbus-daemon(1): a call is waiting
-            _tell_caller(error)
-        return 1
+        _tell_caller(error)
+        return os.EX_CONFIG  # sysexits.h; the unit is not restarted for it
     return 0
 
 
 def _tell_caller(error: FimError) -> None:
+    """Answer the call for which dbus-daemon, or systemd on its behalf, started this process."""
     from fimd.bus.refusal import refuse  # noqa: PLC0415 - only where it is needed
+    from fimd.service.scopes import managed  # noqa: PLC0415
 
+    if "DBUS_STARTER_BUS_TYPE" not in os.environ and not managed():  # dbus-daemon(1)
+        return
     with contextlib.suppress(FimError):  # the bus itself may be what is missing
         asyncio.run(refuse(error))
 

@@ -9,13 +9,19 @@ from typing import Any, Final
 
 import structlog
 
+from fimd.bus.application import ApplicationInterface
 from fimd.bus.callers import Callers
+from fimd.bus.catalogue import CatalogueInterface
 from fimd.bus.connection import Connection, session_address
+from fimd.bus.launchers import Launchers
 from fimd.bus.manager import ManagerInterface
 from fimd.bus.objects import publish
-from fimd.bus.paths import BUS_NAME, ROOT
+from fimd.bus.paths import BUS_NAME, ROOT, RUNNER, SEARCH_PROVIDER
+from fimd.bus.runner import RunnerInterface
+from fimd.bus.search_provider import SearchProviderInterface
 from fimd.bus.server import ObjectServer
 from fimd.casefold import mount as casefold
+from fimd.instances.catalogue import Catalogue, state_directory
 from fimd.instances.changes import Changes
 from fimd.instances.images import Images
 from fimd.instances.instances import Instances
@@ -26,10 +32,12 @@ from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.logs import keep_in
 from fimd.mounts.forks import Template
+from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.paths import RuntimeTree
 from fimd.programs import provide
 from fimd.service.housekeeping import Housekeeping
+from fimd.service.launches import Launches
 from fimd.service.live import LiveSettings
 from fimd.service.scopes import Scopes, managed
 from fimd.service.supervision import Supervision
@@ -51,16 +59,19 @@ async def run(live: LiveSettings) -> None:
         undo.callback(os.close, tree.lock())
         undo.callback(os.close, tree.hold())
         keep_in(str(tree.root))
-        template = Template([engines.WORKER, casefold.WORKER])
+        outputs = Outputs(tree.root / "output")
+        undo.callback(outputs.close)
+        outputs.adopt()
+        template = Template([engines.WORKER, casefold.WORKER], outputs)
         template.start()
         undo.push_async_callback(template.close)
         table = undo.enter_context(MountTable())
         provide(tree)
-        engine = engines.choose(settings, template, table)
+        engine = engines.choose(settings, template, table, outputs)
         resolver = Resolver()
         layers = Layers(tree, engine, lambda: live.settings.linger)
-        view = casefold.choose(settings, template, table)
-        stacks = Stacks(tree, table, view, settings.mount_timeout)
+        view = casefold.choose(settings, template, table, outputs)
+        stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
         images = Images(resolver, instances)
         housekeeping = Housekeeping(instances, layers)
@@ -72,6 +83,8 @@ async def run(live: LiveSettings) -> None:
         await layers.adopt(await asyncio.to_thread(table.points))
         await instances.adopt()
         layers.settle()
+        catalogue = Catalogue(state_directory(), images, instances)
+        undo.push_async_callback(catalogue.close)
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
         callers = Callers(connection)
@@ -80,12 +93,18 @@ async def run(live: LiveSettings) -> None:
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping
         )
-        server.export(ROOT, manager)
+        launches = Launches(connection, images, instances)
+        server.export(ROOT, manager, CatalogueInterface(catalogue), ApplicationInterface(launches))
+        server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
+        server.export(RUNNER, RunnerInterface(catalogue, launches))
         publish(server, layers, images, instances, changes, jobs)
         if managed():
             undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
         supervision = Supervision(connection, layers, instances)
         await undo.enter_async_context(supervision)
+        launchers = Launchers(server, connection, launches)
+        undo.push_async_callback(launchers.settle)
+        await launchers.follow(catalogue)
         await connection.own(BUS_NAME)
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
@@ -32,6 +32,7 @@ class _Output:
     """Where this process's messages go; structlog has one configuration for a process, too."""
 
     level: int = logging.INFO
+    descriptor: int = 2
     json: bool = False
     file: str | None = None
 
@@ -45,12 +46,14 @@ def setup(
     json: bool = False,
     file: str | None = None,
     fields: Mapping[str, str] | None = None,
+    descriptor: int = 2,
 ) -> None:
     """Send structlog's and the standard library's messages of at least `level` to one place.
 
-    `fields` are added to every message of the process.
+    `fields` are added to every message of the process. `descriptor` is where it goes on a
+    terminal, and is the journal's stream under systemd: standard error, unless that is another's.
     """
-    _output.json, _output.file = json, file
+    _output.json, _output.file, _output.descriptor = json, file, descriptor
     renderer: structlog.typing.Processor
     if _has_journal():
         renderer = _to_journal
@@ -78,7 +81,9 @@ def setup(
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(
+            sys.stderr if descriptor == 2 else os.fdopen(descriptor, "w", closefd=False)
+        ),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()
@@ -102,6 +107,19 @@ def keep_in(directory: str) -> None:
     for old in (path, f"{path}.1"):
         with suppress(FileNotFoundError):
             os.unlink(old)
+
+
+def output_of(program: str) -> IO[bytes]:
+    """Return where a program's own output goes that belongs to nobody's terminal.
+
+    That is the journal, under the program's name, where messages go there; else nowhere.
+    """
+    if _has_journal():
+        from systemd import journal  # type: ignore[attr-defined]  # noqa: PLC0415 - only there
+
+        with suppress(OSError):
+            return cast("IO[bytes]", journal.stream(program))
+    return open(os.devnull, "wb")
 
 
 def inherited(**fields: str) -> dict[str, Any]:
@@ -133,9 +151,9 @@ def _name_code(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def _has_journal() -> bool:
-    """Tell whether standard error is the journal's stream (systemd.exec(5), JOURNAL_STREAM)."""
+    """Tell whether messages go to the journal's stream (systemd.exec(5), JOURNAL_STREAM)."""
     with suppress(OSError):
-        facts = os.fstat(2)
+        facts = os.fstat(_output.descriptor)
         return os.environ.get("JOURNAL_STREAM") == f"{facts.st_dev}:{facts.st_ino}"
     return False
 
@@ -168,7 +186,7 @@ class _Console:
 
     def __init__(self) -> None:
         coloured = (
-            sys.stderr.isatty()
+            os.isatty(_output.descriptor)
             and not os.environ.get("NO_COLOR")
             and os.environ.get("TERM", "dumb") != "dumb"
         )

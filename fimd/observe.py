@@ -41,6 +41,12 @@ class Collection(Generic[T]):
         self._items[key] = item
         self._tell(Event.ADDED, key, item)
 
+    def put(self, key: str, item: T) -> None:
+        """Add a thing, or let it stand for the one that has its key, which has changed thereby."""
+        known = key in self._items
+        self._items[key] = item
+        self._tell(Event.CHANGED if known else Event.ADDED, key, item)
+
     def changed(self, key: str) -> None:
         """Tell that the thing's facts are others now; nothing where it has gone."""
         if key in self._items:

@@ -6,12 +6,14 @@
         layers/<id>/      one mount per distinct layer
         stacks/<id>/      the shared writable view of one data directory
         instance/<pid>/   one directory per running instance
+        output/           a pipe for each program that serves a mount
 
 Another user can own what lies in a directory like /tmp, so each step is opened by descriptor and
 checked; a link is never followed.
 """
 
 import fcntl
+import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -28,6 +30,11 @@ def data_directory(image: str) -> str:
     """Return FlatImage's default data directory of an image, by the image's real path."""
     directory, name = os.path.split(image)
     return os.path.join(directory, f".{name}.data")
+
+
+def image_id(path: str) -> str:
+    """Return the identifier of an image: 16 hexadecimal digits that stand for its real path."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
 
 
 def _enter(parent: int, name: str, path: str, mode: int) -> int:
@@ -98,7 +105,7 @@ class RuntimeTree:
             for depth, (name, mode) in enumerate(steps):
                 path = path if depth == 0 else os.path.join(path, name)
                 opened.append(_enter(opened[-1], name, path, mode))
-            for name in ("bin", "sbin", "layers", "stacks", "instance"):
+            for name in ("bin", "sbin", "layers", "stacks", "instance", "output"):
                 os.close(_enter(opened[-1], name, os.path.join(path, name), 0o700))
         except OSError as error:
             raise AccessDeniedError(f"{path}: {error.strerror}: {_WAY_OUT}") from error

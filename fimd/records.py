@@ -14,11 +14,14 @@ _LARGEST: Final = 4 << 20
 _UNFINISHED: Final = ".new"
 
 
-def write(path: str, facts: Mapping[str, Any]) -> None:
-    """Write a record in one step."""
+def write(path: str, facts: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Write a record in one step; with `durable` it is on the disk before it is in its place."""
     temporary = path + _UNFINISHED
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump(facts, file, ensure_ascii=False)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

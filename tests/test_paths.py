@@ -25,7 +25,7 @@ def test_the_shared_part_is_sticky_and_the_rest_the_users_own(tmp_path: Path) ->
     assert tree.root == tmp_path / "fim" / "app" / f"u{os.getuid()}"
     assert mode(tree.root) == 0o700
     assert {path.name for path in tree.root.iterdir()} == {
-        *("bin", "sbin", "layers", "stacks", "instance"),
+        *("bin", "sbin", "layers", "stacks", "instance", "output"),
     }
     assert tree.global_directory == tmp_path / "fim"
 

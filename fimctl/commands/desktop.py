@@ -1,29 +1,61 @@
 """`fimctl desktop`, and `fim-desktop` of an image: how it shows in the desktop's menu."""
 
+import argparse
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from fimctl import messages
-from fimctl.desktop import entry, mime
-from fimctl.desktop.integration import clean
+from fimctl.daemon import BUS_NAME, Daemon
+from fimctl.desktop import entry, launcher, mime
+from fimctl.desktop.integration import clean, share
 from fimctl.desktop.setup import read_setup
-from fimctl.errors import ClientError, WordsError
+from fimctl.errors import ClientError, DaemonError, WordsError
 from fimctl.stored import print_stored, read, update, write
+from fimctl.table import path_text, print_json, print_table, printable
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import DESKTOP, ICON
+from fimd.image.reserved import BOOT, DESKTOP, ICON
 from fimd.image.settings import Desktop, Icon, Integration, encode_desktop
 
 Say = Callable[[str], None]
 
+_CATALOGUE: Final = f"{BUS_NAME}.Catalogue"
 _DUMPED: Final = ("entry", "mimetype", "icon")
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("desktop", help="how an image shows in the desktop's menu")
-    actions = parser.add_subparsers(required=True, metavar="setup|enable|dump|clean")
+    actions = parser.add_subparsers(
+        required=True, metavar="install|uninstall|list|setup|enable|dump|clean"
+    )
+    action = actions.add_parser(
+        "install",
+        help="give an image a launcher",
+        description="Write a launcher with the image's icon to the desktop's menu, and the MIME "
+        "type of images, below XDG_DATA_HOME. An image that runs a shell, having no boot command, "
+        "gets a terminal; all others start by D-Bus.",
+    )
+    action.add_argument("image", metavar="IMAGE")
+    action.set_defaults(func=lambda given: install(given.image))
+    action = actions.add_parser(
+        "uninstall",
+        help="remove an image's launcher",
+        description="Remove an image's launcher, and forget that it was run. The image itself may "
+        "be gone already.",
+    )
+    action.add_argument("image", metavar="IMAGE")
+    action.set_defaults(func=lambda given: uninstall(given.image))
+    action = actions.add_parser(
+        "list",
+        help="list the images that launchers and searches find",
+        description="List the images that were run or have a launcher: those that run first, then "
+        "those that were used most.",
+    )
+    action.add_argument("--json", action="store_true", help="print JSON")
+    action.set_defaults(func=list_images)
     action = actions.add_parser(
         "setup",
         help="store name, icon and categories",
@@ -53,6 +85,70 @@ def _dump_given(given: Any) -> int:
     if given.file is None:
         raise WordsError("FILE is missing: where the icon is to go")
     return dump_icon(given.image, given.file)
+
+
+def install(image: str) -> int:
+    """Write an image's launcher, and have the daemon answer for it."""
+    real = os.path.realpath(image)
+    in_terminal = read(real, BOOT) is None
+    desktop = launcher.described(real, read(real, DESKTOP))
+    icon = read(real, ICON)
+    try:
+        for path in launcher.install(share(), real, desktop, icon, in_terminal=in_terminal):
+            print(f"wrote {path}")
+    except OSError as error:
+        raise ClientError(f"{error.filename} can't be written: {error.strerror}") from error
+    with Daemon() as daemon:
+        daemon.call(_CATALOGUE, "Register", "aya{sv}", (os.fsencode(real), {}))
+        daemon.reload_bus()
+    return 0
+
+
+def uninstall(image: str) -> int:
+    """Remove an image's launcher."""
+    real = os.path.realpath(image)
+    removed = list(launcher.uninstall(share(), real))
+    for path in removed:
+        print(f"removed {path}")
+    with Daemon() as daemon:
+        try:
+            daemon.call(_CATALOGUE, "Forget", "aya{sv}", (os.fsencode(real), {}))
+        except DaemonError as error:
+            if error.name != "NotFound" or not removed:
+                raise
+        daemon.reload_bus()
+    return 0
+
+
+def list_images(arguments: argparse.Namespace) -> int:
+    """Print what launchers and searches find."""
+    with Daemon() as daemon:
+        [found] = daemon.call(_CATALOGUE, "ListImages", "a{sv}", ({},))
+    images = [{key: value for key, (_, value) in image.items()} for image in found]
+    if arguments.json:
+        print_json(images)
+        return 0
+    print_table(
+        ("RUNNING", "USES", "LAST USED", "LAUNCHER", "NAME", "IMAGE"),
+        [
+            (
+                str(image["Running"]),
+                str(image["Uses"]),
+                _moment(image["LastUsed"]),
+                "yes" if image["Registered"] else "no",
+                printable(image["Name"]),
+                path_text(bytes(image["Path"])),
+            )
+            for image in images
+        ],
+    )
+    return 0
+
+
+def _moment(microseconds: int) -> str:
+    if not microseconds:
+        return "never"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(microseconds / 1e6))
 
 
 def image_command(image: str, words: list[str]) -> int:

@@ -8,9 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from jeepney import message_bus, new_method_call
+from jeepney import message_bus
 
 from fimctl.daemon import BUS_NAME, Daemon
+from fimctl.desktop import icons, mime
+from fimctl.desktop.integration import share
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
 
@@ -19,6 +21,13 @@ _ACTIVATION: Final = {f"dbus-1/services/{BUS_NAME}.service": f"dbus/{BUS_NAME}.s
 _UNITS: Final = {
     "systemd/user/fimd.service": "systemd/fimd.service.in",
     "systemd/user/fimd.slice": "systemd/fimd.slice",
+}
+_LAUNCHERS: Final = {
+    f"applications/{BUS_NAME}.desktop": f"packaging/launchers/{BUS_NAME}.desktop",
+    f"gnome-shell/search-providers/{BUS_NAME}.search-provider.ini": (
+        f"packaging/launchers/{BUS_NAME}.search-provider.ini"
+    ),
+    f"krunner/dbusplugins/{BUS_NAME}.desktop": "packaging/launchers/krunner.desktop",
 }
 """Files below XDG_DATA_HOME, and what each is made of."""
 
@@ -29,7 +38,8 @@ def add_parser(commands: Any) -> None:
         "setup",
         help="install this user's activation file and systemd unit",
         description="Write the files by which the session bus and systemd start fimd when it is "
-        "needed, and say which. Not needed where a package has installed them for all users.",
+        "needed, and by which desktops find images, and say which. Not needed where a package has "
+        "installed them for all users.",
     )
     parser.add_argument("--remove", action="store_true", help="remove them again")
     parser.set_defaults(func=run)
@@ -37,24 +47,29 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write or remove the files below XDG_DATA_HOME."""
-    home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ["HOME"], ".local", "share")
+    home = share()
     systemd = _systemctl("show", "--property=Version")
     if arguments.remove:
         if systemd:
             _systemctl("stop", "fimd.service")
-        removed = [name for name in (*_ACTIVATION, *_UNITS) if _remove(Path(home) / name)]
+        installed = [Path(home) / name for name in (*_ACTIVATION, *_UNITS, *_LAUNCHERS)]
+        removed = [path for path in (*installed, Path(mime.generic_path(home))) if _remove(path)]
         if not removed:
             print("nothing was installed")
     elif (everybody := _for_everybody()) is not None:
         print(f"installed for all users already: {everybody}")
     else:
-        files = {**_ACTIVATION, **(_UNITS if systemd else {})}
+        files = {**_ACTIVATION, **(_UNITS if systemd else {}), **_LAUNCHERS}
         for name, source in files.items():
             _write(Path(home) / name, filled(source))
+        _write(Path(mime.generic_path(home)), mime.GENERIC)
+        icons.install_generic(home)
         if not systemd:
             print("systemd runs no session of yours: the bus starts fimd itself")
     if systemd:
         _systemctl("daemon-reload")
+    mime.update_database(home)
+    mime.update_handlers(home)
     _tell_bus(installed=not arguments.remove)
     return 0
 
@@ -103,8 +118,8 @@ def _systemctl(*words: str) -> bool:
 def _tell_bus(*, installed: bool) -> None:
     """Have the bus read the activation files anew, and say so where it does not see ours."""
     with suppress(ClientError, TimeoutError), Daemon() as daemon:
+        daemon.reload_bus()
         bus = daemon.connection
-        bus.send_and_get_reply(new_method_call(message_bus, "ReloadConfig"), timeout=_SECONDS)
         listed = bus.send_and_get_reply(message_bus.ListActivatableNames(), timeout=_SECONDS)
         if installed and BUS_NAME not in listed.body[0]:
             print(

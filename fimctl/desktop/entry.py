@@ -22,7 +22,7 @@ def text(image: str, desktop: Desktop) -> str:
             f"Name={name}",
             "Type=Application",
             f'Comment=FlatImage distribution of "{name}"',
-            f'Exec="{_quoted(image)}" %F',
+            f'Exec="{quoted(image)}" %F',
             f"Icon=flatimage_{name}",
             f"MimeType=application/flatimage_{name};",
             f"Categories={''.join(f'{category};' for category in sorted(desktop.categories))}",
@@ -30,7 +30,13 @@ def text(image: str, desktop: Desktop) -> str:
     )
 
 
-def _quoted(path: str) -> str:
+def value(text: str) -> str:
+    """Escape a string as the value of a key."""
+    text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"\\s{text[1:]}" if text.startswith(" ") else text
+
+
+def quoted(path: str) -> str:
     """Escape what is not itself between the quotes of an Exec line, and in the line of a value."""
     for character in '\\"`$':
         path = path.replace(character, f"\\{character}")

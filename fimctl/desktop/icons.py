@@ -14,7 +14,7 @@ from fimd.image.settings import Desktop, Icon
 
 SIZES: Final = (16, 22, 24, 32, 48, 64, 96, 128, 256)
 _SECONDS: Final = 30.0
-_OWN: Final = b"""\
+GENERIC: Final = b"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">
   <path fill="#3a6ea5" d="M32 38 4 48l28 10 28-10z"/>
   <path fill="#5a8fc7" d="M32 26 4 36l28 10 28-10z"/>
@@ -51,9 +51,14 @@ def install(share: str, desktop: Desktop, icon: Icon) -> None:
         if size not in scaled:
             scaled[size] = _scaled(icon, size) if size else icon.data
         write(path, scaled[size])
+    install_generic(share)
+
+
+def install_generic(share: str) -> None:
+    """Write the icons of images in general that are not there yet. Raises OSError."""
     for path in generic_paths(share):
         if not os.path.exists(path):
-            write(path, _OWN)
+            write(path, GENERIC)
 
 
 def write(path: str, data: bytes) -> None:

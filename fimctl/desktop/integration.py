@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 from fimctl import messages
-from fimctl.desktop import entry, icons, mime
+from fimctl.desktop import entry, icons, launcher, mime
 from fimctl.errors import ClientError
 from fimctl.stored import read
 from fimd.image.reserved import DESKTOP, ICON
@@ -40,7 +40,7 @@ def integrate(image: str, *, notify: bool) -> None:
 
 def _write(image: str, desktop: Desktop) -> None:
     folder = share()
-    if Integration.ENTRY in desktop.integrations:
+    if Integration.ENTRY in desktop.integrations and not launcher.is_installed(folder, image):
         icons.write(entry.path(folder, desktop), os.fsencode(entry.text(image, desktop)))
     if Integration.MIMETYPE in desktop.integrations:
         _write_types(folder, image, desktop)

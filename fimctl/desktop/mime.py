@@ -77,12 +77,21 @@ def names_image(stored: str, image: str) -> bool:
 
 def update_database(share: str) -> bool:
     """Have the desktop read the types anew; tell whether that could be done."""
-    program = shutil.which("update-mime-database")
+    return _run("update-mime-database", folder(share))
+
+
+def update_handlers(share: str) -> bool:
+    """Have the desktop read anew which entries open which types; tell whether that was done."""
+    return _run("update-desktop-database", os.path.join(share, "applications"))
+
+
+def _run(name: str, folder: str) -> bool:
+    program = shutil.which(name)
     if program is None:
         return False
     try:
         done = subprocess.run(
-            [program, folder(share)],
+            [program, folder],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -192,7 +192,7 @@ def _details(
         "expand-environment": Variant("aay", raw),
         "expand-identity": Variant("ay", encode_path(passwd)),
         "ignore-signals": Variant("au", list(plan.ignored_signals)),
-        "desktop": Variant("b", instance.facts.desktop),
+        "desktop": Variant("b", instance.facts.desktop is not None),
         "notify": Variant("b", instance.facts.notify),
         "debug": Variant("aay", lines),
     }

@@ -1,7 +1,8 @@
 """Telling callers why the daemon can't start, where the bus started it for them.
 
-Who called would learn no more than that a process exited with status 1. So it takes the name for a
-moment, answers what was called with the error, and leaves; the next call starts it anew.
+Who called would learn no more than that a process exited, and nothing at all where systemd was to
+start it: dbus-daemon then waits for the name until its patience ends. So the daemon takes the name
+for a moment, answers what was called with the error, and leaves; the next call starts it anew.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from fimd.bus.paths import BUS_NAME
 from fimd.bus.server import ERROR_PREFIX
 from fimd.errors import FimError
 
-_FIRST_CALL: Final = 5.0
+_FIRST_CALL: Final = 3.0
 """Seconds that the call which started the daemon may take to arrive."""
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from fimd.errors import UnsupportedError
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.forks import Template
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.settings import Settings
@@ -19,7 +20,7 @@ View = Callable[[str, str, str, bool], Awaitable[Process]]
 and whether names are shown as they were created."""
 
 
-def choose(settings: Settings, template: Template, table: MountTable) -> View:
+def choose(settings: Settings, template: Template, table: MountTable, outputs: Outputs) -> View:
     """Return the view's engine that the settings ask for."""
     program = shutil.which("ciopfs")
     if settings.casefold_engine == "external" and program is None:
@@ -40,13 +41,15 @@ def choose(settings: Settings, template: Template, table: MountTable) -> View:
                     "source": f"fimd-{name}",
                     "allow_other": os.getuid() == 0,
                 },
-                fields={"fim_stack": name},
+                serves=("fim_stack", name),
                 seconds=settings.mount_timeout,
             )
         return await mount_by_command(
             [program, directory, mount_point, "-f", "-o", f"fsname=fimd-{name}"],
+            serves=("fim_stack", name),
             mount_point=mount_point,
             table=table,
+            outputs=outputs,
             seconds=settings.mount_timeout,
         )
 

@@ -16,6 +16,7 @@ from fimd.errors import FimError
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
 from fimd.mounts.forks import Template
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
 from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import detach
@@ -38,23 +39,27 @@ async def check() -> list[Finding]:
         return [problem("runtime tree", detail, remedy)]
     scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="doctor.", dir=tree.root)
     try:
+        outputs = Outputs(Path(scratch))
         with MountTable() as table:
-            overlays = asyncio.gather(*(_overlay(scratch, name, table) for name in BACKENDS))
-            embedded = await _embedded(scratch, table)
+            overlays = asyncio.gather(
+                *(_overlay(scratch, name, table, outputs) for name in BACKENDS)
+            )
+            embedded = await _embedded(scratch, table, outputs)
             trials = [*await overlays, *embedded]
+        outputs.close()
     finally:
         await asyncio.to_thread(_remove, scratch)
     return [fine("runtime tree", str(tree.root)), *trials]
 
 
-async def _overlay(scratch: str, name: str, table: MountTable) -> Finding:
+async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs) -> Finding:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
     path = os.path.join(scratch, name)
     _make(path, "layers/0", "upper", "work", "merged")
     stack = StackDirectory("doctor", path, 1)
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
     try:
-        overlay = await BACKENDS[name].mount(stack, table, _SECONDS)
+        overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
         async with _mounted(overlay.process, overlay.mount_point, table):
             words = ["sh", "-c", script, "sh", overlay.root, _MARK]
             await run([*overlay.join, *words], seconds=_SECONDS)
@@ -69,16 +74,18 @@ async def _overlay(scratch: str, name: str, table: MountTable) -> Finding:
     return fine(f"overlay {name}", "mounts, writes and deletes")
 
 
-async def _embedded(scratch: str, table: MountTable) -> list[Finding]:
+async def _embedded(scratch: str, table: MountTable, outputs: Outputs) -> list[Finding]:
     """Mount a layer and a case-insensitive view by the programs that the project brings."""
-    template = Template([engines.WORKER, casefold.WORKER])
+    template = Template([engines.WORKER, casefold.WORKER], outputs)
     template.start()
     settings = Settings(mount_timeout=_SECONDS, engine="embedded", casefold_engine="embedded")
+    _, mount_layer = engines.choose(settings, template, table, outputs)
+    mount_view = casefold.choose(settings, template, table, outputs)
     try:
         return list(
             await asyncio.gather(
-                _try("layer (embedded)", lambda: _layer(scratch, settings, template, table)),
-                _try("view (embedded)", lambda: _view(scratch, settings, template, table)),
+                _try("layer (embedded)", lambda: _layer(scratch, mount_layer, table)),
+                _try("view (embedded)", lambda: _view(scratch, mount_view, table)),
             )
         )
     finally:
@@ -93,23 +100,21 @@ async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
     return fine(name, "mounts and is read")
 
 
-async def _layer(scratch: str, settings: Settings, template: Template, table: MountTable) -> None:
+async def _layer(scratch: str, mount: engines.Engine, table: MountTable) -> None:
     source, image, point = (os.path.join(scratch, name) for name in ("tree", "image", "layer"))
     _make(scratch, "tree", "layer")
     await asyncio.to_thread(create, source, image, level=1)
     facts = os.stat(image)
     layer = LayerSource(image, 0, facts.st_size, facts.st_dev, facts.st_ino, b"doctor")
-    _, mount = engines.choose(settings, template, table)
     async with _mounted(await mount(layer, point), point, table):
         await run(
             ["cmp", os.path.join(point, "old"), os.path.join(source, "old")], seconds=_SECONDS
         )
 
 
-async def _view(scratch: str, settings: Settings, template: Template, table: MountTable) -> None:
+async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
-    mount = casefold.choose(settings, template, table)
     async with _mounted(await mount("doctor", directory, point, False), point, table):
         await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 

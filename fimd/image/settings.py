@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 ICON_DATA_LIMIT: Final = (1 << 20) - 12
-_ICON_EXTENSIONS: Final = ("png", "svg", "jpg")
+ICON_EXTENSIONS: Final = ("png", "svg", "jpg")
 
 
 class Permission(enum.IntFlag, boundary=enum.KEEP):
@@ -273,7 +273,7 @@ _ICON: Final = struct.Struct(f"<4s{ICON_DATA_LIMIT}sQ")
 
 def encode_icon(icon: Icon) -> bytes:
     """The whole field of the icon."""
-    if icon.extension not in _ICON_EXTENSIONS:
+    if icon.extension not in ICON_EXTENSIONS:
         raise ValueError(f"Icon extension '{icon.extension}' is not supported")
     return _ICON.pack(icon.extension.encode(), icon.data, len(icon.data))
 
@@ -286,6 +286,6 @@ def decode_icon(data: bytes) -> Icon | None:
     if size > ICON_DATA_LIMIT:
         raise ValueError(f"its size is {size}, and {ICON_DATA_LIMIT} is the most that fits")
     name = extension.rstrip(b"\0").decode("latin-1")
-    if name not in _ICON_EXTENSIONS:
+    if name not in ICON_EXTENSIONS:
         raise ValueError(f"its extension is {name!r}")
     return Icon(name, content[:size])

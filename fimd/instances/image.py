@@ -20,6 +20,7 @@ from fimd.image.reserved import (
     CASEFOLD,
     DESKTOP,
     ENVIRONMENT,
+    ICON,
     NOTIFY,
     OVERLAY,
     PERMISSIONS,
@@ -29,7 +30,16 @@ from fimd.image.reserved import (
     read_field,
     write_field,
 )
-from fimd.image.settings import DEFAULT_BOOT, Binding, Casefold, Overlay, Permission, Unshare
+from fimd.image.settings import (
+    DEFAULT_BOOT,
+    Binding,
+    Casefold,
+    Desktop,
+    Icon,
+    Overlay,
+    Permission,
+    Unshare,
+)
 from fimd.instances.layered_settings import read_layered
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
@@ -54,8 +64,8 @@ class ImageFacts:
     permissions: Permission = PERMISSIONS.unset
     bindings: tuple[Binding, ...] = ()
     unshare: Unshare = UNSHARE.unset
-    desktop: bool = False
-    """Whether the image is to be shown on the desktop: the client sees to it."""
+    desktop: Desktop | None = None
+    """How the image is to be shown on the desktop, if at all: the client sees to it."""
     notify: bool = False
     """Whether its start is to be told there."""
 
@@ -125,9 +135,15 @@ def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageF
             permissions=setting(PERMISSIONS),
             bindings=bindings,
             unshare=setting(UNSHARE),
-            desktop=desktop is not None,
+            desktop=desktop,
             notify=desktop is not None and setting(NOTIFY),
         )
+
+
+def read_icon(path: str) -> Icon | None:
+    """Read the picture that an image has for desktops. Raises as `read_image`."""
+    with _opened(path, os.O_RDONLY) as descriptor:
+        return read_field(descriptor, find_layout(descriptor), ICON)
 
 
 def write_overlay(path: str, overlay: str) -> None:

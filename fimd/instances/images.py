@@ -1,7 +1,6 @@
 """The images that this user has run or opened, with their facts and settings."""
 
 import asyncio
-import hashlib
 import os
 from dataclasses import dataclass, field
 
@@ -14,12 +13,7 @@ from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
 from fimd.observe import Collection, Event
 from fimd.overlays import BACKENDS
-from fimd.paths import data_directory
-
-
-def image_id(path: str) -> str:
-    """Return the identifier of an image: 16 hexadecimal digits that stand for its real path."""
-    return hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+from fimd.paths import data_directory, image_id
 
 
 @dataclass

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -50,6 +51,8 @@ class Instances:
         self._starting: set[int] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self.closed = False
+        self.on_refusal: Callable[[StartRequest, FimError], None] = lambda _request, _error: None
+        """Called when an image could not be started for a process."""
         layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
         stacks.on_failure = self._on_failure
         self.running: Collection[Instance] = Collection()
@@ -66,6 +69,15 @@ class Instances:
         self._starting.add(request.pid)
         try:
             return await self._start(request)
+        except FimError as error:
+            log.warning(
+                "start refused",
+                fim_instance=request.pid,
+                fim_image=await asyncio.to_thread(os.path.realpath, request.image),
+                reason=str(error),
+            )
+            self.on_refusal(request, error)
+            raise
         finally:
             self._starting.discard(request.pid)
 

@@ -26,6 +26,7 @@ from fimd.errors import (
 from fimd.instances.data import DataDirectory, remove_work
 from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import clear, detach
@@ -84,9 +85,17 @@ class Stack:
 class Stacks:
     """All writable stacks of this user."""
 
-    def __init__(self, tree: RuntimeTree, table: MountTable, view: View, seconds: float) -> None:
+    def __init__(
+        self,
+        tree: RuntimeTree,
+        table: MountTable,
+        outputs: Outputs,
+        view: View,
+        seconds: float,
+    ) -> None:
         self._tree = tree
         self._table = table
+        self._outputs = outputs
         self._view = view
         self._seconds = seconds
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -231,7 +240,7 @@ class Stacks:
                 f"the changes in {spec.data.root} can't be brought to the form of the overlay "
                 f"{name}: {error}"
             ) from error
-        return await backend.mount(directory, self._table, self._seconds)
+        return await backend.mount(directory, self._table, self._outputs, self._seconds)
 
     async def _mount_view(
         self, directory: StackDirectory, spec: StackSpec, overlay: Overlay

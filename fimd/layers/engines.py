@@ -14,6 +14,7 @@ from fimd.layers.source import LayerSource
 from fimd.mounts import fuse_device
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.forks import Template
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.settings import Settings
@@ -24,7 +25,9 @@ Engine = Callable[[LayerSource, str], Awaitable[Process]]
 """Mounts a layer at a mount point and returns the process that serves it."""
 
 
-def choose(settings: Settings, template: Template, table: MountTable) -> tuple[str, Engine]:
+def choose(
+    settings: Settings, template: Template, table: MountTable, outputs: Outputs
+) -> tuple[str, Engine]:
     """Return the engine that the settings ask for, and its name."""
     program = shutil.which("dwarfs")
     if settings.engine == "external" and program is None:
@@ -34,7 +37,7 @@ def choose(settings: Settings, template: Template, table: MountTable) -> tuple[s
         )
     if program is None or settings.engine == "embedded":
         return "embedded", _embedded(settings, template)
-    return "external", _external(program, settings, table)
+    return "external", _external(program, settings, table, outputs)
 
 
 def _embedded(settings: Settings, template: Template) -> Engine:
@@ -55,7 +58,7 @@ def _embedded(settings: Settings, template: Template) -> Engine:
                     "cache": settings.cache << 20,
                 },
                 files=[descriptor],
-                fields={"fim_layer": layer.id},
+                serves=("fim_layer", layer.id),
                 seconds=settings.mount_timeout,
             )
         except MountError as error:
@@ -67,7 +70,7 @@ def _embedded(settings: Settings, template: Template) -> Engine:
     return mount
 
 
-def _external(program: str, settings: Settings, table: MountTable) -> Engine:
+def _external(program: str, settings: Settings, table: MountTable, outputs: Outputs) -> Engine:
     async def mount(layer: LayerSource, mount_point: str) -> Process:
         kept = await asyncio.to_thread(_keeps_owners, layer)
         options = [
@@ -78,7 +81,12 @@ def _external(program: str, settings: Settings, table: MountTable) -> Engine:
         ]
         command = [program, layer.path, mount_point, "-f", "-o", ",".join(options)]
         return await mount_by_command(
-            command, mount_point=mount_point, table=table, seconds=settings.mount_timeout
+            command,
+            serves=("fim_layer", layer.id),
+            mount_point=mount_point,
+            table=table,
+            outputs=outputs,
+            seconds=settings.mount_timeout,
         )
 
     return mount

@@ -3,51 +3,56 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from typing import Final
 
 from fimd.errors import MountError
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import detach
+
+_LAST_WORDS: Final = 1.0
+"""Seconds that what a program said may take to arrive after its end."""
 
 
 async def mount_by_command(
     argv: Sequence[str],
     *,
+    serves: tuple[str, str],
     mount_point: str,
     table: MountTable,
+    outputs: Outputs,
     seconds: float,
     directory: str | None = None,
 ) -> Process:
     """Start a FUSE program and wait until its mount is there.
 
-    Raises MountError, with what it said, where it ends or takes too long, and leaves nothing.
+    What it says is logged, with `serves`, a field like fim_layer and its value. Raises MountError,
+    with what it said, where it ends or takes too long, and leaves nothing.
     """
-    errors = os.memfd_create("errors", os.MFD_CLOEXEC)
+    output, errors = outputs.new(argv[0], *serves)
     try:
-        process = Process.spawn(argv, directory=directory, errors=errors)
-        mounted = asyncio.create_task(
-            table.wait_for(mount_point, mounted=True, seconds=seconds), name="mounted"
-        )
-        ended = asyncio.create_task(process.wait(), name="ended")
-        try:
-            await asyncio.wait((mounted, ended), return_when=asyncio.FIRST_COMPLETED)
-            if not mounted.done():
-                said = os.pread(errors, 4096, 0).decode(errors="replace").strip()
-                raise MountError(f"{os.path.basename(argv[0])} failed: {_last_line(said)}")
-            mounted.result()
-        except BaseException:
-            await process.stop()
-            if mount_point in table.points():
-                await detach(mount_point)
-            raise
-        finally:
-            for task in (mounted, ended):
-                task.cancel()
-            await asyncio.gather(mounted, ended, return_exceptions=True)
+        process = Process.spawn(argv, directory=directory, output=errors, errors=errors)
     finally:
         os.close(errors)
+    mounted = asyncio.create_task(
+        table.wait_for(mount_point, mounted=True, seconds=seconds), name="mounted"
+    )
+    ended = asyncio.create_task(process.wait(), name="ended")
+    try:
+        await asyncio.wait((mounted, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not mounted.done():
+            await output.ended(_LAST_WORDS)
+            name, said = os.path.basename(argv[0]), output.last or "it ended without a word"
+            raise MountError(f"{name} failed: {said}")
+        mounted.result()
+    except BaseException:
+        await process.stop()
+        if mount_point in table.points():
+            await detach(mount_point)
+        raise
+    finally:
+        for task in (mounted, ended):
+            task.cancel()
+        await asyncio.gather(mounted, ended, return_exceptions=True)
     return process
-
-
-def _last_line(said: str) -> str:
-    return said.splitlines()[-1] if said else "it ended without a word"

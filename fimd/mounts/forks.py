@@ -9,6 +9,8 @@ from typing import Any
 
 from fimd.errors import MountError
 from fimd.logs import inherited
+from fimd.mounts.output import Outputs
+from fimd.mounts.pipes import read_to_end, readable
 from fimd.mounts.process import Process
 from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 
@@ -16,8 +18,9 @@ from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 class Template:
     """A running template process; started anew where it has died."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], outputs: Outputs) -> None:
         self._modules = tuple(modules)
+        self._outputs = outputs
         self._process: Process | None = None
         self._control: socket.socket | None = None
         self._turn = asyncio.Lock()
@@ -49,25 +52,29 @@ class Template:
         name: str,
         arguments: dict[str, Any],
         files: Sequence[int] = (),
-        fields: Mapping[str, str] | None = None,
+        serves: tuple[str, str],
         seconds: float,
     ) -> Process:
         """Fork a worker and wait until its filesystem is mounted.
 
-        `fields` say in each of its messages what it is about.
+        `serves` is a field and its value, which say in each of its messages what it is about.
 
         Raises MountError, with what the worker said, where it fails or takes too long.
         """
         status, report = os.pipe()
+        _, output = self._outputs.new(name, *serves)
+        fields = dict([serves])
         try:
             try:
                 async with asyncio.timeout(seconds):
-                    process = await self._ask(worker, name, arguments, [report, *files], fields)
+                    given = [report, output, *files]
+                    process = await self._ask(worker, name, arguments, given, fields)
             finally:
                 os.close(report)
+                os.close(output)
             try:
                 async with asyncio.timeout(seconds):
-                    said = await _read(status)
+                    said = await read_to_end(status)
             except BaseException:
                 await process.stop()
                 raise
@@ -87,9 +94,9 @@ class Template:
         name: str,
         arguments: dict[str, Any],
         files: list[int],
-        fields: Mapping[str, str] | None,
+        fields: Mapping[str, str],
     ) -> Process:
-        request = request_bytes(worker, name, arguments, inherited(**(fields or {})))
+        request = request_bytes(worker, name, arguments, inherited(**fields))
         if len(request) > MAX_REQUEST:
             raise MountError(f"{name}: the arguments take {len(request)} bytes")
         async with self._turn:
@@ -99,7 +106,7 @@ class Template:
             assert self._control is not None
             try:
                 socket.send_fds(self._control, [request], files)
-                await _readable(self._control.fileno())
+                await readable(self._control.fileno())
                 return Process(*receive_answer(self._control))
             except (EOFError, OSError) as error:
                 await self.close()
@@ -107,30 +114,3 @@ class Template:
             except asyncio.CancelledError:
                 await self.close()  # an answer that nobody waits for is not to be the next one's
                 raise
-
-
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-
-    def wake() -> None:
-        if not readable.done():
-            readable.set_result(None)
-
-    loop.add_reader(descriptor, wake)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(descriptor)
-
-
-async def _read(descriptor: int) -> bytes:
-    """Read from a pipe until its end, at most 4 KiB."""
-    said = b""
-    while len(said) < 4096:
-        await _readable(descriptor)
-        data = os.read(descriptor, 4096)
-        if not data:
-            break
-        said += data
-    return said

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -85,8 +85,14 @@ class Process:
         directory: str | None = None,
         output: int = subprocess.DEVNULL,
         errors: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        umask: int = 0,
     ) -> Self:
-        """Start a program in a session of its own. Raises UnsupportedError where it is missing."""
+        """Start a program in a session of its own. Raises UnsupportedError where it is missing.
+
+        `umask` is 0 for a filesystem's process, which creates with exactly the mode that it was
+        asked for; -1 is that of the daemon.
+        """
         try:
             child = subprocess.Popen(
                 argv,
@@ -95,7 +101,8 @@ class Process:
                 stdout=output,
                 stderr=errors,
                 start_new_session=True,
-                umask=0,  # a filesystem's process creates with exactly the mode that it was asked
+                env=environment,
+                umask=umask,
             )
         except FileNotFoundError:
             raise UnsupportedError(f"{argv[0]} is not installed") from None

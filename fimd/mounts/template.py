@@ -7,7 +7,8 @@ are by the names of their modules, each with a function
     async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None])
 
 which returns when its filesystem is unmounted. A request is one message on a socket: JSON, with
-the worker's status pipe and its files as ancillary data; the answer is the worker's PID and pidfd.
+the worker's status pipe, its output and its files as ancillary data; the answer is the worker's PID
+and pidfd.
 The template leaves when the daemon closes the socket. Its workers stay.
 """
 
@@ -65,8 +66,12 @@ def _become_worker(serve: Serve, request: dict[str, Any], files: list[int]) -> N
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libfuse waits for fusermount3
         with open("/proc/self/comm", "w") as comm:
             comm.write(request["name"])
-        logs.setup(**request["log"])
-        report = files.pop(0)
+        report, output, *files = files
+        messages = os.dup(2)
+        for stream in (1, 2):  # what libfuse and a dying interpreter say
+            os.dup2(output, stream)
+        os.close(output)
+        logs.setup(**request["log"], descriptor=messages)
         status = _serve(serve, request["arguments"], files, report)
     except BaseException:
         logging.getLogger(__name__).exception("%s failed", request["name"])

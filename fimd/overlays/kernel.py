@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 from fimd.errors import MountError, UnsupportedError
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
@@ -21,7 +22,9 @@ _MOST_LAYERS: Final = 500
 _HOLDER: Final = 'mount -t overlay -o "$1" "$2" ../merged && echo ready && exec sleep infinity'
 
 
-async def mount(stack: StackDirectory, _table: MountTable, seconds: float) -> Overlay:
+async def mount(
+    stack: StackDirectory, _table: MountTable, outputs: Outputs, seconds: float
+) -> Overlay:
     """Mount the overlay in a new namespace and leave a process that holds it."""
     if stack.layers > _MOST_LAYERS:
         raise UnsupportedError(
@@ -35,25 +38,24 @@ async def mount(stack: StackDirectory, _table: MountTable, seconds: float) -> Ov
     namespaces += ["--propagation", "slave"]
     holder = ["sh", "-c", _HOLDER, "fimd-holder", options, f"fimd-{stack.id}"]
     reader, writer = os.pipe()
+    output, errors = outputs.new("overlay-holder", "fim_stack", stack.id)
     try:
         process = Process.spawn(
             ["unshare", *namespaces, "--", *holder],
             directory=os.path.join(stack.path, "layers"),
             output=writer,
-            errors=writer,
+            errors=errors,
         )
     except BaseException:
         os.close(reader)
         raise
     finally:
         os.close(writer)
+        os.close(errors)
     try:
-        said = await _first_words(reader, seconds)
-        if said != b"ready\n":
-            reason = said.decode(errors="replace").strip().splitlines()
-            raise MountError(
-                f"kernel overlay: {reason[0] if reason else 'the holder ended without a word'}"
-            )
+        if await _first_words(reader, seconds) != b"ready\n":
+            await output.ended(1.0)
+            raise MountError(f"kernel overlay: {output.first or 'the holder ended without a word'}")
     except BaseException:
         await process.stop()
         raise

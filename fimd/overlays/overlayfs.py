@@ -3,11 +3,14 @@
 import os
 
 from fimd.mounts.external import mount_by_command
+from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
 
 
-async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Overlay:
+async def mount(
+    stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
+) -> Overlay:
     """Mount the overlay in the foreground of a process of its own."""
     options = [f"lowerdir={stack.top_down('layers/{}')}", "upperdir=upper", "workdir=work"]
     if os.getuid() == 0:
@@ -16,8 +19,10 @@ async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Ove
         options += [f"squash_to_uid={os.getuid()}", f"squash_to_gid={os.getgid()}"]
     process = await mount_by_command(
         ["fuse-overlayfs", "-f", "-o", ",".join(options), stack.merged],
+        serves=("fim_stack", stack.id),
         mount_point=stack.merged,
         table=table,
+        outputs=outputs,
         seconds=seconds,
         directory=stack.path,
     )

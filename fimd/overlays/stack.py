@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fimd.layers.source import LayerSource
+from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 
@@ -55,5 +56,5 @@ class Overlay:
     """Whether the process is the overlay's own, to be ended with it."""
 
 
-Mount = Callable[[StackDirectory, MountTable, float], Awaitable[Overlay]]
+Mount = Callable[[StackDirectory, MountTable, Outputs, float], Awaitable[Overlay]]
 """Mounts the overlay of a stack within some seconds. Raises MountError or UnsupportedError."""

@@ -18,6 +18,7 @@ from fimd.errors import UnsupportedError
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.whiteouts import whiteouts
 from fimd.mounts.external import mount_by_command
+from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
 
@@ -26,7 +27,9 @@ log = structlog.get_logger(__name__)
 _LONGEST_NAME: Final = 255
 
 
-async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Overlay:
+async def mount(
+    stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
+) -> Overlay:
     """Mount the union in the foreground of a process of its own."""
     program = _program()
     options = ["cow", "hide_meta_files", f"fsname=fimd-{stack.id}"]
@@ -40,8 +43,10 @@ async def mount(stack: StackDirectory, table: MountTable, seconds: float) -> Ove
         branches.append(f"layers/{index}=RO")
     process = await mount_by_command(
         [program, "-f", "-o", ",".join(options), ":".join(branches), stack.merged],
+        serves=("fim_stack", stack.id),
         mount_point=stack.merged,
         table=table,
+        outputs=outputs,
         seconds=seconds,
         directory=stack.path,
     )

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 SLICE: Final = "fimd.slice"
 SERVICE: Final = "fimd.service"
+APPLICATIONS: Final = "app.slice"
+"""Where desktops keep what the user has started (systemd.special(7))."""
 
 
 class Scopes:
@@ -74,26 +76,39 @@ class Scopes:
         task.add_done_callback(self._tasks.discard)
 
     async def _start(self, unit: str, pid: int, description: str) -> None:
-        properties = [
-            ["PIDs", Variant("au", [pid])],
-            ["Slice", Variant("s", SLICE)],
-            ["Description", Variant("s", description.encode(errors="replace").decode())],
-            ["CollectMode", Variant("s", "inactive-or-failed")],
-            # at logout the daemon leaves first, so that it can unmount in order
-            ["Before", Variant("as", [SERVICE])],
-        ]
-        message = Message(
-            destination="org.freedesktop.systemd1",
-            path="/org/freedesktop/systemd1",
-            interface="org.freedesktop.systemd1.Manager",
-            member="StartTransientUnit",
-            signature="ssa(sv)a(sa(sv))",
-            body=[unit, "fail", properties, []],
-        )
+        # at logout the daemon leaves first, so that it can unmount in order
+        before = ("Before", Variant("as", [SERVICE]))
         try:
-            await self._connection.ask(message)
+            await start_scope(self._connection, unit, pid, description, SLICE, before)
         except BusError as error:
             log.warning("no scope for a mount's process", unit=unit, reason=str(error))
+
+
+async def start_scope(
+    connection: Connection,
+    unit: str,
+    pid: int,
+    description: str,
+    parent: str,
+    *further: tuple[str, Variant],
+) -> None:
+    """Move a process to a new scope in the slice `parent`. Raises BusError."""
+    properties = [
+        ("PIDs", Variant("au", [pid])),
+        ("Slice", Variant("s", parent)),
+        ("Description", Variant("s", description.encode(errors="replace").decode())),
+        ("CollectMode", Variant("s", "inactive-or-failed")),
+        *further,
+    ]
+    message = Message(
+        destination="org.freedesktop.systemd1",
+        path="/org/freedesktop/systemd1",
+        interface="org.freedesktop.systemd1.Manager",
+        member="StartTransientUnit",
+        signature="ssa(sv)a(sa(sv))",
+        body=[unit, "fail", list(map(list, properties)), []],
+    )
+    await connection.ask(message)
 
 
 def managed() -> bool:

@@ -3,7 +3,7 @@ _fimctl() {
 	local current=${COMP_WORDS[COMP_CWORD]} command=fimctl words= i
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case "$command ${COMP_WORDS[i]}" in
-		'fimctl app'|'fimctl run'|'fimctl instance'|'fimctl instance list'|'fimctl instance exec'|'fimctl ps'|'fimctl stop'|'fimctl status'|'fimctl prune'|'fimctl shutdown'|'fimctl stack'|'fimctl monitor'|'fimctl images'|'fimctl layers'|'fimctl image'|'fimctl image create'|'fimctl layer'|'fimctl layer create'|'fimctl layer add'|'fimctl layer commit'|'fimctl layer list'|'fimctl layer info'|'fimctl layer verify'|'fimctl layer extract'|'fimctl layer diff'|'fimctl layer remove'|'fimctl layer squash'|'fimctl layer export'|'fimctl upper'|'fimctl upper status'|'fimctl upper reset'|'fimctl dwarfs'|'fimctl dwarfs info'|'fimctl dwarfs list'|'fimctl dwarfs check'|'fimctl dwarfs extract'|'fimctl dwarfs create'|'fimctl dwarfs mount'|'fimctl overlay'|'fimctl overlay set'|'fimctl overlay show'|'fimctl casefold'|'fimctl boot'|'fimctl boot set'|'fimctl boot show'|'fimctl boot clear'|'fimctl env'|'fimctl env add'|'fimctl env set'|'fimctl env del'|'fimctl env clear'|'fimctl env list'|'fimctl perms'|'fimctl perms add'|'fimctl perms del'|'fimctl perms set'|'fimctl perms clear'|'fimctl perms list'|'fimctl bind'|'fimctl bind add'|'fimctl bind del'|'fimctl bind list'|'fimctl unshare'|'fimctl unshare add'|'fimctl unshare del'|'fimctl unshare set'|'fimctl unshare clear'|'fimctl unshare list'|'fimctl desktop'|'fimctl desktop setup'|'fimctl desktop enable'|'fimctl desktop dump'|'fimctl desktop clean'|'fimctl notify'|'fimctl version'|'fimctl describe'|'fimctl setup'|'fimctl settings'|'fimctl logs'|'fimctl doctor') command+=" ${COMP_WORDS[i]}" ;;
+		'fimctl app'|'fimctl run'|'fimctl instance'|'fimctl instance list'|'fimctl instance exec'|'fimctl ps'|'fimctl stop'|'fimctl status'|'fimctl prune'|'fimctl shutdown'|'fimctl stack'|'fimctl monitor'|'fimctl images'|'fimctl layers'|'fimctl image'|'fimctl image create'|'fimctl layer'|'fimctl layer create'|'fimctl layer add'|'fimctl layer commit'|'fimctl layer list'|'fimctl layer info'|'fimctl layer verify'|'fimctl layer extract'|'fimctl layer diff'|'fimctl layer remove'|'fimctl layer squash'|'fimctl layer export'|'fimctl upper'|'fimctl upper status'|'fimctl upper reset'|'fimctl dwarfs'|'fimctl dwarfs info'|'fimctl dwarfs list'|'fimctl dwarfs check'|'fimctl dwarfs extract'|'fimctl dwarfs create'|'fimctl dwarfs mount'|'fimctl overlay'|'fimctl overlay set'|'fimctl overlay show'|'fimctl casefold'|'fimctl boot'|'fimctl boot set'|'fimctl boot show'|'fimctl boot clear'|'fimctl env'|'fimctl env add'|'fimctl env set'|'fimctl env del'|'fimctl env clear'|'fimctl env list'|'fimctl perms'|'fimctl perms add'|'fimctl perms del'|'fimctl perms set'|'fimctl perms clear'|'fimctl perms list'|'fimctl bind'|'fimctl bind add'|'fimctl bind del'|'fimctl bind list'|'fimctl unshare'|'fimctl unshare add'|'fimctl unshare del'|'fimctl unshare set'|'fimctl unshare clear'|'fimctl unshare list'|'fimctl desktop'|'fimctl desktop install'|'fimctl desktop uninstall'|'fimctl desktop list'|'fimctl desktop setup'|'fimctl desktop enable'|'fimctl desktop dump'|'fimctl desktop clean'|'fimctl notify'|'fimctl version'|'fimctl describe'|'fimctl setup'|'fimctl settings'|'fimctl logs'|'fimctl doctor') command+=" ${COMP_WORDS[i]}" ;;
 		esac
 	done
 	case $command in
@@ -76,7 +76,10 @@ _fimctl() {
 	'fimctl unshare set') words='-h --help' ;;
 	'fimctl unshare clear') words='-h --help' ;;
 	'fimctl unshare list') words='-h --help' ;;
-	'fimctl desktop') words='setup enable dump clean -h --help' ;;
+	'fimctl desktop') words='install uninstall list setup enable dump clean -h --help' ;;
+	'fimctl desktop install') words='-h --help' ;;
+	'fimctl desktop uninstall') words='-h --help' ;;
+	'fimctl desktop list') words='-h --help --json' ;;
 	'fimctl desktop setup') words='-h --help' ;;
 	'fimctl desktop enable') words='-h --help' ;;
 	'fimctl desktop dump') words='-h --help entry mimetype icon' ;;

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fimd.bus.application import ApplicationInterface
+from fimd.bus.catalogue import CatalogueInterface
 from fimd.bus.declare import Interface
 from fimd.bus.image import ImageInterface
 from fimd.bus.instance import InstanceInterface
@@ -13,6 +15,8 @@ from fimd.bus.introspect import element
 from fimd.bus.job import JobInterface
 from fimd.bus.layer import LayerInterface
 from fimd.bus.manager import ManagerInterface
+from fimd.bus.runner import RunnerInterface
+from fimd.bus.search_provider import SearchProviderInterface
 from tests.support.session import Session
 
 PROMISES = Path(__file__).resolve().parents[2] / "dbus"
@@ -24,6 +28,10 @@ INTERFACES: dict[str, type[Interface]] = {
         LayerInterface,
         InstanceInterface,
         JobInterface,
+        CatalogueInterface,
+        ApplicationInterface,
+        SearchProviderInterface,
+        RunnerInterface,
     )
 }
 

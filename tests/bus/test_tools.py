@@ -42,6 +42,15 @@ def test_the_page_starts_a_program_and_ends_it(
     session.wait_until_clean()
 
 
+def test_the_page_launches(session: Session, image: Path, scripts: dict[str, Path]) -> None:
+    session.output("fimctl", "boot", "set", image, "sleep", "60")
+    assert session.output(scripts["launch"], image) == "()\n"
+    [instance] = session.objects("ps")
+    assert instance["Mode"] == "boot"
+    session.output(scripts["stop"], f"{ROOT}/instance/{instance['Pid']:010d}")
+    session.wait_until_clean()
+
+
 def test_the_page_commits(session: Session, image: Path, scripts: dict[str, Path]) -> None:
     session.output(image, "fim-root", "sh", "-c", "echo kept > /kept")
     before = image.stat().st_size

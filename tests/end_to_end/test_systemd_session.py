@@ -74,6 +74,10 @@ def test_setup_says_what_it_wrote_and_removes_it_again(session: SystemdSession) 
         share / "dbus-1" / "services" / "org.flatimage.Fim1.service",
         share / "systemd" / "user" / "fimd.service",
         share / "systemd" / "user" / "fimd.slice",
+        share / "applications" / "org.flatimage.Fim1.desktop",
+        share / "gnome-shell/search-providers" / "org.flatimage.Fim1.search-provider.ini",
+        share / "krunner" / "dbusplugins" / "org.flatimage.Fim1.desktop",
+        share / "mime" / "packages" / "flatimage.xml",
     ]
     assert session.output("fimctl", "setup").splitlines() == [f"kept {path}" for path in files]
     said = session.output("systemd-analyze", "--user", "--man=no", "verify", str(files[1]))
@@ -93,6 +97,36 @@ def test_the_first_call_starts_the_unit(session: SystemdSession) -> None:
     assert json.loads(session.output("fimctl", "doctor", "--json"))["session"][2]["detail"] == (
         "fimd.service is active"
     )
+
+
+def test_a_daemon_that_refuses_to_start_says_why_at_once(session: SystemdSession) -> None:
+    file = session.directory / "home/.config/fimd/fimd.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("cash = 1\n")
+    for _ in range(4):
+        began = time.monotonic()
+        done = session.run("fimctl", "status")
+        assert time.monotonic() - began < 6
+        assert done.returncode == 125
+        assert done.stderr.startswith(f"fimctl: {file}: there is no setting 'cash': ")
+    wait_for(
+        lambda: session.unit(UNIT, "ActiveState", "NRestarts") == ["failed", "0"],
+        what="the end of the unit",
+    )
+    file.unlink()
+    session.output("fimctl", "status")
+
+
+def test_a_daemon_that_dies_at_once_keeps_nobody_waiting(session: SystemdSession) -> None:
+    drop_in = session.directory / "home/.config/systemd/user/fimd.service.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "broken.conf").write_text("[Service]\nExecStart=\nExecStart=/bin/false\n")
+    session.output("systemctl", "--user", "daemon-reload")
+    began = time.monotonic()
+    done = session.run("fimctl", "status")
+    assert time.monotonic() - began < 10
+    assert done.returncode == 125
+    assert done.stderr.startswith("fimctl: systemd could not start fimd (exit-code): 'systemctl")
 
 
 def test_mounts_live_in_scopes_and_outlive_a_kill_under_load(
@@ -116,6 +150,31 @@ def test_mounts_live_in_scopes_and_outlive_a_kill_under_load(
         assert {instance["Pid"] for instance in instances(session)} == before
     assert session.unit(UNIT, "StatusText") == ["3 instances, 1 layer, 2 mounts"]
     session.output("systemctl", "--user", "stop", "app-test-*.service")
+    session.wait_until_clean()
+
+
+def test_what_a_launcher_starts_is_an_application_of_its_own(
+    session: SystemdSession, image: Path
+) -> None:
+    """It has a scope, the session's latest variables, and nothing of the daemon's end."""
+    session.output("fimctl", "status")
+    session.output("systemctl", "--user", "set-environment", "DISPLAY=:77", "FIMD_LINGER=1")
+    mark = session.directory / "work" / "mark"
+    script = f'echo "$DISPLAY $XDG_ACTIVATION_TOKEN ${{NOTIFY_SOCKET-none}}" > {mark}; sleep 300'
+    session.output("fimctl", "boot", "set", image, "sh", "-c", script)
+    session.output(
+        *["gdbus", "call", "--session", "-d", "org.flatimage.Fim1", "-o", "/org/flatimage/Fim1"],
+        *["-m", "org.freedesktop.Application.Open", f"['file://{image}']"],
+        "{'activation-token': <'token-3'>}",
+    )
+    wait_for(lambda: mark.exists() and mark.read_text(), what="the program")
+    assert mark.read_text() == ":77 token-3 none\n"
+    [instance] = instances(session)
+    groups = Path(f"/proc/{instance['Pid']}/cgroup").read_text()
+    assert f"/app.slice/app-flatimage-app.flatimage-{instance['Pid']}.scope" in groups
+    session.output("systemctl", "--user", "stop", UNIT)
+    assert [one["Pid"] for one in instances(session)] == [instance["Pid"]]
+    session.output("fimctl", "stop", str(instance["Pid"]))
     session.wait_until_clean()
 
 

@@ -1,8 +1,12 @@
 """fimctl settings, logs and setup, where systemd runs no session."""
 
 import json
+import os
 import re
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.support.session import Session, wait_for
 
@@ -99,3 +103,67 @@ def test_logs_of_nothing_are_refused(session: Session) -> None:
         125,
         "fimctl: /nowhere is neither an instance's number nor a file\n",
     )
+
+
+COMPLAINER = """\
+#!/bin/sh
+# A real unionfs (.unionfs-fuse/ is where it keeps its marks) beside which somebody complains.
+(while sleep 0.1 && kill -0 $$; do echo "disk of $1: number $((number += 1))" >&2; done) &
+exec /usr/bin/unionfs "$@"
+"""
+
+
+@pytest.mark.skipif(not Path("/usr/bin/unionfs").exists(), reason="there is no unionfs-fuse")
+def test_logs_have_what_mount_programs_say_even_without_a_daemon(
+    session: Session, image: Path, busybox_image: Path
+) -> None:
+    program = session.directory / "bin" / "unionfs"
+    program.write_text(COMPLAINER)
+    program.chmod(0o755)
+    session.output(image, "fim-overlay", "set", "unionfs")
+    running = session.background(image, "while cat /etc/release; do sleep 0.2; done")
+    other = session.adopt(busybox_image, "other.flatimage")
+    session.output(other, "fim-exec", "true")
+
+    def numbers(*subject: str | Path) -> list[int]:
+        said = session.output("fimctl", "logs", *subject)
+        return [int(number) for number in re.findall(r"disk of -f: number (\d+)", said)]
+
+    wait_for(lambda: len(numbers(image)) > 2, what="the complaints")
+    assert numbers(str(running.pid))
+    assert not numbers(other)
+    entry = next(
+        entry
+        for line in session.output("fimctl", "logs", "--json", image).splitlines()
+        if "disk of" in (entry := json.loads(line))["event"]
+    )
+    assert len(entry["fim_stack"]) == 16
+    assert entry["program"] == "unionfs"
+
+    [daemon] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    before = numbers(image)[-1]
+    session.output("kill", "-KILL", str(daemon))
+    time.sleep(0.5)
+    session.output("fimctl", "status")
+    wait_for(lambda: numbers(image)[-1] > before + 5, what="what was said meanwhile")
+    seen = numbers(image)
+    assert seen == list(range(1, len(seen) + 1))
+    assert running.poll() is None
+
+
+def test_logs_have_what_an_embedded_worker_says_on_its_standard_error(
+    session: Session, image: Path
+) -> None:
+    """A dying interpreter, as libfuse, knows nothing of a log."""
+    session.background(image, "sleep 30")
+    [layer] = session.objects("layers")
+    [pid] = [
+        pid
+        for pid in session.processes()
+        if Path(f"/proc/{pid}/comm").read_text().startswith("layer-")
+    ]
+    pipe = os.readlink(f"/proc/{pid}/fd/2")
+    assert os.path.basename(pipe).startswith("fim_layer.")
+    session.output("sh", "-c", f"echo a word of libfuse > {pipe}")
+    wait_for(lambda: "a word of libfuse" in session.output("fimctl", "logs", image))
+    assert layer["State"] == "mounted"
