@@ -58,7 +58,7 @@ async def run(live: LiveSettings) -> None:
         provide(tree)
         engine = engines.choose(settings, template, table)
         resolver = Resolver()
-        layers = Layers(tree, engine, lambda: live.settings.linger)
+        layers = Layers(tree, engine, lambda: live.settings.linger, settings.mount_timeout)
         view = casefold.choose(settings, template, table)
         stacks = Stacks(tree, table, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)

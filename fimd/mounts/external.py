@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from fimd.errors import MountError
+from fimd.mounts import fuse_device
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import detach
@@ -33,7 +34,8 @@ async def mount_by_command(
             await asyncio.wait((mounted, ended), return_when=asyncio.FIRST_COMPLETED)
             if not mounted.done():
                 said = os.pread(errors, 4096, 0).decode(errors="replace").strip()
-                raise MountError(f"{os.path.basename(argv[0])} failed: {_last_line(said)}")
+                reason = await asyncio.to_thread(fuse_device.obstacle) or _last_line(said)
+                raise MountError(f"{os.path.basename(argv[0])} failed: {reason}")
             mounted.result()
         except BaseException:
             await process.stop()

@@ -23,6 +23,10 @@ class CommandError(FimError):
     name = "CommandFailed"
 
 
+class CommandTimeoutError(CommandError):
+    """An external command took too long, and was killed."""
+
+
 def start_time(pid: int) -> int:
     """Return when a process started, in clock ticks since boot (proc(5), field 22 of stat).
 
@@ -169,7 +173,7 @@ async def run(argv: Sequence[str], *, seconds: float) -> bytes:
                 process.send_signal(signal.SIGKILL)
                 await process.wait(1.0)
         if not ended:
-            raise CommandError(f"{argv[0]} did not finish within {seconds:g} s")
+            raise CommandTimeoutError(f"{argv[0]} did not finish within {seconds:g} s")
         if process.status:
             said = os.pread(errors, _OUTPUT_LIMIT, 0).decode(errors="replace").strip()
             reason = said.splitlines()[-1] if said else f"exit status {process.status}"
