@@ -15,7 +15,7 @@ from fimd import records
 from fimd.errors import FimError, MountError
 from fimd.layers.engines import Engine
 from fimd.layers.source import LayerSource
-from fimd.mounts import silent
+from fimd.mounts import descriptors, silent
 from fimd.mounts.process import Process
 from fimd.mounts.unmount import clear
 from fimd.observe import Collection
@@ -24,8 +24,8 @@ from fimd.paths import RuntimeTree
 log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 16
-"""Layers that are being mounted at the same time: each takes some descriptors, and has its time
-limit to itself."""
+"""Layers that are being mounted or unmounted at the same time: each takes some descriptors and a
+process, and has its time limit to itself."""
 _LAST_WORD: Final = 3.0
 """Seconds in which a layer that is about to be unmounted has to answer."""
 
@@ -172,6 +172,7 @@ class Layers:
             with suppress(FileExistsError):  # and no look at what it is: it may not answer
                 os.mkdir(layer.mount_point, 0o700)
             async with self._turns:
+                descriptors.check()
                 layer.process = await self._mount(layer.source, layer.mount_point)
             self._record(layer)
         except BaseException as error:
@@ -180,6 +181,8 @@ class Layers:
                 self.mounted.remove(layer.id)
             if isinstance(error, FimError):
                 await self._clear(layer.id)  # it may be mounted, with its process dead
+            if isinstance(error, OSError):
+                raise MountError(f"layer {layer.source.path}: {error.strerror}") from error
             raise
         log.info("layer mounted", fim_layer=layer.id, path=layer.source.path)
         layer.process.on_end(lambda: self._on_process_end(layer))
@@ -269,23 +272,28 @@ class Layers:
     def _retire_after(self, layer: Layer, seconds: float) -> None:
         layer.timer = asyncio.get_running_loop().call_later(seconds, self._retire, layer)
 
-    def _retire(self, layer: Layer) -> None:
-        layer.timer = None
-        layer.state = LayerState.UNMOUNTING
-        self.mounted.changed(layer.id)
-        self._spawn(self._unmount(layer))
+    def _retire(self, *layers: Layer) -> None:
+        for layer in layers:
+            layer.timer = None
+            layer.state = LayerState.UNMOUNTING
+            self.mounted.changed(layer.id)
+        self._spawn(self._unmount_all(layers))
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _unmount_all(self, layers: Iterable[Layer]) -> None:
+        await self.give_up_silent(layers, _LAST_WORD)  # detached, it would hang for ever
+        await asyncio.gather(*(self._unmount(layer) for layer in layers))
+
     async def _unmount(self, layer: Layer) -> None:
         try:
-            await self.give_up_silent([layer], _LAST_WORD)
-            await self._clear(layer.id)
+            async with self._turns:
+                await self._clear(layer.id)
             log.info("layer unmounted", fim_layer=layer.id)
-        except MountError as error:
+        except (FimError, OSError) as error:
             log.error("layer could not be unmounted", fim_layer=layer.id, reason=str(error))
         finally:
             if self.mounted.get(layer.id) is layer:
@@ -302,7 +310,7 @@ class Layers:
         for layer in idle:
             if layer.timer is not None:
                 layer.timer.cancel()
-            self._retire(layer)
+        self._retire(*idle)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return len(idle)
 

@@ -105,7 +105,12 @@ class Process:
             raise UnsupportedError(f"{argv[0]} is not installed") from None
         except OSError as error:
             raise UnsupportedError(f"{argv[0]} can't be started: {error.strerror}") from error
-        return cls(child.pid, os.pidfd_open(child.pid), child.wait)
+        try:
+            return cls(child.pid, os.pidfd_open(child.pid), child.wait)
+        except OSError:  # no descriptor is left: nobody could watch it
+            child.kill()
+            child.wait()
+            raise
 
     def _on_end(self) -> None:
         self.close()

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 CONNECTIONS: Final = "/sys/fs/fuse/connections"
 _ALONE: Final = 1.0
 """Seconds for one of several mounts, once it is known that some are silent."""
+_AT_ONCE: Final = 16
 _KILLED: Final = 2.0
 """Seconds in which a process that was killed ends, unless it waits for something itself."""
 
@@ -34,8 +35,13 @@ async def silent(mount_points: Sequence[str], seconds: float) -> list[str]:
         return []
     if len(mount_points) == 1:
         return list(mount_points)
-    alone = min(seconds, _ALONE)
-    answers = await asyncio.gather(*(_answer([point], alone) for point in mount_points))
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def alone(point: str) -> bool:
+        async with turns:
+            return await _answer([point], min(seconds, _ALONE))
+
+    answers = await asyncio.gather(*map(alone, mount_points))
     return [point for point, answer in zip(mount_points, answers, strict=True) if not answer]
 
 
