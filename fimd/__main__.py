@@ -24,11 +24,13 @@ def main() -> int:
 
     from fimd.daemon import run  # noqa: PLC0415 - --help need not wait for it
     from fimd.logs import setup  # noqa: PLC0415
+    from fimd.mounts import descriptors  # noqa: PLC0415
     from fimd.service.live import LiveSettings  # noqa: PLC0415
 
     try:
         live = LiveSettings.load()
         setup(live.settings.log_level, json=arguments.json)
+        descriptors.take()
         asyncio.run(run(live))
     except FimError as error:
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it

@@ -69,7 +69,7 @@ async def run(live: LiveSettings) -> None:
         provide(tree)
         engine = engines.choose(settings, template, table, outputs)
         resolver = Resolver()
-        layers = Layers(tree, engine, lambda: live.settings.linger)
+        layers = Layers(tree, engine, lambda: live.settings.linger, settings.mount_timeout)
         view = casefold.choose(settings, template, table, outputs)
         stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)

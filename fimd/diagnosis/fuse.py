@@ -5,16 +5,10 @@ import re
 import shutil
 import stat
 from pathlib import Path
-from typing import Final
 
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.mounts import fuse_device
 from fimd.mounts.process import CommandError, run
-from fimd.mounts.table import below
-
-_CONFIGURATION: Final = Path("/etc/fuse.conf")
-_DEFAULT_LIMIT: Final = 1000
-"""Mounts that fusermount3 lets all plain users have together (mount_max in fuse.conf)."""
 
 
 async def check() -> list[Finding]:
@@ -70,14 +64,11 @@ def _table() -> Finding:
 
 
 def _limit() -> Finding:
-    limit = _DEFAULT_LIMIT
-    try:
-        found = re.search(r"^\s*mount_max\s*=\s*(\d+)", _CONFIGURATION.read_text(), re.MULTILINE)
-        limit = int(found[1]) if found else limit
-    except OSError:
-        pass  # the default holds
-    count = sum(mount.filesystem.startswith("fuse.") for mount in below("/"))
+    count, limit = fuse_device.mounts()
+    if limit is None:
+        return fine("mount_max", f"{count} FUSE mounts are in use, and there is no limit")
     detail = f"{count} of {limit} FUSE mounts are in use"
     if os.getuid() != 0 and count > limit * 0.8:
-        return note("mount_max", detail, f"set mount_max in {_CONFIGURATION} higher")
+        remedy = f"set mount_max in {fuse_device.CONFIGURATION} higher"
+        return note("mount_max", detail, remedy)
     return fine("mount_max", detail)

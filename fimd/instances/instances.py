@@ -24,8 +24,7 @@ from fimd.instances.sandbox import Sandbox
 from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.instances.terminal import terminal_signals
 from fimd.layers.resolve import Resolver
-from fimd.layers.shared import Layer, Layers
-from fimd.layers.source import LayerSource
+from fimd.layers.shared import Layers
 from fimd.mounts.process import Process, start_time
 from fimd.observe import Collection
 from fimd.overlays import FALLBACK
@@ -34,6 +33,8 @@ from fimd.paths import RuntimeTree, data_directory
 log = structlog.get_logger(__name__)
 
 DEFAULT_OVERLAY = "bwrap"
+_KILLED = 3.0
+"""Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
 CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
 
 
@@ -99,7 +100,8 @@ class Instances:
                     self._resolver.external, [*request.layers, data.layers], warnings
                 ),
             ]
-            layers = await self._acquire_layers(sources, undo)
+            layers = await self._layers.acquire_all(sources)
+            undo.callback(self._layers.release_all, layers)
             overlay, casefold = _choose(request, image, warnings)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
             stack = await self._stacks.acquire(spec, layers, request.pid)
@@ -194,24 +196,6 @@ class Instances:
         if old is not None:
             await self._end(old)
 
-    async def _acquire_layers(
-        self, sources: list[LayerSource], undo: AsyncExitStack
-    ) -> list[Layer]:
-        tasks = [asyncio.create_task(self._layers.acquire(source)) for source in sources]
-        try:
-            await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(outcome, Layer):
-                    self._layers.release(outcome)
-            raise
-        layers = [task.result() for task in tasks]
-        for layer in layers:
-            undo.callback(self._layers.release, layer)
-        return layers
-
     def _on_end(self, instance: Instance) -> None:
         task = asyncio.create_task(self._end(instance), name=f"end {instance.pid}")
         self._ending.add(task)
@@ -226,20 +210,26 @@ class Instances:
         try:
             await self._stacks.release(instance.stack, instance.pid)
         finally:
-            for layer in instance.layers:
-                self._layers.release(layer)
+            self._layers.release_all(instance.layers)
             shutil.rmtree(instance.directory, ignore_errors=True)
             instance.process.close()
             self.running.remove(instance.id)
             log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)
 
     async def stop(self, instance: Instance, seconds: float = 10.0) -> None:
-        """End an instance: ask its program, then end its process."""
+        """End an instance: ask its program, then end its process, and what that waits for."""
         for child in _children(instance.pid) or [instance.pid]:
             _terminate(child)
         if not await instance.process.wait(seconds):
             instance.process.send_signal(signal.SIGKILL)
-            await instance.process.wait(seconds)
+            if not await instance.process.wait(_KILLED):
+                await self._stacks.give_up_silent(instance.stack, _KILLED)
+                await self._layers.give_up_silent(instance.layers, _KILLED)
+                if not await instance.process.wait(_KILLED):
+                    raise FimError(
+                        f"process {instance.pid} was killed and does not end: it waits for "
+                        "something that is no filesystem of fimd's"
+                    )
 
     async def drain(self) -> None:
         """Wait until what has ended is released."""

@@ -26,6 +26,7 @@ from fimd.errors import (
 from fimd.instances.data import DataDirectory, remove_work
 from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
+from fimd.mounts import silent
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
@@ -38,6 +39,8 @@ from fimd.paths import RuntimeTree
 log = structlog.get_logger(__name__)
 
 CASEFOLD_MODES: Final = ("off", "on", "preserve")
+_LAST_WORD: Final = 3.0
+"""Seconds in which a stack that is about to be unmounted has to answer."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ class Stack:
         return self._view_point if self.view is not None else self.overlay.root
 
     @property
+    def mounts(self) -> dict[str, Process]:
+        """The mount points that everybody sees, and the processes that serve them."""
+        mounts = {self.overlay.mount_point: self.overlay.process}
+        if self.view is not None:
+            mounts[self._view_point] = self.view
+        return {point: process for point, process in mounts.items() if point is not None}
+
+    @property
     def _view_point(self) -> str:
         return os.path.join(self.directory.path, "view")
 
@@ -113,7 +124,7 @@ class Stacks:
         """
         async with self._lock(spec.id):
             self._check_reserved(spec.data)
-            stack = self._stacks.get(spec.id)
+            existing = stack = self._stacks.get(spec.id)
             if stack is None:
                 stack = await self._mount(spec, layers)
                 self._stacks[spec.id] = stack
@@ -128,8 +139,20 @@ class Stacks:
                     f"{spec.data.path} is in use with {_difference(stack.spec, spec)} by process "
                     f"{users}: end that first, or set FIM_DIR_DATA to another directory"
                 )
+            if existing and await self.give_up_silent(stack, self._seconds):
+                raise MountError(
+                    f"the filesystem of {spec.data.path} did not answer within {self._seconds:g} s "
+                    f"and was given up: end process {users}, and try again"
+                )
             stack.users.add(pid)
             return stack
+
+    async def give_up_silent(self, stack: Stack, seconds: float) -> bool:
+        """End what of a stack does not answer in time; tell whether there was any."""
+        mounts = stack.mounts
+        found = await silent.silent(list(mounts), seconds)
+        await asyncio.gather(*(silent.end(mounts[point], point) for point in found))
+        return bool(found)
 
     async def release(self, stack: Stack, pid: int) -> None:
         """Give a stack back; with its last user it is unmounted."""
@@ -291,6 +314,7 @@ class Stacks:
 
     async def _detach(self, stack: Stack) -> None:
         try:
+            await self.give_up_silent(stack, _LAST_WORD)
             if stack.view is not None:
                 await detach(os.path.join(stack.directory.path, "view"))
             await _unmount_overlay(stack.overlay)

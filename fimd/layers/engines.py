@@ -11,7 +11,6 @@ from fimd.dwarfs.reader import Image
 from fimd.errors import BadLayerError, MountError, UnsupportedError
 from fimd.layers import owners
 from fimd.layers.source import LayerSource
-from fimd.mounts import fuse_device
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.forks import Template
 from fimd.mounts.output import Outputs
@@ -62,8 +61,7 @@ def _embedded(settings: Settings, template: Template) -> Engine:
                 seconds=settings.mount_timeout,
             )
         except MountError as error:
-            reason = fuse_device.missing() or error
-            raise MountError(f"layer {layer.path} (at byte {layer.offset}): {reason}") from error
+            raise MountError(f"layer {layer.path} (at byte {layer.offset}): {error}") from error
         finally:
             os.close(descriptor)
 

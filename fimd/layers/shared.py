@@ -2,10 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -13,12 +15,19 @@ from fimd import records
 from fimd.errors import FimError, MountError
 from fimd.layers.engines import Engine
 from fimd.layers.source import LayerSource
+from fimd.mounts import descriptors, silent
 from fimd.mounts.process import Process
 from fimd.mounts.unmount import clear
 from fimd.observe import Collection
 from fimd.paths import RuntimeTree
 
 log = structlog.get_logger(__name__)
+
+_AT_ONCE: Final = 16
+"""Layers that are being mounted or unmounted at the same time: each takes some descriptors and a
+process, and has its time limit to itself."""
+_LAST_WORD: Final = 3.0
+"""Seconds in which a layer that is about to be unmounted has to answer."""
 
 
 class LayerState(StrEnum):
@@ -59,10 +68,13 @@ class Layers:
         tree: RuntimeTree,
         engine: tuple[str, Engine],
         linger: Callable[[], float],
+        answer_in: float,
     ) -> None:
         self._tree = tree
         self._engine_name, self._mount = engine
         self._linger = linger
+        self._answer_in = answer_in
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_failure: Callable[[Layer], None] = lambda _layer: None
         """Called when a layer's process has died under its users."""
@@ -95,6 +107,49 @@ class Layers:
             raise
         return layer
 
+    async def acquire_all(self, sources: Sequence[LayerSource]) -> list[Layer]:
+        """Take a reference to each of these layers, of which none hangs; all or none.
+
+        Raises what `acquire` raises.
+        """
+        there = {source.id for source in sources if self.mounted.get(source.id) is not None}
+        layers = await self._acquire_each(sources)
+        try:
+            old = [layer for layer in layers if layer.id in there]
+            if not await self.give_up_silent(old, self._answer_in):
+                return layers
+        except BaseException:
+            self.release_all(layers)
+            raise
+        self.release_all(layers)
+        return await self.acquire_all(sources)  # those that were given up are mounted afresh
+
+    async def _acquire_each(self, sources: Sequence[LayerSource]) -> list[Layer]:
+        tasks = [asyncio.create_task(self.acquire(source)) for source in sources]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            self.release_all(outcome for outcome in outcomes if isinstance(outcome, Layer))
+            raise
+
+    async def give_up_silent(self, layers: Iterable[Layer], seconds: float) -> bool:
+        """End the processes of those that do not answer in time; tell whether there was any.
+
+        Their users get errors, and who comes next mounts them afresh.
+        """
+        asked = {layer.mount_point: layer for layer in layers}
+        found = [asked[point] for point in await silent.silent(list(asked), seconds)]
+        await asyncio.gather(*(_end(layer) for layer in found))
+        return bool(found)
+
+    def release_all(self, layers: Iterable[Layer]) -> None:
+        """Give a reference to each back."""
+        for layer in layers:
+            self.release(layer)
+
     def release(self, layer: Layer) -> None:
         """Give a reference back. The mount goes when the linger is over and nobody came."""
         layer.references -= 1
@@ -114,8 +169,11 @@ class Layers:
 
     async def _mount_layer(self, layer: Layer) -> None:
         try:
-            os.makedirs(layer.mount_point, mode=0o700, exist_ok=True)
-            layer.process = await self._mount(layer.source, layer.mount_point)
+            with suppress(FileExistsError):  # and no look at what it is: it may not answer
+                os.mkdir(layer.mount_point, 0o700)
+            async with self._turns:
+                descriptors.check()
+                layer.process = await self._mount(layer.source, layer.mount_point)
             self._record(layer)
         except BaseException as error:
             layer.state = LayerState.FAILED
@@ -123,6 +181,8 @@ class Layers:
                 self.mounted.remove(layer.id)
             if isinstance(error, FimError):
                 await self._clear(layer.id)  # it may be mounted, with its process dead
+            if isinstance(error, OSError):
+                raise MountError(f"layer {layer.source.path}: {error.strerror}") from error
             raise
         log.info("layer mounted", fim_layer=layer.id, path=layer.source.path)
         layer.process.on_end(lambda: self._on_process_end(layer))
@@ -212,22 +272,28 @@ class Layers:
     def _retire_after(self, layer: Layer, seconds: float) -> None:
         layer.timer = asyncio.get_running_loop().call_later(seconds, self._retire, layer)
 
-    def _retire(self, layer: Layer) -> None:
-        layer.timer = None
-        layer.state = LayerState.UNMOUNTING
-        self.mounted.changed(layer.id)
-        self._spawn(self._unmount(layer))
+    def _retire(self, *layers: Layer) -> None:
+        for layer in layers:
+            layer.timer = None
+            layer.state = LayerState.UNMOUNTING
+            self.mounted.changed(layer.id)
+        self._spawn(self._unmount_all(layers))
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _unmount_all(self, layers: Iterable[Layer]) -> None:
+        await self.give_up_silent(layers, _LAST_WORD)  # detached, it would hang for ever
+        await asyncio.gather(*(self._unmount(layer) for layer in layers))
+
     async def _unmount(self, layer: Layer) -> None:
         try:
-            await self._clear(layer.id)
+            async with self._turns:
+                await self._clear(layer.id)
             log.info("layer unmounted", fim_layer=layer.id)
-        except MountError as error:
+        except (FimError, OSError) as error:
             log.error("layer could not be unmounted", fim_layer=layer.id, reason=str(error))
         finally:
             if self.mounted.get(layer.id) is layer:
@@ -244,6 +310,12 @@ class Layers:
         for layer in idle:
             if layer.timer is not None:
                 layer.timer.cancel()
-            self._retire(layer)
+        self._retire(*idle)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return len(idle)
+
+
+async def _end(layer: Layer) -> None:
+    """End a layer's process by force; what follows is as if it had died by itself."""
+    if layer.process is not None:
+        await silent.end(layer.process, layer.mount_point)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fimd.errors import MountError
+from fimd.mounts import fuse_device
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
@@ -43,8 +44,9 @@ async def mount_by_command(
         await asyncio.wait((mounted, ended), return_when=asyncio.FIRST_COMPLETED)
         if not mounted.done():
             await output.ended(_LAST_WORDS)
-            name, said = os.path.basename(argv[0]), output.last or "it ended without a word"
-            raise MountError(f"{name} failed: {said}")
+            reason = await asyncio.to_thread(fuse_device.obstacle) or output.last
+            name = os.path.basename(argv[0])
+            raise MountError(f"{name} failed: {reason or 'it ended without a word'}")
         mounted.result()
     except BaseException:
         await process.stop()

@@ -2,17 +2,22 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from fimd.errors import MountError
 from fimd.logs import inherited
+from fimd.mounts import fuse_device
 from fimd.mounts.output import Outputs
 from fimd.mounts.pipes import read_to_end, readable
 from fimd.mounts.process import Process
 from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
+
+_IN_VAIN: Final = 0.5
+"""Seconds to leave for a template that has not answered in time."""
 
 
 class Template:
@@ -36,14 +41,16 @@ class Template:
         ours.setblocking(False)
         self._control, self._process = ours, process
 
-    async def close(self) -> None:
-        """Let the process leave; the workers stay."""
+    async def close(self, seconds: float = 5.0) -> None:
+        """Let the process leave, and end it where it does not; the workers stay."""
         if self._control is not None:
             self._control.close()
             self._control = None
         if self._process is not None:
-            await self._process.wait(5.0)
-            self._process = None
+            process, self._process = self._process, None
+            if not await process.wait(seconds):
+                process.send_signal(signal.SIGKILL)
+                await process.wait(seconds)
 
     async def fork(
         self,
@@ -84,7 +91,8 @@ class Template:
             os.close(status)
         if said != b"ready":
             await process.wait(seconds)
-            reason = said.decode(errors="replace") or "its process died"
+            reason = await asyncio.to_thread(fuse_device.obstacle)
+            reason = reason or said.decode(errors="replace") or "its process died"
             raise MountError(f"{name} could not be mounted: {reason}")
         return process
 
@@ -112,5 +120,6 @@ class Template:
                 await self.close()
                 raise MountError(f"{name}: the template process died: see the log") from error
             except asyncio.CancelledError:
-                await self.close()  # an answer that nobody waits for is not to be the next one's
+                # an answer that nobody waits for is not to be the next one's
+                await asyncio.shield(self.close(_IN_VAIN))
                 raise

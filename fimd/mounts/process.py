@@ -23,6 +23,10 @@ class CommandError(FimError):
     name = "CommandFailed"
 
 
+class CommandTimeoutError(CommandError):
+    """An external command took too long, and was killed."""
+
+
 def start_time(pid: int) -> int:
     """Return when a process started, in clock ticks since boot (proc(5), field 22 of stat).
 
@@ -108,7 +112,12 @@ class Process:
             raise UnsupportedError(f"{argv[0]} is not installed") from None
         except OSError as error:
             raise UnsupportedError(f"{argv[0]} can't be started: {error.strerror}") from error
-        return cls(child.pid, os.pidfd_open(child.pid), child.wait)
+        try:
+            return cls(child.pid, os.pidfd_open(child.pid), child.wait)
+        except OSError:  # no descriptor is left: nobody could watch it
+            child.kill()
+            child.wait()
+            raise
 
     def _on_end(self) -> None:
         self.close()
@@ -176,7 +185,7 @@ async def run(argv: Sequence[str], *, seconds: float) -> bytes:
                 process.send_signal(signal.SIGKILL)
                 await process.wait(1.0)
         if not ended:
-            raise CommandError(f"{argv[0]} did not finish within {seconds:g} s")
+            raise CommandTimeoutError(f"{argv[0]} did not finish within {seconds:g} s")
         if process.status:
             said = os.pread(errors, _OUTPUT_LIMIT, 0).decode(errors="replace").strip()
             reason = said.splitlines()[-1] if said else f"exit status {process.status}"

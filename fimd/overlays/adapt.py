@@ -54,8 +54,9 @@ def adapt(
         with open_layers(places) as images:
             entries = canonical(upper, Merged(images), note)
         deleted = {entry.path for entry in entries if is_whiteout(entry.mode, entry.rdev)}
-        times = {entry.path: entry.mtime_ns for entry in upper.entries if entry.is_directory}
-        made = [entry for entry in entries if entry.is_directory and entry.path not in times]
+        there = [entry for entry in upper.entries if entry.is_directory]
+        known = {entry.path for entry in there}
+        made = [entry for entry in entries if entry.is_directory and entry.path not in known]
         _make_directories(root, made)
         if marks_directory is None:
             _write_devices(root, deleted)
@@ -67,8 +68,8 @@ def adapt(
             _remove_former(root, scanned, lambda _path, _entry: False)
             _remove_stale_marks(root, marks_directory, deleted)
         _remove_attributes(root, upper.opaque)
-        for path, time in times.items():
-            os.utime(os.path.join(root, path), ns=(time, time))
+        for entry in (*there, *made):  # whose times all of this has changed
+            os.utime(os.path.join(root, entry.path), ns=(entry.mtime_ns, entry.mtime_ns))
     with open(f"{record}.new", "w") as file:
         file.write(backend)
     os.replace(f"{record}.new", record)
@@ -92,6 +93,8 @@ def _make_directories(root: bytes, entries: Iterable[Entry]) -> None:
         path = os.path.join(root, entry.path)
         with suppress(FileExistsError):
             os.mkdir(path)
+            if os.geteuid() == 0:
+                os.chown(path, entry.uid, entry.gid)
             os.chmod(path, stat.S_IMODE(entry.mode))
             os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
 

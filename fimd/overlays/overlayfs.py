@@ -7,12 +7,17 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
 
+_UNCACHED = "timeout=0"
+"""With a timeout it keeps lists of names, and from these it shows what a directory of a lower layer
+held in a new one of the same name (https://github.com/containers/fuse-overlayfs/issues/324)."""
+
 
 async def mount(
     stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
 ) -> Overlay:
     """Mount the overlay in the foreground of a process of its own."""
     options = [f"lowerdir={stack.top_down('layers/{}')}", "upperdir=upper", "workdir=work"]
+    options += [_UNCACHED]
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
     else:
