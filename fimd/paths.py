@@ -24,12 +24,6 @@ DEFAULT_GLOBAL = "/tmp/fim"  # noqa: S108 - the place that FlatImage's users kno
 _WAY_OUT = "set FIM_DIR_GLOBAL to a directory of your own, or ask the administrator to remove it"
 
 
-def data_directory(image: str) -> str:
-    """Return FlatImage's default data directory of an image, by the image's real path."""
-    directory, name = os.path.split(image)
-    return os.path.join(directory, f".{name}.data")
-
-
 def _enter(parent: int, name: str, path: str, mode: int) -> int:
     """Open (or make) the directory `name` below `parent`, with exactly `mode`; never a link."""
     try:

@@ -188,7 +188,7 @@ def add(image: str, file: str) -> dict[str, Any]:
 
 def commit(image: str, mode: str, path: str, level: int) -> dict[str, Any]:
     """Have the daemon commit what was changed; return the job's properties."""
-    options = {**layer_inspect.stack_options(), "level": ("u", level)}
+    options = {**layer_inspect.stack_options(image), "level": ("u", level)}
     if path:
         options["path"] = ("ay", _absolute(path))
     with Daemon() as daemon:

@@ -5,7 +5,7 @@ Everything here reads or writes the image's file and is called from a thread.
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,14 +26,11 @@ from fimd.image.reserved import (
     UNSHARE,
     Field,
     is_stored,
-    read_field,
-    write_field,
 )
 from fimd.image.settings import DEFAULT_BOOT, Binding, Casefold, Overlay, Permission, Unshare
-from fimd.instances.layered_settings import read_layered
+from fimd.instances.image_settings import ImageSettings
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
-from fimd.paths import data_directory
 
 T = TypeVar("T")
 
@@ -84,10 +81,12 @@ def _opened(path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageFacts:
+def read_image(
+    path: str, resolver: Resolver, data: str | None = None, external: Sequence[str] = ()
+) -> ImageFacts:
     """Read an image's layers and settings. Raises NotFoundError or NotAnImageError.
 
-    `data` is its data directory where that is another than the default.
+    `data` is its data directory where that is not its own, `external` is FIM_LAYERS.
     """
     real = os.path.realpath(path)
     with _opened(real, os.O_RDONLY) as descriptor:
@@ -98,14 +97,14 @@ def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageF
             raise NotAnImageError(f"{real} holds no whole layer{faults and f' ({faults})'}")
 
         warnings = [f"{real}: {fault}" for fault in chain.faults]
-        upper = os.path.join(data or data_directory(real), "root")
+        settings = ImageSettings(descriptor, layout, real, data, lambda: external)
 
         def setting(field: Field[T]) -> T:
-            if is_stored(layout, field):
-                return read_field(descriptor, layout, field)
             try:
-                return read_layered(descriptor, chain.layers, upper, field)
+                return settings.read(field)
             except SettingsError as error:
+                if is_stored(layout, field):
+                    raise
                 warnings.append(f"{real}: {error}")
                 return field.unset
 
@@ -142,4 +141,6 @@ def write_casefold(path: str, mode: str) -> None:
 
 def _store(path: str, field: Field[T], value: T) -> None:
     with _opened(path, os.O_RDWR) as descriptor:
-        write_field(descriptor, find_layout(descriptor), field, value)
+        ImageSettings(descriptor, find_layout(descriptor), os.path.realpath(path)).write(
+            field, value
+        )
