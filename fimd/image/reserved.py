@@ -233,7 +233,8 @@ def _offset(fd: int, layout: Layout, field: Field[T]) -> int:
         return field.offset
     if field.offset_v1 is None:
         raise SettingsError(
-            f"{name_of(fd)} is a FlatImage 1.x, which has no '{field.name}' in its reserved space"
+            f"{name_of(fd)} is a FlatImage 1.x, which has no '{field.name}' in its reserved space: "
+            f"where it has one, that is fim/config/{field.name}.json in its layers"
         )
     return field.offset_v1
 
