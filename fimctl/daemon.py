@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from jeepney import DBusAddress, Message, MessageType, message_bus, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
+from fimctl.environment import data_option
 from fimctl.errors import ClientError, DaemonError
 
 BUS_NAME: Final = "org.flatimage.Fim1"
@@ -116,7 +117,7 @@ class Daemon:
     def open_image(self, image: str) -> str:
         """Have the daemon read an image anew; return its object's path."""
         path = os.fsencode(os.path.abspath(image))
-        [opened] = self.manager("OpenImage", "aya{sv}", (path, {}))
+        [opened] = self.manager("OpenImage", "aya{sv}", (path, data_option(image)))
         return str(opened)
 
     def image(self, path: str, member: str, signature: str, body: tuple[Any, ...]) -> Any:

@@ -1,5 +1,8 @@
 """What the client can't do, as its users see it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ClientError(Exception):
     """One sentence for standard error, and an exit code.
@@ -29,3 +32,13 @@ class DaemonError(ClientError):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+@contextmanager
+def failing(action: str) -> Iterator[None]:
+    """Let an error inside say that an image's command failed to do this."""
+    try:
+        yield
+    except ClientError as error:
+        error.context = error.context or (f"Failed to {action}",)
+        raise

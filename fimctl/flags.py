@@ -18,20 +18,21 @@ CHANGES: Final = ("add", "del", "set")
 
 @dataclass(frozen=True)
 class Flags(Generic[F]):
-    """A command about flags: its name, how its messages call a flag, and where they are stored."""
+    """A command about flags: its words, and where the flags are stored."""
 
     command: str
-    missing: str
+    operations: str
+    """As the message lists them that misses one."""
     noun: str
     """As in "Permission 'all' should not be used with others"."""
-    invalid: str
-    """As in "Invalid permission"."""
+    summary: str
+    description: str
     kind: type[F]
     field: Field[F]
 
     def image_command(self, image: str, words: list[str]) -> int:
         """Do `add|del|set <a,b,...> | clear | list`."""
-        verb, rest = operation(words, self.missing)
+        verb, rest = operation(words, f"Missing op for fim-{self.command} ({self.operations})")
         if verb in CHANGES:
             if not rest:
                 raise WordsError(f"No arguments for '{verb.upper()}' command")
@@ -42,11 +43,11 @@ class Flags(Generic[F]):
         refuse_trailing(f"fim-{self.command}", rest)
         return self.clear(image) if verb == "clear" else self.show(image)
 
-    def add_parser(self, commands: Any, summary: str, description: str) -> None:
+    def add_parser(self, commands: Any) -> None:
         """Add the command's twin of fimctl."""
         names = ", ".join(sorted(flag.name.lower() for flag in self.kind if flag.name))
         parser = commands.add_parser(
-            self.command, help=summary, description=f"{description} There are: {names}."
+            self.command, help=self.summary, description=f"{self.description} There are: {names}."
         )
         actions = parser.add_subparsers(required=True, metavar="add|del|set|clear|list")
         for verb, what in (
@@ -72,13 +73,14 @@ class Flags(Generic[F]):
 
     def parse(self, names: Sequence[str]) -> F:
         """Return the flags so named, in any case. Raises WordsError; one bad name rejects all."""
+        invalid = f"Invalid {self.noun.lower()}"
         known = {flag.name: flag for flag in self.kind}
         wanted = [name.upper() for name in names]
         for name in wanted:
             if name == "NONE":
-                raise WordsError(f"{self.invalid} 'NONE'")
+                raise WordsError(f"{invalid} 'NONE'")
             if name not in known and name != "ALL":
-                raise WordsError(self.invalid)
+                raise WordsError(invalid)
         if "ALL" in wanted:
             if len(wanted) > 1:
                 raise WordsError(f"{self.noun} 'all' should not be used with others")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fimctl.daemon import Daemon
+from fimctl.environment import options_of_environment
 from fimctl.errors import ClientError
 
 # What of the caller's environment bears on the launch plan; the rest is inherited anyway.
@@ -15,8 +16,6 @@ _SENT: Final = (
     *("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY"),
     "DBUS_SESSION_BUS_ADDRESS",
 )
-_OVERLAYS: Final = ("bwrap", "overlayfs", "unionfs")
-_SPECIAL: Final = frozenset("$`~'\"\\*?[")  # what a shell would not leave as it is
 _HIDDEN: Final = "casefold cannot"
 """Beginning of a warning that only FIM_DEBUG=1 shows, as in FlatImage: it comes at every start."""
 _EXPANDED: Final = ("expand-argv", "expand-environment", "expand-identity")
@@ -38,7 +37,7 @@ def launch(
         "mode": ("s", mode),
         "command": ("aay", [os.fsencode(word) for word in words]),
         "environment": ("aay", sent),
-        **options_of_environment(environment),
+        **options_of_environment(image),
         **(options or {}),
     }
     debugging = environment.get("FIM_DEBUG") == "1"
@@ -92,25 +91,3 @@ def _tell(details: Mapping[str, tuple[str, Any]], *, debugging: bool) -> None:
             messages.warning("Bwrap failed SYS_mount, retrying with fuse-unionfs...")
         if debugging or not warning.startswith(_HIDDEN):
             messages.warning(warning)
-
-
-def options_of_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
-    """Return what FIM_LAYERS, FIM_OVERLAY, FIM_CASEFOLD, FIM_ROOT and FIM_DIR_DATA ask for."""
-    options: dict[str, tuple[str, Any]] = {}
-    layers = environment.get("FIM_LAYERS", "")
-    if not _SPECIAL.isdisjoint(layers):
-        from fimctl.expand import expand  # noqa: PLC0415 - most values are plain
-
-        layers = expand(layers, environment)
-    paths = [os.path.abspath(entry) for entry in layers.split(":") if entry]
-    if paths:
-        options["layers"] = ("aay", [os.fsencode(path) for path in paths])
-    if environment.get("FIM_OVERLAY") in _OVERLAYS:
-        options["overlay"] = ("s", environment["FIM_OVERLAY"])
-    if environment.get("FIM_CASEFOLD") == "1":
-        options["casefold"] = ("s", "on")
-    if environment.get("FIM_ROOT") == "1":
-        options["root"] = ("b", True)
-    if environment.get("FIM_DIR_DATA"):
-        options["data"] = ("ay", os.fsencode(os.path.abspath(environment["FIM_DIR_DATA"])))
-    return options

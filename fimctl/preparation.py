@@ -3,8 +3,9 @@
 import os
 
 from fimctl import messages
+from fimctl.environment import casefold_given, data_given, overlay_given
 from fimctl.errors import ClientError
-from fimctl.stored import data_of, read
+from fimctl.stored import read
 from fimd.errors import DataDirectoryError
 from fimd.image.reserved import CASEFOLD, OVERLAY
 from fimd.image.settings import Casefold, Overlay
@@ -18,10 +19,9 @@ def overlay_in_force(image: str) -> tuple[Overlay, bool]:
 
     The environment's word (FIM_OVERLAY, FIM_CASEFOLD) is included.
     """
-    chosen = os.environ.get("FIM_OVERLAY")
-    known = {overlay.name.lower(): overlay for overlay in Overlay}
-    overlay = known[chosen] if chosen in known else read(image, OVERLAY) or Overlay.BWRAP
-    folded = os.environ.get("FIM_CASEFOLD") == "1" or read(image, CASEFOLD) is not Casefold.OFF
+    given = overlay_given(image)
+    overlay = Overlay[given.upper()] if given else read(image, OVERLAY) or Overlay.BWRAP
+    folded = casefold_given() or read(image, CASEFOLD) is not Casefold.OFF
     if folded and overlay is Overlay.BWRAP:
         return Overlay.UNIONFS, True
     return overlay, False
@@ -32,7 +32,7 @@ def prepare(image: str) -> None:
     if not os.path.exists(image):
         raise ClientError(f"{image} does not exist")
     try:
-        DataDirectory.open(data_of(image))
+        DataDirectory.of(os.path.realpath(image), data_given())
     except DataDirectoryError as error:
         messages.warning(str(error))
     _, forced = overlay_in_force(image)

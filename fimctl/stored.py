@@ -10,59 +10,63 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from fimctl.environment import data_given, layers_given
 from fimctl.errors import ClientError
-from fimd.image.chain import read_chain
+from fimd.errors import FimError
 from fimd.image.errors import ImageError
 from fimd.image.file import open_image
-from fimd.image.layout import Layout, find_layout
-from fimd.image.reserved import Field, is_stored, read_field, update_field, write_field
-from fimd.paths import data_directory
+from fimd.image.layout import find_layout
+from fimd.image.reserved import Field, is_stored
+from fimd.instances.image_settings import ImageSettings
 
 T = TypeVar("T")
 
 
 @contextmanager
-def _opened(image: str, *, writable: bool = False) -> Iterator[tuple[int, Layout]]:
+def _opened(image: str, *, writable: bool = False) -> Iterator[ImageSettings]:
     try:
         with open_image(image, writable=writable) as descriptor:
-            yield descriptor, find_layout(descriptor)
-    except ImageError as error:
+            layout = find_layout(descriptor)
+            real, data = os.path.realpath(image), data_given()
+            yield ImageSettings(descriptor, layout, real, data, lambda: layers_given(image))
+    except (FimError, ImageError) as error:
         raise ClientError(str(error)) from error
 
 
-def data_of(image: str) -> str:
-    """Return the image's data directory, which FIM_DIR_DATA may move."""
-    given = os.environ.get("FIM_DIR_DATA")
-    return os.path.abspath(given or data_directory(os.path.realpath(image)))
+@contextmanager
+def _opened_to_change(image: str, field: Field[T]) -> Iterator[ImageSettings]:
+    """Open an image for writing, but where the setting is not kept in the file itself."""
+    with _opened(image) as settings:
+        stored = is_stored(settings.layout, field)
+        if not stored:
+            yield settings
+    if stored:
+        with _opened(image, writable=True) as settings:
+            yield settings
 
 
 def reserved_offset(image: str) -> int:
     """Return where the image's reserved space begins. Raises ClientError, as all of these do."""
-    with _opened(image) as (_, layout):
-        return layout.reserved_offset
+    with _opened(image) as settings:
+        return settings.layout.reserved_offset
 
 
 def read(image: str, field: Field[T]) -> T:
     """Return a setting, wherever the image's kind keeps it."""
-    with _opened(image) as (descriptor, layout):
-        if is_stored(layout, field):
-            return read_field(descriptor, layout, field)
-        from fimd.instances.layered_settings import read_layered  # noqa: PLC0415 - 1.x alone
-
-        layers = read_chain(descriptor, layout).layers
-        return read_layered(descriptor, layers, os.path.join(data_of(image), "root"), field)
+    with _opened(image) as settings:
+        return settings.read(field)
 
 
 def write(image: str, field: Field[T], value: T) -> None:
     """Store a setting."""
-    with _opened(image, writable=True) as (descriptor, layout):
-        write_field(descriptor, layout, field, value)
+    with _opened_to_change(image, field) as settings:
+        settings.write(field, value)
 
 
 def update(image: str, field: Field[T], change: Callable[[T], T]) -> T:
     """Store what `change` makes of a setting, with no other writer in between; return that."""
-    with _opened(image, writable=True) as (descriptor, layout):
-        return update_field(descriptor, layout, field, change)
+    with _opened_to_change(image, field) as settings:
+        return settings.update(field, change)
 
 
 def print_stored(text: bytes) -> None:

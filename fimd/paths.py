@@ -13,7 +13,6 @@ checked; a link is never followed.
 """
 
 import fcntl
-import hashlib
 import os
 import stat
 from dataclasses import dataclass
@@ -24,17 +23,6 @@ from fimd.errors import AccessDeniedError, BusyError
 
 DEFAULT_GLOBAL = "/tmp/fim"  # noqa: S108 - the place that FlatImage's users know; checked below
 _WAY_OUT = "set FIM_DIR_GLOBAL to a directory of your own, or ask the administrator to remove it"
-
-
-def data_directory(image: str) -> str:
-    """Return FlatImage's default data directory of an image, by the image's real path."""
-    directory, name = os.path.split(image)
-    return os.path.join(directory, f".{name}.data")
-
-
-def image_id(path: str) -> str:
-    """Return the identifier of an image: 16 hexadecimal digits that stand for its real path."""
-    return hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
 
 
 def _enter(parent: int, name: str, path: str, mode: int) -> int:

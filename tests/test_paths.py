@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fimd.errors import AccessDeniedError, BusyError
-from fimd.paths import RuntimeTree, data_directory
+from fimd.paths import RuntimeTree
+from fimd.places import data_directory
 
 
 def mode(path: Path) -> int:
@@ -79,5 +80,16 @@ def test_only_one_daemon_has_the_tree(tmp_path: Path) -> None:
     os.close(tree.lock())
 
 
-def test_the_data_directory_is_hidden_beside_the_image() -> None:
-    assert data_directory("/a/b c.flatimage") == "/a/.b c.flatimage.data"
+def test_the_data_directory_is_hidden_beside_the_image(tmp_path: Path) -> None:
+    assert data_directory(f"{tmp_path}/b c.flatimage") == f"{tmp_path}/.b c.flatimage.data"
+
+
+def test_an_image_whose_name_leaves_no_room_for_that_has_it_at_home(tmp_path: Path) -> None:
+    def place(length: int) -> bytes:
+        name = os.fsdecode(b"\xff" * length)
+        return os.path.basename(os.fsencode(data_directory(str(tmp_path / name))))
+
+    assert place(249) == b"." + b"\xff" * 249 + b".data"
+    assert place(250).startswith(b"\xff" * 200 + b".")
+    assert len(place(250)) <= 255
+    assert place(251) != place(250)

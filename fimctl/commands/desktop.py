@@ -10,7 +10,7 @@ from typing import Any, Final
 from fimctl import messages
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.desktop import entry, launcher, mime
-from fimctl.desktop.integration import clean, share
+from fimctl.desktop.integration import clean
 from fimctl.desktop.setup import read_setup
 from fimctl.errors import ClientError, DaemonError, WordsError
 from fimctl.stored import print_stored, read, update, write
@@ -18,6 +18,7 @@ from fimctl.table import path_text, print_json, print_table, printable
 from fimctl.words import operation, refuse_trailing
 from fimd.image.reserved import BOOT, DESKTOP, ICON
 from fimd.image.settings import Desktop, Icon, Integration, encode_desktop
+from fimd.places import data_home
 
 Say = Callable[[str], None]
 
@@ -94,7 +95,7 @@ def install(image: str) -> int:
     desktop = launcher.described(real, read(real, DESKTOP))
     icon = read(real, ICON)
     try:
-        for path in launcher.install(share(), real, desktop, icon, in_terminal=in_terminal):
+        for path in launcher.install(data_home(), real, desktop, icon, in_terminal=in_terminal):
             print(f"wrote {path}")
     except OSError as error:
         raise ClientError(f"{error.filename} can't be written: {error.strerror}") from error
@@ -107,7 +108,7 @@ def install(image: str) -> int:
 def uninstall(image: str) -> int:
     """Remove an image's launcher."""
     real = os.path.realpath(image)
-    removed = list(launcher.uninstall(share(), real))
+    removed = list(launcher.uninstall(data_home(), real))
     for path in removed:
         print(f"removed {path}")
     with Daemon() as daemon:

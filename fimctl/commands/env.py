@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fimctl import messages
+from fimctl.environment import data_of
 from fimctl.errors import WordsError
 from fimctl.expand import expand_variables
-from fimctl.stored import data_of, print_stored, read, reserved_offset, update, write
+from fimctl.stored import print_stored, read, reserved_offset, update, write
 from fimctl.words import operation, refuse_trailing
 from fimd.image.reserved import ENVIRONMENT
 from fimd.instances.place import Place, exported

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fimctl.daemon import Daemon
+from fimctl.environment import data_of
 from fimctl.errors import ClientError, WordsError
-from fimctl.stored import data_of
 from fimctl.words import operation, refuse_trailing
 
 

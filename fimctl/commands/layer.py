@@ -8,7 +8,7 @@ from fimctl import messages
 from fimctl.commands import layer_chain, layer_inspect
 from fimctl.compression import compression_level
 from fimctl.daemon import Daemon
-from fimctl.errors import ClientError, DaemonError, WordsError
+from fimctl.errors import ClientError, WordsError, failing
 from fimctl.jobs import follow, print_notes
 from fimctl.table import printable, size_text
 from fimctl.words import operation, refuse_trailing
@@ -68,18 +68,20 @@ def image_command(image: str, words: list[str]) -> int:
 
 def _image_create(directory: str, output: str) -> int:
     messages.info("Gathering files to compress...")
-    _check_source(directory)
-    level = compression_level()
-    messages.info(f"Compression level: '{level}'")
-    messages.info(f"Compress filesystem to '{output}'")
-    facts = create(directory, output, level)
+    with failing("create layer"):
+        _check_source(directory)
+        level = compression_level()
+        messages.info(f"Compression level: '{level}'")
+        messages.info(f"Compress filesystem to '{output}'")
+        facts = create(directory, output, level)
     print_notes(facts, messages.warning)
     messages.info("Filesystem created without errors")
     return 0
 
 
 def _image_add(image: str, file: str) -> int:
-    facts = add(image, file)
+    with failing("add layer"):
+        facts = add(image, file)
     print_notes(facts, messages.warning)
     messages.info(f"Included novel layer from file '{file}'")
     return 0
@@ -98,13 +100,10 @@ def _image_commit(image: str, words: list[str]) -> int:
     messages.info("Gathering files to compress...")
     level = compression_level()
     messages.info(f"Compression level: '{level}'")
-    if mode == "file" and os.path.lexists(path):
-        raise ClientError("Destination file already exists", context="Failed to commit layer")
-    try:
+    with failing("commit layer"):
+        if mode == "file" and os.path.lexists(path):
+            raise ClientError("Destination file already exists")
         facts = commit(image, mode, path, level)
-    except DaemonError as error:
-        error.context = ("Failed to commit layer",)
-        raise
     print_notes(facts, messages.warning)
     made = facts["Result"]
     if "empty" in made:
@@ -188,7 +187,7 @@ def add(image: str, file: str) -> dict[str, Any]:
 
 def commit(image: str, mode: str, path: str, level: int) -> dict[str, Any]:
     """Have the daemon commit what was changed; return the job's properties."""
-    options = {**layer_inspect.stack_options(), "level": ("u", level)}
+    options = {**layer_inspect.stack_options(image), "level": ("u", level)}
     if path:
         options["path"] = ("ay", _absolute(path))
     with Daemon() as daemon:

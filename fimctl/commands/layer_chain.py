@@ -38,7 +38,7 @@ def add_parsers(actions: Any) -> None:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    options = stack_options(own_only=True)
+    options = stack_options(arguments.image, own_only=True)
     places, _ = layers_of(arguments.image, options)
     index, top = len(places) - 1, places[-1]
     what = f"layer {index} ({size_text(top.size)} at offset {top.offset} of {printable(top.path)})"
@@ -51,7 +51,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _squash(arguments: argparse.Namespace) -> int:
     level = compression_level()
-    options = {**stack_options(), "level": ("u", level)}
+    options = {**stack_options(arguments.image), "level": ("u", level)}
     body = (_number(arguments.first), _number(arguments.last), options)
     made = run_job(arguments.image, f"squashing (level {level})", "SquashLayers", "uua{sv}", body)
     place = printable(os.fsdecode(bytes(made["path"][1])))
@@ -61,7 +61,7 @@ def _squash(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     output = os.fsencode(os.path.abspath(arguments.output))
-    body = (_number(arguments.index), output, stack_options())
+    body = (_number(arguments.index), output, stack_options(arguments.image))
     made = run_job(arguments.image, "exporting", "ExportLayer", "uaya{sv}", body)
     print(f"{printable(arguments.output)}: {size_text(made['size'][1])}")
     return 0

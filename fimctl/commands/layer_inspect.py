@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fimctl import messages
 from fimctl.daemon import Daemon
+from fimctl.environment import data_option, layers_given
 from fimctl.errors import ClientError
-from fimctl.launch import options_of_environment
 from fimctl.progress import ProgressBar
 from fimctl.table import path_text, print_json, print_table, printable, size_text
 
@@ -47,11 +47,11 @@ def add_parsers(actions: Any) -> None:
         action.set_defaults(func=function)
 
 
-def stack_options(*, own_only: bool = False) -> dict[str, tuple[str, Any]]:
+def stack_options(image: str, *, own_only: bool = False) -> dict[str, tuple[str, Any]]:
     """Return what FIM_LAYERS (unless `own_only`) and FIM_DIR_DATA say of the layers."""
-    options = options_of_environment(os.environ)
-    names = ("data",) if own_only else ("layers", "data")
-    return {name: options[name] for name in names if name in options}
+    options = data_option(image)
+    layers = [] if own_only else [os.fsencode(path) for path in layers_given(image)]
+    return {**options, "layers": ("aay", layers)} if layers else options
 
 
 def layers_of(
@@ -63,7 +63,7 @@ def layers_of(
     """
     from fimd.layers.place import LayerPlace  # noqa: PLC0415 - for these commands only
 
-    given = stack_options() if options is None else options
+    given = stack_options(image) if options is None else options
     with Daemon() as daemon:
         opened = daemon.open_image(image)
         found, warnings = daemon.image(opened, "ListLayers", "a{sv}", (given,))

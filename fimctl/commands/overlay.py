@@ -1,15 +1,14 @@
 """`fimctl overlay`, and `fim-overlay` of an image: which overlay backend it uses."""
 
-from typing import Any, Final
+from typing import Any
 
+from fimctl.environment import OVERLAYS
 from fimctl.errors import WordsError
 from fimctl.preparation import overlay_in_force
 from fimctl.stored import write
 from fimctl.words import operation, refuse_trailing
 from fimd.image.reserved import OVERLAY
 from fimd.image.settings import Overlay
-
-OVERLAYS: Final = ("bwrap", "overlayfs", "unionfs")
 
 
 def add_parser(commands: Any) -> None:

@@ -12,9 +12,9 @@ from jeepney import message_bus
 
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.desktop import icons, mime
-from fimctl.desktop.integration import share
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
+from fimd.places import data_home
 
 _SECONDS: Final = 10.0
 _ACTIVATION: Final = {f"dbus-1/services/{BUS_NAME}.service": f"dbus/{BUS_NAME}.service.in"}
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write or remove the files below XDG_DATA_HOME."""
-    home = share()
+    home = data_home()
     systemd = _systemctl("show", "--property=Version")
     if arguments.remove:
         if systemd:

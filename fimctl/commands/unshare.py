@@ -1,27 +1,16 @@
 """`fimctl unshare`, and `fim-unshare` of an image: which namespaces its programs have alone."""
 
-from typing import Any, Final
-
 from fimctl.flags import Flags
 from fimd.image.reserved import UNSHARE
 from fimd.image.settings import Unshare
 
-_FLAGS: Final = Flags(
+_FLAGS = Flags(
     command="unshare",
-    missing="Missing op for fim-unshare (add,clear,del,list,set)",
+    operations="add,clear,del,list,set",
     noun="Unshare option",
-    invalid="Invalid unshare option",
+    summary="which namespaces an image does not share with the host",
+    description="Which of the kernel's namespaces an image's programs do not share with the host.",
     kind=Unshare,
     field=UNSHARE,
 )
-
-image_command = _FLAGS.image_command
-
-
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    _FLAGS.add_parser(
-        commands,
-        "which namespaces an image does not share with the host",
-        "Which of the kernel's namespaces an image's programs do not share with the host.",
-    )
+add_parser, image_command = _FLAGS.add_parser, _FLAGS.image_command

@@ -6,8 +6,8 @@ from typing import Any
 
 from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import layers_of, print_changes, stack_options
+from fimctl.environment import data_of
 from fimctl.errors import ClientError
-from fimctl.stored import data_of
 from fimctl.table import printable, size_text
 
 
@@ -72,7 +72,7 @@ def _reset(arguments: argparse.Namespace) -> int:
     root = printable(f"{data_of(arguments.image)}/root")
     if not arguments.yes and not confirm(f"Throw away {_summary(changes)} in {root}?"):
         return 1
-    options = stack_options(own_only=True)
+    options = stack_options(arguments.image, own_only=True)
     run_job(arguments.image, "removing", "ResetUpper", "a{sv}", (options,))
     print(f"thrown away: {_summary(changes)}")
     return 0

@@ -11,14 +11,7 @@ from fimctl.errors import ClientError
 from fimctl.stored import read
 from fimd.image.reserved import DESKTOP, ICON
 from fimd.image.settings import Desktop, Icon, Integration
-
-
-def share() -> str:
-    """Return XDG_DATA_HOME."""
-    given = os.environ.get("XDG_DATA_HOME", "")
-    if given.startswith("/"):
-        return given
-    return os.path.join(os.path.expanduser("~"), ".local", "share")
+from fimd.places import data_home
 
 
 def integrate(image: str, *, notify: bool) -> None:
@@ -39,7 +32,7 @@ def integrate(image: str, *, notify: bool) -> None:
 
 
 def _write(image: str, desktop: Desktop) -> None:
-    folder = share()
+    folder = data_home()
     if Integration.ENTRY in desktop.integrations and not launcher.is_installed(folder, image):
         icons.write(entry.path(folder, desktop), os.fsencode(entry.text(image, desktop)))
     if Integration.MIMETYPE in desktop.integrations:
@@ -75,7 +68,7 @@ def _write_types(folder: str, image: str, desktop: Desktop) -> None:
 
 def clean(desktop: Desktop, icon: Icon | None) -> Iterator[str]:
     """Remove what `integrate` wrote for an image, and yield what is done. Raises ClientError."""
-    folder = share()
+    folder = data_home()
     if Integration.ENTRY in desktop.integrations:
         yield _remove(entry.path(folder, desktop))
     if Integration.MIMETYPE in desktop.integrations:

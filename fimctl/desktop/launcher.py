@@ -15,7 +15,7 @@ from fimctl.errors import ClientError
 from fimctl.installation import programs
 from fimd.bus.paths import launcher_name
 from fimd.image.settings import Desktop, Icon, Integration
-from fimd.paths import image_id
+from fimd.places import image_id
 
 _GENERIC_ICON: Final = "flatimage"
 _PARTS_OF: Final = {"Audio": "AudioVideo", "Video": "AudioVideo"}

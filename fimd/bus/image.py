@@ -29,7 +29,7 @@ class ImageInterface(Interface):
 
     @prop("ay")
     def DataDir(self) -> bytes:
-        """The data directory that it has by default."""
+        """The data directory by which it was last opened or run."""
         return encode_path(self._image.data)
 
     @prop("s")

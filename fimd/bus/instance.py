@@ -7,7 +7,7 @@ from fimd.bus.options import Options, encode_path
 from fimd.bus.paths import image_path, layer_path
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
-from fimd.paths import image_id
+from fimd.places import image_id
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

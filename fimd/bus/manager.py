@@ -124,9 +124,11 @@ class ManagerInterface(Interface):
     async def OpenImage(
         self, _call: Call, path: bytes, options: dict[str, Variant]
     ) -> list[object]:
-        """Read an image's facts and settings, and return its object."""
-        Options(options).finish()
-        image = await self._images.open(decode_path(path))
+        """Read an image's facts and settings, and return its object. Options: data ay."""
+        taken = Options(options)
+        data = taken.take_path("data")
+        taken.finish()
+        image = await self._images.open(decode_path(path), data)
         return [image_path(image.id)]
 
     @method("ay directory, ay output, a{sv} options", "o job")

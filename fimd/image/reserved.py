@@ -189,7 +189,7 @@ def write_field(fd: int, layout: Layout, field: Field[T], value: T, *, wait: flo
     Raises SettingTooLargeError or SettingsError, with the old value kept, where it cannot be
     stored.
     """
-    data = _encode(field, value, name_of(fd))
+    data = encode_field(field, value, name_of(fd))
     offset = _offset(fd, layout, field)
     with exclusive(fd, wait):
         _write(fd, layout, offset, field, data)
@@ -201,7 +201,8 @@ def update_field(
     """Store what `change` makes of the present value, with no other writer in between."""
     with exclusive(fd, wait):
         value = change(read_field(fd, layout, field))
-        _write(fd, layout, _offset(fd, layout, field), field, _encode(field, value, name_of(fd)))
+        data = encode_field(field, value, name_of(fd))
+        _write(fd, layout, _offset(fd, layout, field), field, data)
     return value
 
 
@@ -209,7 +210,7 @@ def encode_settings(values: Settings, image: str) -> list[tuple[int, bytes]]:
     """Offset in the table and bytes of each setting that is not unset, for the image so named."""
 
     def part(field: Field[T], value: T) -> tuple[int, bytes]:
-        return field.offset, _encode(field, value, image)
+        return field.offset, encode_field(field, value, image)
 
     parts = [
         part(PERMISSIONS, values.permissions),
@@ -232,13 +233,17 @@ def _offset(fd: int, layout: Layout, field: Field[T]) -> int:
         return field.offset
     if field.offset_v1 is None:
         raise SettingsError(
-            f"{name_of(fd)} is a FlatImage 1.x, which keeps '{field.name}' inside its layers: "
-            f"change fim/config/{field.name}.json in it instead"
+            f"{name_of(fd)} is a FlatImage 1.x, which has no '{field.name}' in its reserved space: "
+            f"where it has one, that is fim/config/{field.name}.json in its layers"
         )
     return field.offset_v1
 
 
-def _encode(field: Field[T], value: T, image: str) -> bytes:
+def encode_field(field: Field[T], value: T, image: str) -> bytes:
+    """The bytes of a setting of the image so named; none for what is unset.
+
+    Raises SettingsError for what can't be, SettingTooLargeError where the field is too small.
+    """
     if value == field.unset:
         return b""
     if isinstance(value, Icon) and len(value.data) > settings.ICON_DATA_LIMIT:

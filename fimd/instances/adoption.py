@@ -31,7 +31,7 @@ def living(facts: Mapping[str, Any] | None) -> Process | None:
 def image_facts(facts: Mapping[str, Any], resolver: Resolver) -> ImageFacts:
     """Read the image again; where it has been moved or removed since, say what is known."""
     try:
-        return read_image(facts["image"], resolver)
+        return read_image(facts["image"], resolver, facts["data"])
     except FimError as error:
         return ImageFacts(
             path=facts["image"],

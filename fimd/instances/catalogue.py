@@ -24,7 +24,7 @@ from fimd.instances.images import Images
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.observe import Collection, Event
-from fimd.paths import image_id
+from fimd.places import image_id
 
 log = structlog.get_logger(__name__)
 

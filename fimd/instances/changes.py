@@ -20,7 +20,6 @@ from fimd.layers import mkdwarfs
 from fimd.layers.request import CommitRequest, check_level
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
-from fimd.paths import data_directory
 from fimd.settings import Settings
 
 
@@ -53,9 +52,8 @@ class Changes:
 
     async def layers(self, image: Image, external: Sequence[str], data: str | None) -> Layers:
         """Read anew which layers an image has. `external` is FIM_LAYERS, `data` FIM_DIR_DATA."""
-        image = await self._images.open(image.facts.path)
-        place = data or data_directory(image.facts.path)
-        directory = await asyncio.to_thread(DataDirectory.open, place)
+        image = await self._images.open(image.facts.path, data)
+        directory = await asyncio.to_thread(DataDirectory.of, image.facts.path, data)
         warnings = list(image.facts.warnings)
         found = await asyncio.to_thread(
             self._resolver.external, [*external, directory.layers], warnings
@@ -176,7 +174,7 @@ class Changes:
         self, what: str, image: Image, arguments: dict[str, Any], held: AsyncExitStack
     ) -> Job:
         kept = held.pop_all()
-        kept.push_async_callback(partial(self._images.open, image.facts.path))
+        kept.push_async_callback(partial(self._images.open, image.facts.path, image.data))
         return self._jobs.start(what, image.facts.path, arguments, kept)
 
     @contextmanager

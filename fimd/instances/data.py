@@ -6,6 +6,9 @@
     casefold/  kept for FlatImage's users; the view itself is mounted in the runtime tree
     tmp/       temporary files of commits, and of the user
 
+FlatImage 1.x has .NAME.config/overlays/upperdir beside the image instead of root/. Where an image
+of 1.x has one, root/ is a link to it, so that both show the same changes.
+
 Everything here touches the user's filesystem and is called from a thread.
 """
 
@@ -16,6 +19,37 @@ from dataclasses import dataclass
 from typing import Self
 
 from fimd.errors import DataDirectoryError
+from fimd.image.errors import ImageError
+from fimd.image.file import open_image
+from fimd.image.layout import Kind, find_layout
+from fimd.places import beside, data_directory
+
+
+def upper_of(image: str, given: str | None) -> str:
+    """Return the upper directory of an image, whether it is there yet or not.
+
+    `image` is a real path, `given` the data directory where that is not the image's own.
+    """
+    root = os.path.join(given or data_directory(image), "root")
+    return (given is None and _former_upper(image, root)) or root
+
+
+def _former_upper(image: str, root: str) -> str | None:
+    """Return the upper that an image of FlatImage 1.x has instead of `root`, which is missing."""
+    directory, name = os.path.split(image)
+    former = os.path.join(directory, f".{name}.config", "overlays", "upperdir")
+    if os.path.lexists(root) or not os.path.isdir(former):
+        return None
+    return former if is_former(image) and os.access(former, os.W_OK | os.X_OK) else None
+
+
+def is_former(image: str) -> bool:
+    """Tell whether a file is an image of FlatImage 1.x."""
+    try:
+        with open_image(image) as descriptor:
+            return find_layout(descriptor).kind is Kind.ELF_V1
+    except ImageError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -25,6 +59,24 @@ class DataDirectory:
     path: str
     device: int
     inode: int
+
+    @classmethod
+    def of(cls, image: str, given: str | None) -> Self:
+        """Make the one of an image, as `upper_of` takes it. Raises DataDirectoryError."""
+        if given is not None:
+            return cls.open(given)
+        path = data_directory(image)
+        root = os.path.join(path, "root")
+        former = _former_upper(image, root)
+        if former is not None:
+            try:
+                os.makedirs(path, exist_ok=True)
+                os.symlink(os.path.relpath(former, path), root)
+            except OSError as error:
+                raise DataDirectoryError(
+                    f"{root} can't be made a link to {former}: {error.strerror}"
+                ) from error
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: str) -> Self:
@@ -48,6 +100,21 @@ class DataDirectory:
                 f"that can"
             )
         return cls(path, facts.st_dev, facts.st_ino)
+
+    def passed_over(self, image: str) -> list[str]:
+        """Return a sentence where this user has changes beside the image that can't be used."""
+        former = os.path.join(beside(image), "root")
+        try:
+            if os.stat(former).st_uid != os.getuid() or not os.listdir(former):
+                return []
+        except OSError:
+            return []
+        if self.path != data_directory(image) or self.path == beside(image):
+            return []
+        return [
+            f"the changes in {former} are left out, since it can't be written: those made now are "
+            f"kept in {self.root}"
+        ]
 
     @property
     def root(self) -> str:

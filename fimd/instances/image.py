@@ -5,7 +5,7 @@ Everything here reads or writes the image's file and is called from a thread.
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,8 +27,6 @@ from fimd.image.reserved import (
     UNSHARE,
     Field,
     is_stored,
-    read_field,
-    write_field,
 )
 from fimd.image.settings import (
     DEFAULT_BOOT,
@@ -40,10 +38,9 @@ from fimd.image.settings import (
     Permission,
     Unshare,
 )
-from fimd.instances.layered_settings import read_layered
+from fimd.instances.image_settings import ImageSettings
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
-from fimd.paths import data_directory
 
 T = TypeVar("T")
 
@@ -94,10 +91,12 @@ def _opened(path: str, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageFacts:
+def read_image(
+    path: str, resolver: Resolver, data: str | None = None, external: Sequence[str] = ()
+) -> ImageFacts:
     """Read an image's layers and settings. Raises NotFoundError or NotAnImageError.
 
-    `data` is its data directory where that is another than the default.
+    `data` is its data directory where that is not its own, `external` is FIM_LAYERS.
     """
     real = os.path.realpath(path)
     with _opened(real, os.O_RDONLY) as descriptor:
@@ -108,14 +107,14 @@ def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageF
             raise NotAnImageError(f"{real} holds no whole layer{faults and f' ({faults})'}")
 
         warnings = [f"{real}: {fault}" for fault in chain.faults]
-        upper = os.path.join(data or data_directory(real), "root")
+        settings = ImageSettings(descriptor, layout, real, data, lambda: external)
 
         def setting(field: Field[T]) -> T:
-            if is_stored(layout, field):
-                return read_field(descriptor, layout, field)
             try:
-                return read_layered(descriptor, chain.layers, upper, field)
+                return settings.read(field)
             except SettingsError as error:
+                if is_stored(layout, field):
+                    raise
                 warnings.append(f"{real}: {error}")
                 return field.unset
 
@@ -143,7 +142,7 @@ def read_image(path: str, resolver: Resolver, data: str | None = None) -> ImageF
 def read_icon(path: str) -> Icon | None:
     """Read the picture that an image has for desktops. Raises as `read_image`."""
     with _opened(path, os.O_RDONLY) as descriptor:
-        return read_field(descriptor, find_layout(descriptor), ICON)
+        return ImageSettings(descriptor, find_layout(descriptor), os.path.realpath(path)).read(ICON)
 
 
 def write_overlay(path: str, overlay: str) -> None:
@@ -158,4 +157,6 @@ def write_casefold(path: str, mode: str) -> None:
 
 def _store(path: str, field: Field[T], value: T) -> None:
     with _opened(path, os.O_RDWR) as descriptor:
-        write_field(descriptor, find_layout(descriptor), field, value)
+        ImageSettings(descriptor, find_layout(descriptor), os.path.realpath(path)).write(
+            field, value
+        )

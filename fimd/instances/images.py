@@ -13,7 +13,7 @@ from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
 from fimd.observe import Collection, Event
 from fimd.overlays import BACKENDS
-from fimd.paths import data_directory, image_id
+from fimd.places import data_directory, image_id
 
 
 @dataclass
@@ -21,6 +21,8 @@ class Image:
     """An image as it was last read. Its owner is Images; others look."""
 
     facts: ImageFacts
+    data: str
+    """The data directory by which it was last opened or run."""
     managed: tuple[LayerSource, ...] = ()
     instances: set[str] = field(default_factory=set)
 
@@ -28,11 +30,6 @@ class Image:
     def id(self) -> str:
         """The image's identifier."""
         return image_id(self.facts.path)
-
-    @property
-    def data(self) -> str:
-        """The data directory that the image has by default."""
-        return data_directory(self.facts.path)
 
     @property
     def overlay(self) -> str:
@@ -54,33 +51,40 @@ class Images:
         self.opened: Collection[Image] = Collection()
         instances.running.subscribe(self._on_instance)
 
-    async def open(self, path: str) -> Image:
-        """Read an image anew. Raises NotFoundError or NotAnImageError."""
-        if not path.startswith("/"):
-            raise InvalidArgumentError(f"{path!r} is not an absolute path")
-        facts, managed = await asyncio.to_thread(self._read, path)
-        return self._update(facts, managed)
+    async def open(self, path: str, data: str | None = None) -> Image:
+        """Read an image anew, with its own data directory or another one.
 
-    def _read(self, path: str) -> tuple[ImageFacts, tuple[LayerSource, ...]]:
-        facts = read_image(path, self._resolver)
-        directory = os.path.join(data_directory(facts.path), "layers")
+        Raises NotFoundError or NotAnImageError.
+        """
+        for given in (path, data or "/"):
+            if not given.startswith("/"):
+                raise InvalidArgumentError(f"{given!r} is not an absolute path")
+        return self._update(*await asyncio.to_thread(self._read, path, data))
+
+    def _read(self, path: str, data: str | None) -> tuple[ImageFacts, str, tuple[LayerSource, ...]]:
+        facts = read_image(path, self._resolver, data)
+        place = data or data_directory(facts.path)
+        directory = os.path.join(place, "layers")
         present = [directory] if os.path.isdir(directory) else []
-        return facts, tuple(self._resolver.external(present, []))
+        return facts, place, tuple(self._resolver.external(present, []))
 
-    def _update(self, facts: ImageFacts, managed: tuple[LayerSource, ...] | None) -> Image:
+    def _update(
+        self, facts: ImageFacts, data: str, managed: tuple[LayerSource, ...] | None
+    ) -> Image:
         image = self.opened.get(image_id(facts.path))
         if image is None:
-            image = Image(facts, managed or ())
+            image = Image(facts, data, managed or ())
             self.opened.add(image.id, image)
             return image
         image.facts = facts
+        image.data = data
         if managed is not None:
             image.managed = managed
         self.opened.changed(image.id)
         return image
 
     def _on_instance(self, event: Event, key: str, instance: Instance) -> None:
-        image = self._update(instance.facts, None)
+        image = self._update(instance.facts, instance.data, None)
         if event is Event.REMOVED:
             image.instances.discard(key)
         else:
@@ -92,11 +96,11 @@ class Images:
         if overlay not in BACKENDS:
             raise InvalidArgumentError(f"overlay {overlay!r} is none of {', '.join(BACKENDS)}")
         await asyncio.to_thread(write_overlay, image.facts.path, overlay)
-        await self.open(image.facts.path)
+        await self.open(image.facts.path, image.data)
 
     async def set_casefold(self, image: Image, mode: str) -> None:
         """Store the case-insensitive view's mode. Raises as `set_overlay`."""
         if mode not in CASEFOLD_MODES:
             raise InvalidArgumentError(f"casefold {mode!r} is none of {', '.join(CASEFOLD_MODES)}")
         await asyncio.to_thread(write_casefold, image.facts.path, mode)
-        await self.open(image.facts.path)
+        await self.open(image.facts.path, image.data)

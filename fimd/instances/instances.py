@@ -28,7 +28,7 @@ from fimd.layers.shared import Layers
 from fimd.mounts.process import Process, start_time
 from fimd.observe import Collection
 from fimd.overlays import FALLBACK
-from fimd.paths import RuntimeTree, data_directory
+from fimd.paths import RuntimeTree
 
 log = structlog.get_logger(__name__)
 
@@ -89,11 +89,11 @@ class Instances:
             await self._predecessor(request.pid)
             started = start_time(request.pid)
             await self._sandbox.check()
-            image = await asyncio.to_thread(read_image, request.image, self._resolver, request.data)
-            data = await asyncio.to_thread(
-                DataDirectory.open, request.data or data_directory(image.path)
+            image = await asyncio.to_thread(
+                read_image, request.image, self._resolver, request.data, request.layers
             )
-            warnings = list(image.warnings)
+            data = await asyncio.to_thread(DataDirectory.of, image.path, request.data)
+            warnings = [*image.warnings, *await asyncio.to_thread(data.passed_over, image.path)]
             sources = [
                 *image.layers,
                 *await asyncio.to_thread(

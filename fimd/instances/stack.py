@@ -197,8 +197,9 @@ class Stacks:
         return self._locks.setdefault(stack_id, asyncio.Lock())
 
     async def _mount(self, spec: StackSpec, layers: list[Layer]) -> Stack:
+        layers = _topmost_of_each(layers)
         sources = tuple(layer.source for layer in layers)
-        directory = StackDirectory(spec.id, str(self._tree.stack(spec.id)), len(layers), sources)
+        directory = StackDirectory(spec.id, str(self._tree.stack(spec.id)), len(sources), sources)
         notes = await asyncio.to_thread(clean_up, spec.data.path)
         for note in notes:
             log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
@@ -364,6 +365,15 @@ def _difference(held: StackSpec, wanted: StackSpec) -> str:
     return "other layers"
 
 
+def _topmost_of_each(layers: list[Layer]) -> list[Layer]:
+    """Leave out a layer that is there again further up, where it hides all of the lower one.
+
+    The kernel's overlay takes none twice.
+    """
+    topmost = {layer.id: layer for layer in reversed(layers)}
+    return list(topmost.values())[::-1]
+
+
 def _record_path(directory: str) -> str:
     return os.path.join(directory, "stack.json")
 
@@ -402,7 +412,7 @@ def _recorded(directory: str) -> Stack | None:
         overlay = Overlay(process, facts["overlay_root"], (), facts["mount_point"])
         if overlay.mount_point is None:
             overlay = kernel.held_by(process, overlay.root, owned=facts["owned"])
-        place = StackDirectory(spec.id, directory, len(spec.layers))
+        place = StackDirectory(spec.id, directory, len(set(spec.layers)))
         return Stack(spec, place, overlay, facts["overlay"], view, ())
     except (KeyError, TypeError):
         return None

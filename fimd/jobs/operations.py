@@ -62,8 +62,8 @@ def _export(arguments: dict[str, Any], work: Work, done: Done) -> None:
     done({"path": output, "size": export(LayerPlace(*arguments["layer"]), output, work)})
 
 
-def _reset(arguments: dict[str, Any], _work: Work, done: Done) -> None:
-    reset(arguments["data"])
+def _reset(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    reset(arguments["data"], work)
     done({})
 
 

@@ -45,6 +45,15 @@ class Aside:
         """The directory that holds what was in the upper."""
         return self.path or self._root
 
+    def kept(self) -> list[str]:
+        """Return the paths that this user can't remove, since another's directory holds them."""
+        found: list[str] = []
+        for directory, _, _ in os.walk(self.where):
+            facts = os.lstat(directory)
+            if facts.st_uid != os.geteuid() and not os.access(directory, os.W_OK | os.X_OK):
+                found += (entry.path for entry in os.scandir(directory))
+        return found
+
     def put_back(self) -> None:
         """Make it the upper directory again, where nobody has used the new one."""
         if self.path is not None:
@@ -119,8 +128,7 @@ def remove_leftovers(data: str) -> int:
         if name.endswith("-new") and not os.path.lexists(root):
             os.rename(path, root)
         elif not _is_being_removed(path):
-            remove_tree(path)
-            removed += 1
+            removed += remove_tree(path)
     return removed
 
 
@@ -141,18 +149,35 @@ def _is_being_removed(path: str) -> bool:
     return False
 
 
-def remove_tree(path: str) -> None:
-    """Remove a directory with all that is in it, whatever modes it has."""
-    try:
+def remove_tree(path: str) -> bool:
+    """Remove a directory with all that is in it, whatever modes it has; tell whether it is gone.
+
+    What is in directories of another user's stays.
+    """
+    with suppress(PermissionError):
         shutil.rmtree(path)
-    except PermissionError:
+        return True
+    with suppress(PermissionError):
         os.chmod(path, stat.S_IRWXU)
-        for directory, names, _ in os.walk(path):
-            for name in names:
-                below = os.path.join(directory, name)
+    for directory, names, _ in os.walk(path):
+        for name in names:
+            below = os.path.join(directory, name)
+            with suppress(PermissionError):
                 if not os.path.islink(below):
                     os.chmod(below, stat.S_IRWXU)
-        shutil.rmtree(path)
+    shutil.rmtree(path, onerror=_pass_over)
+    return not os.path.lexists(path)
+
+
+def _pass_over(
+    _function: object, _path: object, error: tuple[object, BaseException, object]
+) -> None:
+    if not isinstance(error[1], PermissionError) and not _is_not_empty(error[1]):
+        raise error[1]
+
+
+def _is_not_empty(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOTEMPTY
 
 
 def _remove_below(top: bytes, directory: bytes, is_done: Callable[[bytes], bool]) -> None:

@@ -109,9 +109,10 @@ def export(layer: LayerPlace, output: str, work: Work) -> int:
         os.close(source)
 
 
-def reset(data: str) -> None:
+def reset(data: str, work: Work) -> None:
     """Throw away what was changed, in one step."""
     with exclusive(data):
         recover(data)
         with set_aside(data) as aside:
+            work.unerased(aside.kept())
             aside.remove()

@@ -69,6 +69,8 @@ def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None]
                 return
             committed = _store(request, work, tree, scanned, upper)
             aside = _empty(request.data, tree, scanned, work)
+            if aside is not None:
+                work.unerased(aside.kept())
         lock.close()
         done(committed)
         if aside is not None:

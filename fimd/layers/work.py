@@ -1,10 +1,15 @@
 """What long work on layers is given, to tell how far it is and to be stopped."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fimd.dwarfs.errors import CancelledError
 from fimd.dwarfs.write import Progress
+from fimd.dwarfs.write.entries import printable
+
+_NAMED: Final = 20
 
 
 def _ignore(*_: object) -> None:
@@ -32,6 +37,13 @@ class Work:
     def phase(self, name: str) -> Callable[[int, int], None]:
         """Return what takes the progress of one phase."""
         return lambda done, total: self.progress(name, done, total)
+
+    def unerased(self, paths: Sequence[str]) -> None:
+        """Tell of what can't be removed: each file, or how many where they are too many."""
+        for path in paths[:_NAMED]:
+            self.note(f"Could not remove file {printable(os.fsencode(path))}: it is another user's")
+        if len(paths) > _NAMED:
+            self.note(f"Could not remove {len(paths) - _NAMED} more files of other users")
 
     def check(self) -> None:
         """Raise CancelledError where the work is to stop."""

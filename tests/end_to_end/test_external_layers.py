@@ -144,6 +144,10 @@ def test_an_overlay_that_the_machine_refuses_falls_back_with_one_warning(
     assert done.stderr.count("\n") == 1
     assert "the overlay bwrap was refused" in done.stderr
     assert "using unionfs" in done.stderr
+    variables = {"FIM_DIR_DATA": data, "FIM_DEBUG": "1"}
+    done = session.run(inner, "fim-exec", "true", variables=variables)
+    assert "Bwrap failed SYS_mount, retrying with fuse-unionfs..." in done.stderr
+    assert "Overlay type: BWRAP" in done.stdout  # what was selected, also when done another way
     outer.kill()
     outer.wait()
     session.wait_until_clean()

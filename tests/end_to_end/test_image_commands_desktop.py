@@ -3,7 +3,9 @@
 import base64
 import json
 import xml.etree.ElementTree as ET
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -145,6 +147,50 @@ def test_an_svg_is_one_scalable_icon(app: Commands) -> None:
     app.session.run(app.image, "-c", "true")
     assert "scalable/apps/flatimage_My App.svg" in icons(app)
     assert not any(path.endswith(".png") for path in icons(app))
+
+
+def test_a_jpg_can_be_dumped_and_cleaned_too(app: Commands) -> None:
+    jpg = b"\xff\xd8\xff\xe0 not much of a picture"
+    for ending in ("jpg", "jpeg"):
+        app.output("fim-desktop", "setup", setup_file(app, jpg, ending))
+        target = app.session.directory / "work" / f"saved-{ending}.jpg"
+        app.silent("fim-desktop", "dump", "icon", str(target))
+        assert target.read_bytes() == jpg
+    app.silent("fim-exec", "true")
+    assert "48x48/apps/flatimage_My App.png" in icons(app)
+    app.said("fim-desktop", "clean")
+    assert not any("My App" in path for path in icons(app))
+
+
+def test_an_icon_may_come_from_the_web(app: Commands) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/icon.png" else 404)
+            self.end_headers()
+            self.wfile.write(PNG)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        app.output("fim-desktop", "setup", setup_file(app, icon=f"{address}/icon.png"))
+        path = setup_file(app, icon=f"{address}/missing.png")
+        assert "404" in app.refused("fim-desktop", "setup", path)[0]
+        server.shutdown()
+    target = app.session.directory / "work" / "saved.png"
+    app.silent("fim-desktop", "dump", "icon", str(target))
+    assert target.read_bytes() == PNG
+
+
+def test_a_database_that_cannot_be_updated_is_no_failure(app: Commands) -> None:
+    program = app.session.directory / "bin" / "update-mime-database"
+    program.write_text("#!/bin/sh\necho broken >&2; exit 1\n")
+    program.chmod(0o755)
+    app.output("fim-desktop", "setup", setup_file(app))
+    app.silent("fim-exec", "true")
+    assert "Updating mime database" in app.said("fim-desktop", "clean")
 
 
 def test_the_database_of_types_is_updated_once_a_file_name(app: Commands) -> None:

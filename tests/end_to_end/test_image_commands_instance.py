@@ -1,14 +1,15 @@
 """fim-instance: which instances run, and programs inside of them."""
 
 import os
-import pty
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.image_commands import Commands, texts
 from tests.support.session import Session, wait_for
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture
@@ -84,12 +85,78 @@ def test_the_exit_code_and_the_terminal_are_the_programs(app: Commands, unshare:
     assert code("true") == 0
     assert code("sh", "-c", "exit 42") == 42
     assert code("sh", "-c", "kill -15 $$") in {143, -15}
-    leader, terminal = pty.openpty()
-    words = ("fim-instance", "exec", "0", "sh", "-c", "test -t 0 && test -t 1 && test -t 2")
-    process = app.session.start(app.image, *words, stdin=terminal, stdout=terminal, stderr=terminal)
-    assert process.wait(30) == 0
-    os.close(leader)
-    os.close(terminal)
+    with Terminal(app.session) as terminal:
+        script = "test -t 0 && test -t 1 && test -t 2 && exit 7"
+        process = terminal.start(app.image, "fim-instance", "exec", "0", "sh", "-c", script)
+        assert process.wait(30) == 7
+
+
+@pytest.mark.parametrize("unshare", ["", "pid"])
+@pytest.mark.parametrize("words", [("fim-exec",), ("fim-instance", "exec", "0")])
+def test_a_shell_has_the_users_terminal_with_its_size_and_job_control(
+    app: Commands, words: tuple[str, ...], unshare: str
+) -> None:
+    if unshare:
+        app.silent("fim-unshare", "add", unshare)
+    app.session.background(app.image, "sleep 60")
+    with Terminal(app.session) as terminal:
+        terminal.resize(33, 101)
+        shell = terminal.start(app.image, *words, "sh", "-i")
+
+        def type_in(line: str) -> None:
+            terminal.wait_for("> ")
+            terminal.type(line + "\n")
+
+        terminal.type("PS1='ready''> '\n")
+        type_in("busybox stty size")
+        terminal.wait_for(r"\n33 101\r\n")
+        terminal.resize(44, 55)
+        type_in("busybox stty size")
+        terminal.wait_for(r"\n44 55\r\n")
+        script = 'trap "busybox stty size; exit" WINCH; echo wa""iting; while :; do sleep 0.1; done'
+        type_in(f"sh -c '{script}'")
+        terminal.wait_for("waiting")
+        terminal.resize(66, 77)
+        terminal.wait_for(r"\n66 77\r\n")
+        type_in("sh -c 'echo wa\"\"iting; exec sleep 60'")
+        terminal.wait_for("waiting")
+        terminal.type("\x03")
+        type_in("echo co''de $?")
+        assert terminal.wait_for(r"code (\d+)")[1] == "130"
+        type_in("sh -c 'echo wa\"\"iting; exec sleep 60'")
+        terminal.wait_for("waiting")
+        terminal.type("\x1a")
+        terminal.wait_for("Stopped")
+        type_in("fg")
+        terminal.wait_for("sleep 60")
+        terminal.type("\x03")
+        type_in("echo co''de $?")
+        assert terminal.wait_for(r"code (\d+)")[1] == "130"
+        type_in("exit 5")
+        assert shell.wait(15) == 5, terminal.rest()
+        assert "can't access tty" not in terminal.rest()
+
+
+def test_what_a_user_presses_reaches_the_program_and_the_instance_goes_on(app: Commands) -> None:
+    app.silent("fim-unshare", "add", "pid")
+    instance = app.session.background(app.image, "sleep 60")
+    words = (app.image, "fim-instance", "exec", "0", "sh", "-c")
+    for key, code in (("\x03", 130), ("\x1c", 131)):
+        with Terminal(app.session) as terminal:
+            process = terminal.start(*words, "echo waiting; exec sleep 60")
+            terminal.wait_for("waiting")
+            terminal.type(key)
+            assert process.wait(15) == code
+    process = app.session.start(
+        *words,
+        "trap 'exit 9' TERM; echo waiting; while :; do sleep 0.1; done",
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"waiting\n"
+    process.terminate()
+    assert process.wait(15) == 9
+    assert instance.poll() is None
 
 
 def test_a_program_that_is_not_there(app: Commands) -> None:

@@ -83,6 +83,44 @@ def test_who_a_program_is(app: Commands) -> None:
     assert identity() == root
 
 
+def test_uid_and_gid_are_changed_each_on_its_own_and_groups_are_the_hosts(app: Commands) -> None:
+    account = app.session.account
+    app.said("fim-env", "set", "GID=77")
+    shown = shell(app, "id -u; id -g; cat /etc/group")
+    expected = "0\n0\n" if account.uid == 0 else f"{account.uid}\n77\n"
+    assert shown == expected + Path("/etc/group").read_text()
+
+
+def test_the_exit_code_is_the_programs_for_root_and_boot_too(app: Commands) -> None:
+    def code(*words: str) -> int:
+        return app.session.run(app.image, *words).returncode
+
+    assert code("fim-root", "sh", "-c", "exit 3") == 3
+    assert code("fim-root", "no-such-program") == 127
+    assert code("fim-root", "/etc/release") == 126
+    app.silent("fim-boot", "set", "no-such-program")
+    assert code() == 127
+    app.silent("fim-boot", "set", "sh", "-c", "kill -9 $$")
+    assert code() == 137
+
+
+def test_a_directory_that_is_not_there_inside_gives_way_to_the_home_or_the_root(
+    app: Commands, home: Path
+) -> None:
+    def where(**variables: str) -> str:
+        done = app.session.run(app.image, "fim-exec", "pwd", directory=home, variables=variables)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    if app.session.account.uid == 0:
+        assert where() == "/root\n"
+        return
+    assert where(HOME="/usr") == "/usr\n"
+    assert where(HOME=str(home)) == "/\n"
+    app.silent("fim-perms", "add", "home")
+    assert where(HOME=str(home)) == f"{home}\n"
+
+
 def test_the_shell_is_the_bundled_one_or_what_is_stored(app: Commands) -> None:
     assert shell(app, "echo $SHELL") == f"{app.session.tree}/bin/bash\n"
     app.said("fim-env", "add", "SHELL=/bin/sh")
@@ -101,6 +139,15 @@ def test_variables_of_the_caller_of_the_image_and_of_flatimage(app: Commands) ->
     assert values == ["mine b  c", "stored", "v", "{raw}", "dumb", "kept", "a", "b"]
     assert path.startswith(f"/extra:{app.session.tree}/bin:")
     assert path.endswith(f":{app.session.tree}/sbin")
+
+
+def test_variables_that_are_the_same_for_all(app: Commands) -> None:
+    script = 'echo "$TERM|$LD_LIBRARY_PATH|$XDG_RUNTIME_DIR"'
+    variables = {"TERM": "vt100", "LD_LIBRARY_PATH": "/mine"}
+    libraries = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
+    run = app.session.environment["XDG_RUNTIME_DIR"]
+    assert shell(app, script, **variables) == f"xterm|{libraries}:/mine|{run}\n"
+    assert shell(app, script) == f"xterm|{libraries}|{run}\n"
 
 
 def test_the_variables_that_tell_where_things_are(app: Commands) -> None:
@@ -226,6 +273,11 @@ def test_debugging_tells_of_the_start_on_stdout(app: Commands) -> None:
         assert {"casefold is disabled", "PERM(HOME)", "PERM(SHM)", "UNSHARE(IPC)"} <= set(said)
         overlays = [line for line in said if line.startswith("Overlay layer '")]
         assert len(overlays) == (1 if overlay == "bwrap" else 0)
+
+
+def test_nothing_but_a_one_is_debugging(app: Commands) -> None:
+    for value in ("", "0", "2", "yes"):
+        assert shell(app, "echo up", FIM_DEBUG=value) == "up\n"
 
 
 def test_debugging_tells_each_layer_as_they_are_listed(app: Commands) -> None:

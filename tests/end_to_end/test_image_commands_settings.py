@@ -93,6 +93,7 @@ def test_casefold_and_its_warning(app: Commands) -> None:
 
     assert not warned("fim-casefold", "on")
     assert warned("fim-perms", "list")
+    assert warned("fim-perms", "list", FIM_CASEFOLD="0")
     assert warned("fim-overlay", "show")
     assert warned("fim-casefold", "OFF")
     assert not warned("fim-casefold", "off")

@@ -109,27 +109,6 @@ def test_the_image_itself_and_fimctl_do_the_same(session: Session, image: Path) 
     assert session.output("fimctl", "run", "--root", image, "id", "-u") == "0\n"
 
 
-def test_the_examples_of_the_specification_about_case_work_as_printed(
-    session: Session, image: Path
-) -> None:
-    def code(*words: str) -> int:
-        return session.run(image, *words).returncode
-
-    assert code("fim-casefold", "on") == 0
-    assert code("fim-root", "touch", "/MyFile.TXT") == 0
-    assert code("stat", "/myfile.txt") == 0
-    assert code("stat", "/MYFILE.TXT") == 0
-    assert code("stat", "/MyFile.TXT") == 0
-    stored = image.parent / ".app.flatimage.data" / "root"
-    assert (stored / "myfile.txt").exists()
-    assert not (stored / "MyFile.TXT").exists()
-    assert code("fim-casefold", "off") == 0
-    assert code("stat", "/myfile.txt") == 0
-    done = session.run(image, "stat", "/MyFile.TXT")
-    assert done.returncode == 1
-    assert "No such file or directory" in done.stderr
-
-
 def test_without_a_boot_program_words_are_bashs_or_a_program_with_its_words(
     session: Session, image: Path
 ) -> None:

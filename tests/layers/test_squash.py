@@ -203,7 +203,7 @@ def test_an_exported_layer_is_the_same_and_replaces_nothing(image: Path, tmp_pat
 def test_what_was_changed_can_be_thrown_away(data: Path) -> None:
     (data / "root" / "closed").mkdir(mode=0o000)
     (data / "root" / "x").write_text("x")
-    reset(str(data))
+    reset(str(data), Work())
     assert list((data / "root").iterdir()) == []
     assert list((data / "tmp").iterdir()) == []
 

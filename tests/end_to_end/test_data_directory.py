@@ -1,0 +1,121 @@
+"""Where an image's changes are kept: beside it, or with the user who can't write there."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.image_commands import Commands, texts
+from tests.support.session import Session
+
+SHELL = ("fim-exec", "sh", "-c")
+
+
+@pytest.fixture
+def medium(session: Session, busybox_image: Path) -> Iterator[Commands]:
+    """An image on a file system that is mounted read-only."""
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a read-only file system")
+    point = session.directory.with_name(f"{session.directory.name}-medium")
+    point.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "medium", str(point)]
+    if subprocess.run(mount, check=False, timeout=10, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        shutil.copy(busybox_image, point / "app.flatimage")
+        subprocess.run(["mount", "-o", "remount,ro", str(point)], check=True, timeout=10)
+        yield Commands(session, point / "app.flatimage")
+        session.wait_until_clean()
+    finally:
+        subprocess.run(["umount", str(point)], check=True, timeout=10)
+        point.rmdir()
+
+
+@pytest.fixture
+def foreign(session: Session, busybox_image: Path) -> Commands:
+    """An image in a directory that this user may not write."""
+    if session.account.uid == 0:
+        pytest.skip("root may write every directory")
+    directory = session.directory / "others"
+    directory.mkdir()
+    shutil.copy(busybox_image, directory / "app.flatimage")
+    directory.chmod(0o555 if os.getuid() else 0o755)
+    return Commands(session, directory / "app.flatimage")
+
+
+def at_home(app: Commands) -> Path:
+    """The data directory that this user has for the image."""
+    [found] = (app.session.directory / "home" / ".local" / "share" / "fimd" / "data").iterdir()
+    return found
+
+
+def test_an_image_on_a_read_only_medium_keeps_its_changes_with_the_user(medium: Commands) -> None:
+    app = medium
+    app.silent(*SHELL, "echo kept > /kept")
+    assert app.output("fim-exec", "cat", "/kept") == "kept\n"
+    assert (at_home(app) / "root" / "kept").read_text() == "kept\n"
+    assert os.listdir(app.image.parent) == ["app.flatimage"]
+    assert app.output("fim-overlay", "show") == "BWRAP\n"
+    for words in (["fim-overlay", "set", "unionfs"], ["fim-layer", "commit", "binary"]):
+        done = app.session.run(app.image, *words)
+        assert done.returncode == 125
+        assert f"{app.image} cannot be changed (Read-only file system)" in done.stderr
+    assert app.said("fim-layer", "commit", "layer")[-1] == "Finished erasing files"
+    managed = at_home(app) / "layers" / "layer-000.layer"
+    assert app.output("fim-layer", "list").splitlines()[1].endswith(f":{managed}")
+    assert app.output("fim-exec", "cat", "/kept") == "kept\n"
+
+
+def test_an_image_in_another_users_directory_too(foreign: Commands) -> None:
+    app = foreign
+    app.silent(*SHELL, "echo mine > /mine")
+    data = at_home(app)
+    assert "+ /mine\n" in app.session.output("fimctl", "upper", "status", app.image)
+    assert f"changes in {data}/root" in app.session.output("fimctl", "stack", app.image)
+    assert app.output(*SHELL, "echo $FIM_DIR_DATA") == f"{data}\n"
+    process = app.session.background(app.image, "sleep 60")
+    assert app.output("fim-instance", "list") == f"0:{process.pid}\n"
+    assert app.output("fim-instance", "exec", "0", "cat", "/mine") == "mine\n"
+    process.kill()
+    process.wait()
+    copy = app.session.adopt(app.image, "app.flatimage")
+    assert app.session.run(copy, "fim-exec", "cat", "/mine").returncode == 1
+    assert copy.with_name(".app.flatimage.data").is_dir()
+
+
+def test_the_callers_variables_say_where_that_is(foreign: Commands) -> None:
+    app = foreign
+    app.silent("fim-exec", "true")  # the daemon runs, with another XDG_DATA_HOME
+    other = app.session.directory / "work" / "other"
+    variables = {"XDG_DATA_HOME": str(other)}
+    script = "echo there > /there"
+    app.session.output(app.image, *SHELL, script, variables=variables)
+    [data] = (other / "fimd" / "data").iterdir()
+    assert (data / "root" / "there").exists()
+    shown = app.session.output("fimctl", "stack", app.image, variables=variables)
+    assert f"changes in {data}/root" in shown
+    variables["FIM_DIR_DATA"] = str(app.session.directory / "work" / "data")
+    app.session.output(app.image, *SHELL, script, variables=variables)
+    assert (app.session.directory / "work" / "data" / "root" / "there").exists()
+    shown = app.session.output("fimctl", "stack", app.image, variables=variables)
+    assert f"changes in {variables['FIM_DIR_DATA']}/root" in shown
+
+
+def test_changes_beside_an_image_that_became_read_only_are_not_left_out_in_silence(
+    session: Session, image: Path
+) -> None:
+    if session.account.uid == 0:
+        pytest.skip("root may write every directory")
+    app = Commands(session, image)
+    app.silent(*SHELL, "echo before > /before")
+    app.data.chmod(0o555)
+    done = session.run(image, *SHELL, "ls /before || echo gone")
+    app.data.chmod(0o755)
+    assert done.stdout == "gone\n"
+    assert any(
+        f"the changes in {app.data}/root are left out" in line for line in texts(done.stderr)
+    )
+    assert app.output("fim-exec", "cat", "/before") == "before\n"
