@@ -324,7 +324,7 @@ class View(pyfuse3.Operations):
         result.f_files = status.f_files
         result.f_ffree = status.f_ffree
         result.f_favail = status.f_favail
-        result.f_namemax = _MAX_NAME
+        result.f_namemax = min(status.f_namemax, _MAX_NAME)
         return result
 
     @guarded
