@@ -16,6 +16,7 @@ from fimctl.errors import ClientError, DaemonError
 BUS_NAME: Final = "org.flatimage.Fim1"
 ROOT: Final = "/org/flatimage/Fim1"
 _ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
+_SECONDS: Final = 60.0
 _NOT_THERE: Final = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -54,7 +55,7 @@ class Daemon:
         body: tuple[Any, ...] = (),
         *,
         path: str = ROOT,
-        seconds: float = 60.0,
+        seconds: float = _SECONDS,
     ) -> Any:
         """Call a method and return its out-arguments. Raises DaemonError."""
         address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
@@ -77,9 +78,12 @@ class Daemon:
             text = f"the bus could not start fimd ({text}): start 'fimd' by hand to see why"
         raise DaemonError(name.removeprefix(_ERROR_PREFIX), text)
 
-    def manager(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
-        """Call a method of the Manager."""
-        return self.call(f"{BUS_NAME}.Manager", member, signature, body)
+    def manager(
+        self, member: str, signature: str = "", body: tuple[Any, ...] = (), *, wait: float = 0
+    ) -> Any:
+        """Call a method of the Manager, which may wait that long (seconds) before it begins."""
+        seconds = _SECONDS + wait
+        return self.call(f"{BUS_NAME}.Manager", member, signature, body, seconds=seconds)
 
     def open_image(self, image: str) -> str:
         """Have the daemon read an image anew; return its object's path."""
@@ -87,9 +91,18 @@ class Daemon:
         [opened] = self.manager("OpenImage", "aya{sv}", (path, {}))
         return str(opened)
 
-    def image(self, path: str, member: str, signature: str, body: tuple[Any, ...]) -> Any:
-        """Call a method of an image."""
-        return self.call(f"{BUS_NAME}.Image", member, signature, body, path=path)
+    def image(
+        self,
+        path: str,
+        member: str,
+        signature: str,
+        body: tuple[Any, ...],
+        *,
+        wait: float = 0,
+    ) -> Any:
+        """Call a method of an image, which may wait that long (seconds) before it begins."""
+        seconds = _SECONDS + wait
+        return self.call(f"{BUS_NAME}.Image", member, signature, body, path=path, seconds=seconds)
 
     def objects(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return every object's properties, by path and the interface's last word."""

@@ -81,7 +81,7 @@ async def run(live: LiveSettings) -> None:
             instances, images, callers, live, engines_used, changes, housekeeping
         )
         server.export(ROOT, manager)
-        publish(server, layers, images, instances, changes, jobs)
+        publish(server, layers, images, instances, changes, jobs, callers)
         if managed():
             undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
         supervision = Supervision(connection, layers, instances)

@@ -233,7 +233,7 @@ def test_a_stack_shows_what_a_plain_directory_does(
     kind: tuple[str, str], world_of: Callable[..., World]
 ) -> None:
     need(kind[0])
-    live(world_of([kind]), 12, 30)
+    live(world_of([kind]), 6, 25)
 
 
 @pytest.mark.parametrize("examples", [25, pytest.param(400, marks=pytest.mark.slow)])
