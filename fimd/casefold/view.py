@@ -6,8 +6,11 @@ kernel's own, since everybody who shares the view shares this one mount. There i
 (EOPNOTSUPP, as for many filesystems) and no fallocate: pyfuse3 has neither.
 
 A rename between two spellings of one name never gets here: to the kernel both are links of one
-file, for which rename(2) does nothing and succeeds. To change the spelling that is shown while
-case is preserved, rename by way of another name, as on other filesystems that ignore case.
+file, for which rename(2) does nothing and succeeds. What it looks up before that is no other
+request than stat(2) makes, so it can't be answered that nothing is there. Two inodes for two
+spellings, as high-level FUSE filesystems have them, would let the rename come here, and would part
+what is one file: its cached pages, its mappings and its locks. To change the spelling that is shown
+while case is preserved, rename by way of another name.
 """
 
 # ruff: noqa: D102, ARG002 -- the handlers' meaning and parameters are those of pyfuse3.Operations

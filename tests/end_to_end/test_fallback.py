@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.account import Account
-from tests.support.session import Session
+from tests.support.session import Session, wait_for
 
 FILTER = Path(__file__).parent.parent / "support" / "no_user_namespaces.py"
 
@@ -87,6 +87,7 @@ def rejected(session: Session, account: Account) -> Iterator[Path]:
     try:
         os.chown(point, account.uid, account.gid)
         yield point
+        wait_for(lambda: not session.leftovers(), what="the end of its users")
     finally:
         subprocess.run(["umount", point], check=True)
 
