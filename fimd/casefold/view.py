@@ -54,6 +54,7 @@ async def serve(
     mount_point: str,
     *,
     preserve: bool = False,
+    branches: Sequence[str] = (),
     fsname: str,
     allow_other: bool = False,
     on_ready: Callable[[], None],
@@ -61,7 +62,9 @@ async def serve(
     """Serve the view of `source` at `mount_point` until it is unmounted.
 
     Takes the process over: its umask and its limit of open files change. `on_ready` is called
-    once the kernel has the mount. Raises OSError where the source can't be opened, MountError
+    once the kernel has the mount. `branches` are the directories of which the source is a union,
+    where that renames a directory in one of them only: one that is in several is then refused
+    (EXDEV). Raises OSError where the source can't be opened, MountError
     where it contains the mount point (the view would wait for itself), and what `run` raises.
     """
     _check_outside(source, mount_point)
@@ -69,7 +72,7 @@ async def serve(
     tree = Tree(source, _raise_descriptor_limit())
     spellings = Spellings()
     files = OpenFiles(tree)
-    view = View(tree, files, Namespace(tree, spellings, preserve), spellings)
+    view = View(tree, files, Namespace(tree, spellings, preserve, branches), spellings)
     options = {f"fsname={_option(fsname)}", "default_permissions"}
     if allow_other:
         options.add("allow_other")

@@ -159,7 +159,7 @@ async def _view(scratch: str, settings: Settings, template: Template, table: Mou
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
     mount = casefold.choose(settings, template, table)
-    async with _mounted(await mount("doctor", directory, point, False), point, table):
+    async with _mounted(await mount("doctor", directory, point, False, ()), point, table):
         await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 
 

@@ -185,7 +185,7 @@ class Stacks:
         try:
             overlay, name, warnings = await self._mount_overlay(directory, spec)
             try:
-                view = await self._mount_view(directory, spec, overlay)
+                view = await self._mount_view(directory, spec, overlay, name)
             except BaseException:
                 await _unmount_overlay(overlay)
                 raise
@@ -245,13 +245,14 @@ class Stacks:
         return await backend.mount(directory, self._table, self._seconds)
 
     async def _mount_view(
-        self, directory: StackDirectory, spec: StackSpec, overlay: Overlay
+        self, directory: StackDirectory, spec: StackSpec, overlay: Overlay, name: str
     ) -> Process | None:
         if spec.casefold == "off":
             return None
         point = os.path.join(directory.path, "view")
         os.mkdir(point)
-        return await self._view(spec.id, overlay.root, point, spec.casefold == "preserve")
+        branches = directory.branches if BACKENDS[name].parts_directories else []
+        return await self._view(spec.id, overlay.root, point, spec.casefold == "preserve", branches)
 
     def _on_overlay_end(self, stack: Stack) -> None:
         if stack.overlay.mount_point is None and stack.users:

@@ -28,12 +28,16 @@ class Backend:
     mount: Mount
     marks: Callable[[], bytes | None] = _devices
     limits: tuple[Limit, ...] = ()
+    parts_directories: bool = False
+    """Whether renaming a directory moves only what one layer, or the upper, has of it."""
 
 
 BACKENDS: Final = {
     "bwrap": Backend(kernel.mount, limits=kernel.LIMITS),
     "overlayfs": Backend(overlayfs.mount, limits=overlayfs.LIMITS),
-    "unionfs": Backend(unionfs.mount, unionfs.marks_directory, limits=unionfs.LIMITS),
+    "unionfs": Backend(
+        unionfs.mount, unionfs.marks_directory, unionfs.LIMITS, parts_directories=True
+    ),
 }
 
 FALLBACK: Final = "unionfs"

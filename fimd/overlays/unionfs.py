@@ -43,6 +43,7 @@ LIMITS: Final = (
         "renaming a layer's directory moves what its topmost branch has, and the rest is gone: "
         "copy it",
         _BRANCH,
+        view_helps=True,
     ),
     Limit(
         "deletions of layers",
