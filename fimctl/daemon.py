@@ -21,6 +21,7 @@ ROOT: Final = "/org/flatimage/Fim1"
 _ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _PATIENCE: Final = 3.0
 """Seconds after which a call that is not answered asks whether anybody is about to."""
+_SECONDS: Final = 60.0
 _NOT_THERE: Final = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
     "org.freedesktop.DBus.Error.NameHasNoOwner",
@@ -59,7 +60,7 @@ class Daemon:
         body: tuple[Any, ...] = (),
         *,
         path: str = ROOT,
-        seconds: float = 60.0,
+        seconds: float = _SECONDS,
     ) -> Any:
         """Call a method and return its out-arguments. Raises DaemonError."""
         address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
@@ -103,9 +104,12 @@ class Daemon:
             started = True
         raise TimeoutError
 
-    def manager(self, member: str, signature: str = "", body: tuple[Any, ...] = ()) -> Any:
-        """Call a method of the Manager."""
-        return self.call(f"{BUS_NAME}.Manager", member, signature, body)
+    def manager(
+        self, member: str, signature: str = "", body: tuple[Any, ...] = (), *, wait: float = 0
+    ) -> Any:
+        """Call a method of the Manager, which may wait that long (seconds) before it begins."""
+        seconds = _SECONDS + wait
+        return self.call(f"{BUS_NAME}.Manager", member, signature, body, seconds=seconds)
 
     def reload_bus(self) -> None:
         """Have the bus read the activation files anew. Raises ClientError."""
@@ -120,9 +124,18 @@ class Daemon:
         [opened] = self.manager("OpenImage", "aya{sv}", (path, data_option(image)))
         return str(opened)
 
-    def image(self, path: str, member: str, signature: str, body: tuple[Any, ...]) -> Any:
-        """Call a method of an image."""
-        return self.call(f"{BUS_NAME}.Image", member, signature, body, path=path)
+    def image(
+        self,
+        path: str,
+        member: str,
+        signature: str,
+        body: tuple[Any, ...],
+        *,
+        wait: float = 0,
+    ) -> Any:
+        """Call a method of an image, which may wait that long (seconds) before it begins."""
+        seconds = _SECONDS + wait
+        return self.call(f"{BUS_NAME}.Image", member, signature, body, path=path, seconds=seconds)
 
     def objects(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return every object's properties, by path and the interface's last word."""

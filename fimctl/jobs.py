@@ -17,16 +17,21 @@ _LOOK: Final = 0.5
 """Seconds without a message after which the job is asked, and Ctrl-C is seen at the latest."""
 
 
-def follow(daemon: Daemon, title: str, start: Callable[[], str]) -> dict[str, Any]:
+def follow(
+    daemon: Daemon, title: str, start: Callable[[], str], *, wait: bool = False
+) -> dict[str, Any]:
     """Start a job and return its properties once it has succeeded. Ctrl-C cancels it.
 
-    `start` returns the job's path. Raises DaemonError with what went wrong.
+    `start` returns the job's path; where it may `wait` for others, Ctrl-C ends the program, and
+    the daemon sees that. Raises DaemonError with what went wrong.
     """
     rule = MatchRule(type="signal", sender=BUS_NAME, path_namespace=_JOBS)
     daemon.connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=10.0)
     cancelling = False
     with _Interrupt() as interrupt, ProgressBar(title) as bar:
+        interrupt.at_once = wait
         job = start()
+        interrupt.at_once = False
         while not _is_over(daemon, job, bar):
             if interrupt.came and not cancelling:
                 cancelling = True
@@ -49,6 +54,8 @@ class _Interrupt:
 
     def __init__(self) -> None:
         self.came = False
+        self.at_once = False
+        """Whether it is an exception from the first time on: nothing more will be read then."""
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._take)
@@ -63,7 +70,7 @@ class _Interrupt:
         signal.signal(signal.SIGINT, self._before)
 
     def _take(self, _number: int, _frame: FrameType | None) -> None:
-        if self.came:
+        if self.came or self.at_once:
             raise KeyboardInterrupt
         self.came = True
 

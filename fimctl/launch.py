@@ -43,10 +43,10 @@ def launch(
     debugging = environment.get("FIM_DEBUG") == "1"
     if debugging:
         asked["debug"] = ("b", True)
+    body = (os.fsencode(os.path.abspath(image)), asked)
+    wait = asked["wait"][1] if "wait" in asked else 0
     with Daemon() as daemon:
-        _, argv, variables, details = daemon.manager(
-            "StartInstance", "aya{sv}", (os.fsencode(os.path.abspath(image)), asked)
-        )
+        _, argv, variables, details = daemon.manager("StartInstance", "aya{sv}", body, wait=wait)
     if debugging or "warnings" in details:
         _tell(details, debugging=debugging)
     inside = dict(os.environb)

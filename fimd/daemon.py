@@ -97,7 +97,7 @@ async def run(live: LiveSettings) -> None:
         server.export(ROOT, manager, CatalogueInterface(catalogue), ApplicationInterface(launches))
         server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
         server.export(RUNNER, RunnerInterface(catalogue, launches))
-        publish(server, layers, images, instances, changes, jobs)
+        publish(server, layers, images, instances, changes, jobs, callers)
         if managed():
             undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
         supervision = Supervision(connection, layers, instances)

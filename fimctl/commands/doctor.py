@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import asdict
 from typing import Any, Final
 
+from fimctl.environment import data_of
 from fimctl.table import Style, print_json, printable
 from fimd.diagnosis.finding import Finding, Verdict
 
@@ -26,6 +27,12 @@ def add_parser(commands: Any) -> None:
         "every overlay in a scratch directory. It needs no running daemon. The exit code is 1 "
         "where a problem was found.",
     )
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        nargs="?",
+        help="try the overlays where this image keeps its changes, too (or FIM_DIR_DATA)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=run)
 
@@ -35,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     from fimd import diagnosis, logs  # noqa: PLC0415 - it imports much
 
     logs.setup("error")
-    groups = asyncio.run(diagnosis.diagnose())
+    data = None if arguments.image is None else data_of(arguments.image)
+    groups = asyncio.run(diagnosis.diagnose(data))
     findings = [finding for group in groups.values() for finding in group]
     bad = sum(finding.verdict is Verdict.PROBLEM for finding in findings)
     if arguments.json:

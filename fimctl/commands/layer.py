@@ -11,6 +11,7 @@ from fimctl.daemon import Daemon
 from fimctl.errors import ClientError, WordsError, failing
 from fimctl.jobs import follow, print_notes
 from fimctl.table import printable, size_text
+from fimctl.waiting import add_wait
 from fimctl.words import operation, refuse_trailing
 
 MODES = ("binary", "layer", "file")
@@ -30,6 +31,7 @@ def add_parser(commands: Any) -> None:
     add = actions.add_parser("add", help="append a layer file to an image")
     add.add_argument("image", metavar="IMAGE")
     add.add_argument("file", metavar="FILE")
+    add_wait(add)
     add.set_defaults(func=_add)
     commit = actions.add_parser(
         "commit",
@@ -40,6 +42,7 @@ def add_parser(commands: Any) -> None:
     commit.add_argument("image", metavar="IMAGE")
     commit.add_argument("mode", choices=MODES)
     commit.add_argument("path", metavar="PATH", nargs="?", help="for 'file'")
+    add_wait(commit)
     commit.set_defaults(func=_commit)
     layer_inspect.add_parsers(actions)
     layer_chain.add_parsers(actions)
@@ -132,7 +135,7 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _add(arguments: argparse.Namespace) -> int:
-    facts = add(arguments.image, arguments.file)
+    facts = add(arguments.image, arguments.file, arguments.wait)
     print_notes(facts)
     size = size_text(facts["Result"]["size"][1])
     print(f"{printable(arguments.image)}: a layer of {size} was added")
@@ -142,7 +145,8 @@ def _add(arguments: argparse.Namespace) -> int:
 def _commit(arguments: argparse.Namespace) -> int:
     if (arguments.mode == "file") != (arguments.path is not None):
         raise ClientError("'file' needs a PATH, and nothing else takes one")
-    facts = commit(arguments.image, arguments.mode, arguments.path or "", compression_level())
+    level, path = compression_level(), arguments.path or ""
+    facts = commit(arguments.image, arguments.mode, path, level, arguments.wait)
     print_notes(facts)
     made = facts["Result"]
     if "empty" in made:
@@ -174,29 +178,19 @@ def create(directory: str, output: str, level: int, files: str | None = None) ->
         return follow(daemon, f"compressing (level {level})", start)
 
 
-def add(image: str, file: str) -> dict[str, Any]:
+def add(image: str, file: str, wait: float = 0) -> dict[str, Any]:
     """Have the daemon append a layer file to an image; return the job's properties."""
-    with Daemon() as daemon:
-        path = daemon.open_image(image)
-
-        def start() -> str:
-            return str(daemon.image(path, "AddLayer", "aya{sv}", (_absolute(file), {}))[0])
-
-        return follow(daemon, "adding", start)
+    body: tuple[bytes, dict[str, Any]] = (_absolute(file), {})
+    return layer_chain.job(image, "adding", "AddLayer", "aya{sv}", body, wait)
 
 
-def commit(image: str, mode: str, path: str, level: int) -> dict[str, Any]:
+def commit(image: str, mode: str, path: str, level: int, wait: float = 0) -> dict[str, Any]:
     """Have the daemon commit what was changed; return the job's properties."""
     options = {**layer_inspect.stack_options(image), "level": ("u", level)}
     if path:
         options["path"] = ("ay", _absolute(path))
-    with Daemon() as daemon:
-        opened = daemon.open_image(image)
-
-        def start() -> str:
-            return str(daemon.image(opened, "Commit", "sa{sv}", (mode, options))[0])
-
-        return follow(daemon, f"committing (level {level})", start)
+    title = f"committing (level {level})"
+    return layer_chain.job(image, title, "Commit", "sa{sv}", (mode, options), wait)
 
 
 def _absolute(path: str) -> bytes:

@@ -12,6 +12,7 @@ from fimctl.daemon import Daemon
 from fimctl.errors import ClientError
 from fimctl.jobs import follow, print_notes
 from fimctl.table import printable, size_text
+from fimctl.waiting import add_wait
 
 
 def add_parsers(actions: Any) -> None:
@@ -19,6 +20,7 @@ def add_parsers(actions: Any) -> None:
     remove = actions.add_parser("remove", help="remove an image's topmost layer")
     remove.add_argument("image", metavar="IMAGE")
     remove.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    add_wait(remove)
     remove.set_defaults(func=_remove)
     squash = actions.add_parser(
         "squash",
@@ -29,6 +31,7 @@ def add_parsers(actions: Any) -> None:
     squash.add_argument("image", metavar="IMAGE")
     squash.add_argument("first", metavar="FIRST", type=int)
     squash.add_argument("last", metavar="LAST", type=int)
+    add_wait(squash)
     squash.set_defaults(func=_squash)
     export = actions.add_parser("export", help="write a layer of an image to a file")
     export.add_argument("image", metavar="IMAGE")
@@ -44,7 +47,7 @@ def _remove(arguments: argparse.Namespace) -> int:
     what = f"layer {index} ({size_text(top.size)} at offset {top.offset} of {printable(top.path)})"
     if not arguments.yes and not confirm(f"Remove {what} for good?"):
         return 1
-    run_job(arguments.image, "removing", "RemoveLayer", "ua{sv}", (index, options))
+    run_job(arguments.image, "removing", "RemoveLayer", "ua{sv}", (index, options), arguments.wait)
     print(f"removed {what}")
     return 0
 
@@ -53,7 +56,8 @@ def _squash(arguments: argparse.Namespace) -> int:
     level = compression_level()
     options = {**stack_options(arguments.image), "level": ("u", level)}
     body = (_number(arguments.first), _number(arguments.last), options)
-    made = run_job(arguments.image, f"squashing (level {level})", "SquashLayers", "uua{sv}", body)
+    title = f"squashing (level {level})"
+    made = run_job(arguments.image, title, "SquashLayers", "uua{sv}", body, arguments.wait)
     place = printable(os.fsdecode(bytes(made["path"][1])))
     print(f"{place}: layers {body[0]} to {body[1]} are one of {size_text(made['size'][1])}")
     return 0
@@ -73,17 +77,40 @@ def _number(given: int) -> int:
     return given
 
 
-def run_job(
-    image: str, title: str, member: str, signature: str, body: tuple[Any, ...]
+def job(
+    image: str,
+    title: str,
+    member: str,
+    signature: str,
+    body: tuple[Any, ...],
+    wait: float = 0,
 ) -> dict[str, Any]:
-    """Have the daemon do something to an image as a job; return the job's result."""
+    """Have the daemon do something to an image as a job; return the job's properties.
+
+    The method's options come last in `body`. `wait` is how long (seconds) others' use is waited
+    for.
+    """
+    if wait:
+        body = (*body[:-1], {**body[-1], "wait": ("d", wait)})
     with Daemon() as daemon:
         opened = daemon.open_image(image)
 
         def start() -> str:
-            return str(daemon.image(opened, member, signature, body)[0])
+            return str(daemon.image(opened, member, signature, body, wait=wait)[0])
 
-        facts = follow(daemon, title, start)
+        return follow(daemon, title, start, wait=bool(wait))
+
+
+def run_job(
+    image: str,
+    title: str,
+    member: str,
+    signature: str,
+    body: tuple[Any, ...],
+    wait: float = 0,
+) -> dict[str, Any]:
+    """Have the daemon do something as `job` does; print its notes and return its result."""
+    facts = job(image, title, member, signature, body, wait)
     print_notes(facts)
     result: dict[str, Any] = facts["Result"]
     return result

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from fimctl.launch import launch
+from fimctl.waiting import add_wait, wait_option
 
 
 def add_parser(commands: Any) -> None:
@@ -28,6 +29,7 @@ def add_parser(commands: Any) -> None:
         help="load a layer, or a directory of layers, above the image's own; may be repeated",
     )
     parser.add_argument("--data", metavar="DIR", help="keep changes there (FIM_DIR_DATA)")
+    add_wait(parser)
     parser.add_argument("image", metavar="IMAGE")
     parser.add_argument("words", metavar="PROGRAM", nargs=argparse.REMAINDER)
     parser.set_defaults(func=run)
@@ -45,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         options["layers"] = ("aay", paths)
     if arguments.data:
         options["data"] = ("ay", os.fsencode(os.path.abspath(arguments.data)))
+    options.update(wait_option(arguments))
     mode = "boot" if not arguments.words else "root" if arguments.root else "exec"
     options["root"] = ("b", arguments.root)
     launch(arguments.image, mode, arguments.words, options)

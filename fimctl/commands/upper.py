@@ -9,6 +9,7 @@ from fimctl.commands.layer_inspect import layers_of, print_changes, stack_option
 from fimctl.environment import data_of
 from fimctl.errors import ClientError
 from fimctl.table import printable, size_text
+from fimctl.waiting import add_wait
 
 
 def add_parser(commands: Any) -> None:
@@ -22,6 +23,7 @@ def add_parser(commands: Any) -> None:
     reset = actions.add_parser("reset", help="throw away what was changed")
     reset.add_argument("image", metavar="IMAGE")
     reset.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    add_wait(reset)
     reset.set_defaults(func=_reset)
 
 
@@ -73,6 +75,6 @@ def _reset(arguments: argparse.Namespace) -> int:
     if not arguments.yes and not confirm(f"Throw away {_summary(changes)} in {root}?"):
         return 1
     options = stack_options(arguments.image, own_only=True)
-    run_job(arguments.image, "removing", "ResetUpper", "a{sv}", (options,))
+    run_job(arguments.image, "removing", "ResetUpper", "a{sv}", (options,), arguments.wait)
     print(f"thrown away: {_summary(changes)}")
     return 0

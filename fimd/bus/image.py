@@ -1,12 +1,17 @@
 """org.flatimage.Fim1.Image: one image that was run or opened."""
 
+from collections.abc import Awaitable, Callable
+
 from dbus_next.signature import Variant
 
+from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import instance_path, job_path
 from fimd.instances.changes import Changes
 from fimd.instances.images import Image, Images
+from fimd.instances.waiting import patiently
+from fimd.jobs.job import Job
 from fimd.layers.request import DEFAULT_LEVEL
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
@@ -17,10 +22,11 @@ class ImageInterface(Interface):
 
     name = "org.flatimage.Fim1.Image"
 
-    def __init__(self, image: Image, images: Images, changes: Changes) -> None:
+    def __init__(self, image: Image, images: Images, changes: Changes, callers: Callers) -> None:
         self._image = image
         self._images = images
         self._changes = changes
+        self._callers = callers
 
     @prop("ay", constant=True)
     def Path(self) -> bytes:
@@ -83,48 +89,54 @@ class ImageInterface(Interface):
         return [layers, [plain_text(warning) for warning in found.warnings]]
 
     @method("s mode, a{sv} options", "o job")
-    async def Commit(self, _call: Call, mode: str, options: dict[str, Variant]) -> list[object]:
+    async def Commit(self, call: Call, mode: str, options: dict[str, Variant]) -> list[object]:
         """Make a layer of what was changed: binary, layer, or file.
 
         Options: path ay (for file), level u (0 to 9), layers aay and data ay as instances have
-        them.
+        them, wait d (seconds to wait for those who use the data directory or change the image).
         """
         taken = Options(options)
         path = taken.take_path("path") or ""
         level = taken.take("level", "u", DEFAULT_LEVEL)
         external, data = taken.take_paths("layers"), taken.take_path("data")
-        taken.finish()
-        job = await self._changes.commit(self._image, mode, path, level, external, data)
-        return [job_path(job.id)]
+        return await self._start(
+            call,
+            taken,
+            lambda: self._changes.commit(self._image, mode, path, level, external, data),
+        )
 
     @method("ay path, a{sv} options", "o job")
-    async def AddLayer(self, _call: Call, path: bytes, options: dict[str, Variant]) -> list[object]:
-        """Verify a layer file and append it to the image's chain."""
-        Options(options).finish()
-        job = await self._changes.add(self._image, decode_path(path))
-        return [job_path(job.id)]
+    async def AddLayer(self, call: Call, path: bytes, options: dict[str, Variant]) -> list[object]:
+        """Verify a layer file and append it to the image's chain. Options: wait d."""
+        source = decode_path(path)
+        return await self._start(
+            call, Options(options), lambda: self._changes.add(self._image, source)
+        )
 
     @method("u index, a{sv} options", "o job")
     async def RemoveLayer(
-        self, _call: Call, index: int, options: dict[str, Variant]
+        self, call: Call, index: int, options: dict[str, Variant]
     ) -> list[object]:
-        """Remove the topmost layer, which has to have this number. Options: data ay."""
+        """Remove the topmost layer, which has to have this number. Options: data ay, wait d."""
         taken = Options(options)
         data = taken.take_path("data")
-        taken.finish()
-        return [job_path((await self._changes.remove(self._image, index, data)).id)]
+        return await self._start(
+            call, taken, lambda: self._changes.remove(self._image, index, data)
+        )
 
     @method("u first, u last, a{sv} options", "o job")
     async def SquashLayers(
-        self, _call: Call, first: int, last: int, options: dict[str, Variant]
+        self, call: Call, first: int, last: int, options: dict[str, Variant]
     ) -> list[object]:
         """Make one layer of several that ListLayers numbers so. Options as those of Commit."""
         taken = Options(options)
         level = taken.take("level", "u", DEFAULT_LEVEL)
         external, data = taken.take_paths("layers"), taken.take_path("data")
-        taken.finish()
-        job = await self._changes.squash(self._image, first, last, level, external, data)
-        return [job_path(job.id)]
+        return await self._start(
+            call,
+            taken,
+            lambda: self._changes.squash(self._image, first, last, level, external, data),
+        )
 
     @method("u index, ay path, a{sv} options", "o job")
     async def ExportLayer(
@@ -139,9 +151,17 @@ class ImageInterface(Interface):
         return [job_path(job.id)]
 
     @method("a{sv} options", "o job")
-    async def ResetUpper(self, _call: Call, options: dict[str, Variant]) -> list[object]:
-        """Throw away what was changed since the last commit. Options: data ay."""
+    async def ResetUpper(self, call: Call, options: dict[str, Variant]) -> list[object]:
+        """Throw away what was changed since the last commit. Options: data ay, wait d."""
         taken = Options(options)
         data = taken.take_path("data")
+        return await self._start(call, taken, lambda: self._changes.reset(self._image, data))
+
+    async def _start(
+        self, call: Call, taken: Options, start: Callable[[], Awaitable[Job]]
+    ) -> list[object]:
+        """Start a job, for which the caller may wait; return its path."""
+        seconds = taken.take("wait", "d", 0.0)
         taken.finish()
-        return [job_path((await self._changes.reset(self._image, data)).id)]
+        caller = await self._callers.find(call.sender)
+        return [job_path((await patiently(start, seconds, caller.pid)).id)]

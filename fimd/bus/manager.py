@@ -82,7 +82,8 @@ class ManagerInterface(Interface):
         sets `environment` (KEY=VALUE) over its own and appends the program's words to `argv`.
         Further options: mode s (exec, root or boot), root b (FIM_ROOT), command aay (shown to
         people), environment aay (the caller's, KEY=VALUE), layers aay (FIM_LAYERS), overlay s,
-        casefold s, data ay (FIM_DIR_DATA), debug b.
+        casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for those who use the data
+        directory with other layers or another overlay), debug b.
 
         Details: warnings as; expand-argv au, the indices of words in `argv` to expand as a shell
         does, without splitting; expand-environment aay, KEY=VALUE to expand and set over
@@ -109,6 +110,7 @@ class ManagerInterface(Interface):
             overlay=taken.take("overlay", "s"),
             casefold=taken.take("casefold", "s"),
             data=taken.take_path("data"),
+            wait=taken.take("wait", "d", 0.0),
         )
         debug = taken.take("debug", "b", False)
         taken.finish()

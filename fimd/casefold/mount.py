@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fimd.errors import UnsupportedError
@@ -15,9 +15,10 @@ from fimd.settings import Settings
 
 WORKER: Final = "fimd.casefold.worker"
 
-View = Callable[[str, str, str, bool], Awaitable[Process]]
+View = Callable[[str, str, str, bool, Sequence[str]], Awaitable[Process]]
 """Mounts the view of a directory: its name in the mount table, the directory, the mount point,
-and whether names are shown as they were created."""
+whether names are shown as they were created, and the branches of the directory where it is a
+union that renames a directory in one of them only."""
 
 
 def choose(settings: Settings, template: Template, table: MountTable, outputs: Outputs) -> View:
@@ -29,7 +30,9 @@ def choose(settings: Settings, template: Template, table: MountTable, outputs: O
             "or set casefold_engine to 'embedded'"
         )
 
-    async def mount(name: str, directory: str, mount_point: str, preserve: bool) -> Process:
+    async def mount(
+        name: str, directory: str, mount_point: str, preserve: bool, branches: Sequence[str]
+    ) -> Process:
         if program is None or settings.casefold_engine == "embedded" or preserve:
             return await template.fork(
                 WORKER,
@@ -38,6 +41,7 @@ def choose(settings: Settings, template: Template, table: MountTable, outputs: O
                     "directory": directory,
                     "mount_point": mount_point,
                     "preserve": preserve,
+                    "branches": list(branches),
                     "source": f"fimd-{name}",
                     "allow_other": os.getuid() == 0,
                 },

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,10 +34,13 @@ class Owner:
 class Namespace:
     """The names of a tree, stored in lower case or, with `preserve`, as they are given."""
 
-    def __init__(self, tree: Tree, spellings: Spellings, preserve: bool) -> None:
+    def __init__(
+        self, tree: Tree, spellings: Spellings, preserve: bool, branches: Sequence[str] = ()
+    ) -> None:
         self._tree = tree
         self._spellings = spellings
         self._stored: Callable[[bytes], bytes] = bytes if preserve else lower
+        self._branches = branches
         self._self = Owner(os.geteuid(), os.getegid())
 
     async def entry(self, parent: Node, name: bytes) -> Found:
@@ -146,6 +149,11 @@ class Namespace:
             return
         if flags & RENAME_NOREPLACE and target is not None:
             raise _error(errno.EEXIST)
+        node = parent.children.get(stored)
+        if self._branches and node is not None and node.is_directory:
+            found = await self._tree.apart(_branches_with, self._branches, self._tree.path(node))
+            if found > 1:
+                raise _error(errno.EXDEV)
         await self._move((parent, name, stored), (new_parent, new_name, target and target.stored))
 
     async def _move(
@@ -200,6 +208,10 @@ class Namespace:
         if node is not None:
             self._spellings.withdraw(node, *old)
             self._spellings.moved(node, *new)
+
+
+def _branches_with(branches: Sequence[str], path: bytes) -> int:
+    return sum(os.path.lexists(os.path.join(os.fsencode(branch), path)) for branch in branches)
 
 
 def _link(old: bytes, new: bytes, source: int, target: int) -> None:

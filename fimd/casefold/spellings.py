@@ -142,4 +142,6 @@ def _drop(names: set[tuple[int, bytes]]) -> None:
         except FileNotFoundError:
             pass  # the kernel has dropped it already
         except OSError as error:
+            if error.errno == errno.EINVAL:  # libfuse's word for a session that is over
+                return
             log.warning("the kernel did not drop the name %r: %s", name, error)

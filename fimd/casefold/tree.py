@@ -110,6 +110,14 @@ class Tree:
             self.directories.discard(node)  # another directory has taken the name
         return node
 
+    def path(self, node: Node) -> bytes:
+        """The path of a node below the source, by its present names."""
+        names = []
+        while node.links:
+            node, name = node.links[-1]
+            names.append(name)
+        return b"/".join(reversed(names))
+
     def status(self, node: Node) -> os.stat_result:
         """What the source says of a node, whether or not it still has a name."""
         if node.links:

@@ -6,8 +6,11 @@ kernel's own, since everybody who shares the view shares this one mount. There i
 (EOPNOTSUPP, as for many filesystems) and no fallocate: pyfuse3 has neither.
 
 A rename between two spellings of one name never gets here: to the kernel both are links of one
-file, for which rename(2) does nothing and succeeds. To change the spelling that is shown while
-case is preserved, rename by way of another name, as on other filesystems that ignore case.
+file, for which rename(2) does nothing and succeeds. What it looks up before that is no other
+request than stat(2) makes, so it can't be answered that nothing is there. Two inodes for two
+spellings, as high-level FUSE filesystems have them, would let the rename come here, and would part
+what is one file: its cached pages, its mappings and its locks. To change the spelling that is shown
+while case is preserved, rename by way of another name.
 """
 
 # ruff: noqa: D102, ARG002 -- the handlers' meaning and parameters are those of pyfuse3.Operations
@@ -51,6 +54,7 @@ async def serve(
     mount_point: str,
     *,
     preserve: bool = False,
+    branches: Sequence[str] = (),
     fsname: str,
     allow_other: bool = False,
     on_ready: Callable[[], None],
@@ -58,7 +62,9 @@ async def serve(
     """Serve the view of `source` at `mount_point` until it is unmounted.
 
     Takes the process over: its umask and its limit of open files change. `on_ready` is called
-    once the kernel has the mount. Raises OSError where the source can't be opened, MountError
+    once the kernel has the mount. `branches` are the directories of which the source is a union,
+    where that renames a directory in one of them only: one that is in several is then refused
+    (EXDEV). Raises OSError where the source can't be opened, MountError
     where it contains the mount point (the view would wait for itself), and what `run` raises.
     """
     _check_outside(source, mount_point)
@@ -66,7 +72,7 @@ async def serve(
     tree = Tree(source, _raise_descriptor_limit())
     spellings = Spellings()
     files = OpenFiles(tree)
-    view = View(tree, files, Namespace(tree, spellings, preserve), spellings)
+    view = View(tree, files, Namespace(tree, spellings, preserve, branches), spellings)
     options = {f"fsname={_option(fsname)}", "default_permissions"}
     if allow_other:
         options.add("allow_other")
@@ -324,7 +330,7 @@ class View(pyfuse3.Operations):
         result.f_files = status.f_files
         result.f_ffree = status.f_ffree
         result.f_favail = status.f_favail
-        result.f_namemax = _MAX_NAME
+        result.f_namemax = min(status.f_namemax, _MAX_NAME)
         return result
 
     @guarded

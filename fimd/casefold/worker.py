@@ -12,6 +12,7 @@ async def serve(arguments: dict[str, Any], _files: list[int], on_ready: Callable
         arguments["directory"],
         arguments["mount_point"],
         preserve=arguments["preserve"],
+        branches=arguments["branches"],
         fsname=arguments["source"],
         allow_other=arguments["allow_other"],
         on_ready=on_ready,

@@ -6,6 +6,7 @@ without a limit, changes nothing outside its scratch directory, and leaves nothi
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from fimd.diagnosis import backends, engines, fuse, namespaces, session, space
@@ -24,10 +25,14 @@ GROUPS: Final[dict[str, Check]] = {
 _SECONDS: Final = 15.0
 
 
-async def diagnose() -> dict[str, list[Finding]]:
-    """Run every group at once; one that fails or takes too long is a finding itself."""
-    outcomes = await asyncio.gather(*(_run(check) for check in GROUPS.values()))
-    return dict(zip(GROUPS, outcomes, strict=True))
+async def diagnose(data: str | None = None) -> dict[str, list[Finding]]:
+    """Run every group at once; one that fails or takes too long is a finding itself.
+
+    Overlays are tried in a data directory, too, where one is given.
+    """
+    groups: dict[str, Check] = {**GROUPS, "backends": partial(backends.check, data)}
+    outcomes = await asyncio.gather(*(_run(check) for check in groups.values()))
+    return dict(zip(groups, outcomes, strict=True))
 
 
 async def _run(check: Check) -> list[Finding]:

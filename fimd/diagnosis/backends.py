@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from fimd.casefold import mount as casefold
-from fimd.diagnosis.finding import Finding, fine, note, problem
+from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
 from fimd.dwarfs.write import create
-from fimd.errors import FimError
+from fimd.errors import FimError, MountError
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
 from fimd.mounts.forks import Template
@@ -27,11 +27,15 @@ from fimd.settings import Settings
 
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"
+_WORKS: Final = "mounts, writes and deletes"
 _PACKAGES: Final = {"overlayfs": "fuse-overlayfs", "unionfs": "unionfs-fuse"}
 
 
-async def check() -> list[Finding]:
-    """Mount everything in a scratch directory of the runtime tree."""
+async def check(data: str | None = None) -> list[Finding]:
+    """Mount everything in a scratch directory of the runtime tree.
+
+    Overlays are also tried with their changes where a data directory is, or is to be.
+    """
     try:
         tree = RuntimeTree.open()
     except FimError as error:
@@ -46,6 +50,8 @@ async def check() -> list[Finding]:
             )
             embedded = await _embedded(scratch, table, outputs)
             trials = [*await overlays, *embedded]
+            if data is not None:
+                trials += await _in_data(scratch, data, trials, table, outputs)
         outputs.close()
     finally:
         await asyncio.to_thread(_remove, scratch)
@@ -53,25 +59,70 @@ async def check() -> list[Finding]:
 
 
 async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs) -> Finding:
-    """Mount an overlay of two directories, write through it, and look at what arrived."""
+    """Try an overlay within the scratch directory."""
     path = os.path.join(scratch, name)
     _make(path, "layers/0", "upper", "work", "merged")
-    stack = StackDirectory("doctor", path, 1)
-    script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
     try:
-        overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
-        async with _mounted(overlay.process, overlay.mount_point, table):
-            words = ["sh", "-c", script, "sh", overlay.root, _MARK]
-            await run([*overlay.join, *words], seconds=_SECONDS)
-            if "new" not in os.listdir(os.path.join(path, "upper")):
-                return problem(f"overlay {name}", "it loses what is written", "use another one")
+        await _try_overlay(path, name, table, outputs)
     except FimError as error:
         missing = _PACKAGES.get(name)
         remedy = f"install {missing}" if missing else "see the sandbox's findings"
         if name == FALLBACK:
             return problem(f"overlay {name}", str(error), f"{remedy}: the others fall back to it")
         return note(f"overlay {name}", str(error), f"{remedy}; {FALLBACK} stands in")
-    return fine(f"overlay {name}", "mounts, writes and deletes")
+    return fine(f"overlay {name}", _WORKS)
+
+
+async def _in_data(
+    scratch: str, data: str, trials: list[Finding], table: MountTable, outputs: Outputs
+) -> list[Finding]:
+    """Try the overlays that work elsewhere with their changes beside those in a data directory."""
+    place = await asyncio.to_thread(_nearest, data)
+    works = {trial.name for trial in trials if trial.verdict is Verdict.OK}
+    try:
+        upper = await asyncio.to_thread(tempfile.mkdtemp, prefix=".doctor.", dir=place)
+    except OSError as error:
+        remedy = "set FIM_DIR_DATA to a directory that can be written"
+        return [problem("data directory", f"{place}: {error.strerror}", remedy)]
+    try:
+        return [
+            await _overlay_in(scratch, upper, name, table, outputs)
+            for name in BACKENDS
+            if f"overlay {name}" in works
+        ]
+    finally:
+        await asyncio.to_thread(_remove, upper)
+
+
+async def _overlay_in(
+    scratch: str, upper: str, name: str, table: MountTable, outputs: Outputs
+) -> Finding:
+    path, changes = os.path.join(scratch, f"{name}-in-data"), os.path.join(upper, name)
+    _make(path, "layers/0", "merged")
+    for directory in ("upper", "work"):
+        os.makedirs(os.path.join(changes, directory))
+        os.symlink(os.path.join(changes, directory), os.path.join(path, directory))
+    title, place = f"{name} for changes", os.path.dirname(upper)
+    try:
+        await _try_overlay(path, name, table, outputs)
+    except FimError as error:
+        remedy = "set FIM_DIR_DATA to a directory on another filesystem"
+        if name == FALLBACK:
+            return problem(title, f"in {place}: {error}", remedy)
+        return note(title, f"in {place}: {error}", f"{remedy}; {FALLBACK} stands in")
+    return fine(title, f"in {place}: {_WORKS}")
+
+
+async def _try_overlay(path: str, name: str, table: MountTable, outputs: Outputs) -> None:
+    """Mount an overlay of two directories, write through it, and look at what arrived."""
+    stack = StackDirectory("doctor", path, 1)
+    script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
+    overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
+    async with _mounted(overlay.process, overlay.mount_point, table):
+        words = ["sh", "-c", script, "sh", overlay.root, _MARK]
+        await run([*overlay.join, *words], seconds=_SECONDS)
+        if "new" not in os.listdir(os.path.join(path, "upper")):
+            raise MountError("it loses what is written")
 
 
 async def _embedded(scratch: str, table: MountTable, outputs: Outputs) -> list[Finding]:
@@ -115,7 +166,7 @@ async def _layer(scratch: str, mount: engines.Engine, table: MountTable) -> None
 async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
-    async with _mounted(await mount("doctor", directory, point, False), point, table):
+    async with _mounted(await mount("doctor", directory, point, False, ()), point, table):
         await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 
 
@@ -125,6 +176,13 @@ def _remove(scratch: str) -> None:
         for name in names:
             os.chmod(os.path.join(path, name), 0o700)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _nearest(path: str) -> str:
+    """Return the directory that a path is in or would be made in."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _make(directory: str, first: str, *others: str) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fimd.errors import BusyError, InvalidArgumentError
+from fimd.errors import InvalidArgumentError
 from fimd.instances.data import DataDirectory
 from fimd.instances.images import Image, Images
 from fimd.instances.stack import Stacks
+from fimd.instances.waiting import Turns
 from fimd.jobs.job import Job
 from fimd.jobs.jobs import Jobs
 from fimd.layers import mkdwarfs
@@ -49,6 +50,7 @@ class Changes:
         self._jobs = jobs
         self._settings = settings
         self._changing: dict[str, str] = {}
+        self._turns = Turns()
 
     async def layers(self, image: Image, external: Sequence[str], data: str | None) -> Layers:
         """Read anew which layers an image has. `external` is FIM_LAYERS, `data` FIM_DIR_DATA."""
@@ -69,7 +71,7 @@ class Changes:
         external: Sequence[str],
         data: str | None,
     ) -> Job:
-        """Make a layer of what was changed. Raises BusyError, with the PIDs, where it is in use."""
+        """Make a layer of what was changed. Raises InUseError, with the PIDs of who uses it."""
         check_level(level)
         layers = await self.layers(image, external, data)
         name = image.facts.path
@@ -180,11 +182,13 @@ class Changes:
     @contextmanager
     def _changes_image(self, path: str, purpose: str) -> Iterator[None]:
         if path in self._changing:
-            raise BusyError(
-                f"{path} is being changed by {self._changing[path]}: try again once that is done"
+            raise self._turns.refuse(
+                path,
+                f"{path} is being changed by {self._changing[path]}: try again once that is done",
             )
         self._changing[path] = purpose
         try:
             yield
         finally:
             del self._changing[path]
+            self._turns.free(path)

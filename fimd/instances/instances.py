@@ -23,6 +23,7 @@ from fimd.instances.request import StartRequest
 from fimd.instances.sandbox import Sandbox
 from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.instances.terminal import terminal_signals
+from fimd.instances.waiting import patiently
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.mounts.process import Process, start_time
@@ -61,15 +62,14 @@ class Instances:
     async def start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
         """Mount what an image needs and return the instance, its launch plan, and warnings.
 
-        Raises a FimError, and then has released all that was acquired.
+        Waits for others' use of the data directory as long as the request says. Raises a FimError,
+        and then has released all that was acquired.
         """
-        if self.closed:
-            raise ShuttingDownError("fimd is shutting down: try again in a moment")
         if request.pid in self._starting:
             raise BusyError(f"process {request.pid} is starting an image already")
         self._starting.add(request.pid)
         try:
-            return await self._start(request)
+            return await patiently(lambda: self._start(request), request.wait, request.pid)
         except FimError as error:
             log.warning(
                 "start refused",
@@ -83,6 +83,8 @@ class Instances:
             self._starting.discard(request.pid)
 
     async def _start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
+        if self.closed:
+            raise ShuttingDownError("fimd is shutting down: try again in a moment")
         process = Process.watch(request.pid)
         async with AsyncExitStack() as undo:
             undo.callback(process.close)

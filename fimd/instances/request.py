@@ -6,6 +6,7 @@ from typing import Final
 
 from fimd.errors import InvalidArgumentError
 from fimd.instances.stack import CASEFOLD_MODES
+from fimd.instances.waiting import check_wait
 from fimd.overlays import BACKENDS
 
 MODES: Final = ("exec", "root", "boot")
@@ -31,6 +32,8 @@ class StartRequest:
     casefold: str | None = None
     data: str | None = None
     """FIM_DIR_DATA."""
+    wait: float = 0.0
+    """Seconds to wait for those who use the data directory in another way."""
 
     def __post_init__(self) -> None:
         for what, value, allowed in (
@@ -43,5 +46,6 @@ class StartRequest:
         for path in (self.image, *self.layers, *([self.data] if self.data else [])):
             if not path.startswith("/") or "\0" in path:
                 raise InvalidArgumentError(f"{path!r} is not an absolute path")
+        check_wait(self.wait)
         if self.pid <= 0:
             raise InvalidArgumentError(f"{self.pid} is not the number of a process")

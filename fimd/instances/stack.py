@@ -16,7 +16,6 @@ from fimd import records
 from fimd.casefold.mount import View
 from fimd.dwarfs.errors import DwarfsError
 from fimd.errors import (
-    BusyError,
     DataDirectoryError,
     FimError,
     MountError,
@@ -24,6 +23,7 @@ from fimd.errors import (
     UnsupportedError,
 )
 from fimd.instances.data import DataDirectory, remove_work
+from fimd.instances.waiting import Turns
 from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
 from fimd.mounts import silent
@@ -112,6 +112,7 @@ class Stacks:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stacks: dict[str, Stack] = {}
         self._reserved: dict[str, str] = {}
+        self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
@@ -119,7 +120,7 @@ class Stacks:
     async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int) -> Stack:
         """Let the process use a stack, which is mounted where it isn't yet.
 
-        Raises BusyError, with the PIDs, where others use its data directory with other layers or
+        Raises InUseError, with the PIDs, where others use its data directory with other layers or
         another overlay; MountError or UnsupportedError where it can't be mounted.
         """
         async with self._lock(spec.id):
@@ -130,14 +131,16 @@ class Stacks:
                 self._stacks[spec.id] = stack
             users = ", ".join(map(str, sorted(stack.users)))
             if stack.failed:
-                raise BusyError(
+                raise self._turns.refuse(
+                    spec.id,
                     f"{spec.data.path} is in use by process {users}, whose filesystem died: end "
-                    f"that first"
+                    f"that first",
                 )
             if stack.spec != spec:
-                raise BusyError(
+                raise self._turns.refuse(
+                    spec.id,
                     f"{spec.data.path} is in use with {_difference(stack.spec, spec)} by process "
-                    f"{users}: end that first, or set FIM_DIR_DATA to another directory"
+                    f"{users}: end that first, or set FIM_DIR_DATA to another directory",
                 )
             if existing and await self.give_up_silent(stack, self._seconds):
                 raise MountError(
@@ -160,7 +163,10 @@ class Stacks:
             stack.users.discard(pid)
             if not stack.users and self._stacks.get(stack.spec.id) is stack:
                 del self._stacks[stack.spec.id]
-                await self._unmount(stack)
+                try:
+                    await self._unmount(stack)
+                finally:
+                    self._turns.free(stack.spec.id)
             elif stack.users and stack.overlay.process.pid == pid:
                 self._change_holder(stack)
 
@@ -168,24 +174,29 @@ class Stacks:
     async def reserve(self, data: DataDirectory, purpose: str) -> AsyncIterator[None]:
         """Keep a data directory for something that changes it, and its stack unmounted.
 
-        Raises BusyError, with the PIDs of those who use it, or the purpose that it is kept for.
+        Raises InUseError, with the PIDs of those who use it, or the purpose that it is kept for.
         """
         stack_id = StackSpec(data, (), "", "").id
         async with self._lock(stack_id):
             users = ", ".join(map(str, sorted(self.users(data))))
             if users:
-                raise BusyError(f"{data.path} is in use by process {users}: end that first")
+                raise self._turns.refuse(
+                    stack_id, f"{data.path} is in use by process {users}: end that first"
+                )
             self._check_reserved(data)
             self._reserved[data.path] = purpose
         try:
             yield
         finally:
             del self._reserved[data.path]
+            self._turns.free(stack_id)
 
     def _check_reserved(self, data: DataDirectory) -> None:
         if data.path in self._reserved:
-            raise BusyError(
-                f"{self._reserved[data.path]} of {data.path} is going on: try again once it is done"
+            raise self._turns.refuse(
+                StackSpec(data, (), "", "").id,
+                f"{self._reserved[data.path]} of {data.path} is going on: try again once it is "
+                f"done",
             )
 
     def users(self, data: DataDirectory) -> set[int]:
@@ -207,7 +218,7 @@ class Stacks:
         try:
             overlay, name, warnings = await self._mount_overlay(directory, spec)
             try:
-                view = await self._mount_view(directory, spec, overlay)
+                view = await self._mount_view(directory, spec, overlay, name)
             except BaseException:
                 await _unmount_overlay(overlay)
                 raise
@@ -267,13 +278,14 @@ class Stacks:
         return await backend.mount(directory, self._table, self._outputs, self._seconds)
 
     async def _mount_view(
-        self, directory: StackDirectory, spec: StackSpec, overlay: Overlay
+        self, directory: StackDirectory, spec: StackSpec, overlay: Overlay, name: str
     ) -> Process | None:
         if spec.casefold == "off":
             return None
         point = os.path.join(directory.path, "view")
         os.mkdir(point)
-        return await self._view(spec.id, overlay.root, point, spec.casefold == "preserve")
+        branches = directory.branches if BACKENDS[name].parts_directories else []
+        return await self._view(spec.id, overlay.root, point, spec.casefold == "preserve", branches)
 
     def _on_overlay_end(self, stack: Stack) -> None:
         if stack.overlay.mount_point is None and stack.users:

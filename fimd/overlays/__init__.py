@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.limits import Limit
 from fimd.overlays import kernel, overlayfs, unionfs
 from fimd.overlays.stack import Mount
 
@@ -20,16 +21,23 @@ class Backend:
     """How an overlay is mounted, and the form in which it reads and writes deletions.
 
     `marks` returns the directory of unionfs's marks, None for a backend that has devices 0:0.
+    `limits` is what programs miss on it: tests hold it to just these, and users read of them in
+    docs/concepts.md.
     """
 
     mount: Mount
     marks: Callable[[], bytes | None] = _devices
+    limits: tuple[Limit, ...] = ()
+    parts_directories: bool = False
+    """Whether renaming a directory moves only what one layer, or the upper, has of it."""
 
 
 BACKENDS: Final = {
-    "bwrap": Backend(kernel.mount),
-    "overlayfs": Backend(overlayfs.mount),
-    "unionfs": Backend(unionfs.mount, unionfs.marks_directory),
+    "bwrap": Backend(kernel.mount, limits=kernel.LIMITS),
+    "overlayfs": Backend(overlayfs.mount, limits=overlayfs.LIMITS),
+    "unionfs": Backend(
+        unionfs.mount, unionfs.marks_directory, unionfs.LIMITS, parts_directories=True
+    ),
 }
 
 FALLBACK: Final = "unionfs"

@@ -10,6 +10,7 @@ import os
 from typing import Final
 
 from fimd.errors import MountError, UnsupportedError
+from fimd.limits import Limit
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
@@ -17,6 +18,22 @@ from fimd.overlays.stack import Overlay, StackDirectory
 
 _MOST_LAYERS: Final = 500
 """OVL_MAX_STACK of the kernel, fs/overlayfs/params.h."""
+
+_INDEX: Final = "the kernel's index of links is for who is root on the machine"
+
+LIMITS: Final = (
+    Limit("links of layers", "hard links that a layer has part when one is changed", _INDEX),
+    Limit(
+        "numbers of layers' links",
+        "a layer's file and a hard link made of it have two inode numbers",
+        _INDEX,
+    ),
+    Limit(
+        "directories of layers",
+        "renaming one is refused (EXDEV), and mv copies it",
+        "the kernel follows such a name only for who is root on the machine",
+    ),
+)
 
 # Positional parameters, never text: $1 the options, $2 the source.
 _HOLDER: Final = 'mount -t overlay -o "$1" "$2" ../merged && echo ready && exec sleep infinity'

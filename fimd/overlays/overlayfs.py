@@ -1,7 +1,9 @@
 """fuse-overlayfs: overlay semantics in user space."""
 
 import os
+from typing import Final
 
+from fimd.limits import Limit
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
@@ -10,6 +12,35 @@ from fimd.overlays.stack import Overlay, StackDirectory
 _UNCACHED = "timeout=0"
 """With a timeout it keeps lists of names, and from these it shows what a directory of a lower layer
 held in a new one of the same name (https://github.com/containers/fuse-overlayfs/issues/324)."""
+_GHOSTS: Final = "it looks into the layers for every name that it does not know"
+
+LIMITS: Final = (
+    Limit("temporary files", "O_TMPFILE is refused (EOPNOTSUPP)", "it is not in its protocol"),
+    Limit(
+        "names of links",
+        "hard links that a layer has change together, and the change is kept under one name only",
+        "it knows a layer's file by its inode number, whatever name it was opened by",
+    ),
+    Limit(
+        "directories of layers",
+        "renaming one is refused (EXDEV), and mv copies it",
+        "it does not follow names from an upper directory into a lower one",
+    ),
+    Limit(
+        "directories made again",
+        "one in the place of a deleted directory does not take its directories' names (EEXIST) "
+        "until the next mount",
+        _GHOSTS,
+    ),
+    Limit(
+        "names of directories made again",
+        "one in the place of a deleted directory has its names, though not listed, until the next "
+        "mount",
+        _GHOSTS,
+        view_helps=True,
+    ),
+    Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
+)
 
 
 async def mount(

@@ -34,6 +34,12 @@ class StackDirectory:
         """The mount point."""
         return os.path.join(self.path, "merged")
 
+    @property
+    def branches(self) -> list[str]:
+        """The upper and every layer."""
+        layers = (os.path.join(self.path, "layers", str(index)) for index in range(self.layers))
+        return [os.path.join(self.path, "upper"), *layers]
+
     def top_down(self, pattern: str = "{}") -> str:
         """Return the layers' names, topmost first, joined by colons."""
         return ":".join(pattern.format(index) for index in reversed(range(self.layers)))

@@ -17,6 +17,7 @@ import structlog
 from fimd.errors import UnsupportedError
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.whiteouts import whiteouts
+from fimd.limits import Limit
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
@@ -26,13 +27,57 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_NAME: Final = 255
 
+_BRANCH: Final = "it works on the topmost branch that has the directory, and on no other"
+_INODES: Final = "it knows files by their paths: to the kernel each name is a file of its own"
+
+LIMITS: Final = (
+    Limit("temporary files", "O_TMPFILE is refused (EOPNOTSUPP)", "it is not in its protocol"),
+    Limit(
+        "links",
+        "hard links show each other's changes only after a second",
+        _INODES,
+    ),
+    Limit("numbers of links", "hard links have an inode number each", _INODES, view_helps=True),
+    Limit("links of layers", "hard links that a layer has part when one is changed", _INODES),
+    Limit(
+        "directories lose content",
+        "renaming a layer's directory moves what its topmost branch has, and the rest is gone: "
+        "copy it",
+        _BRANCH,
+        view_helps=True,
+    ),
+    Limit(
+        "deletions of layers",
+        "what a layer deletes shows as a device 0:0 once its directory's attributes are changed",
+        _BRANCH,
+    ),
+    Limit(
+        "exchanging names",
+        "RENAME_EXCHANGE is refused (EINVAL)",
+        "it has no rename with flags",
+    ),
+    Limit(
+        "keeping names",
+        "RENAME_NOREPLACE is refused (EINVAL), and mv looks first instead",
+        "it has no rename with flags",
+        view_helps=True,
+    ),
+    Limit("extended attributes", "they are refused (EOPNOTSUPP)", "it is built without them"),
+    Limit(
+        "readers of layers",
+        "who has a layer's file open goes on reading it as it was before it was changed",
+        "it copies the file for the writer, and has the layer's one open for the reader",
+        view_helps=True,
+    ),
+)
+
 
 async def mount(
     stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
 ) -> Overlay:
     """Mount the union in the foreground of a process of its own."""
     program = _program()
-    options = ["cow", "hide_meta_files", f"fsname=fimd-{stack.id}"]
+    options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())

@@ -9,7 +9,7 @@ _fimctl() {
 	case $command in
 	'fimctl') words='app run instance ps stop status prune shutdown stack monitor images layers image layer upper dwarfs overlay casefold boot env perms bind unshare desktop notify version describe setup settings logs doctor -h --help --version' ;;
 	'fimctl app') words='-h --help' ;;
-	'fimctl run') words='-h --help --root --overlay --casefold --layer --data' ;;
+	'fimctl run') words='-h --help --root --overlay --casefold --layer --data --wait' ;;
 	'fimctl instance') words='list exec -h --help' ;;
 	'fimctl instance list') words='-h --help' ;;
 	'fimctl instance exec') words='-h --help' ;;
@@ -26,19 +26,19 @@ _fimctl() {
 	'fimctl image create') words='-h --help -f --force -l --level --layer' ;;
 	'fimctl layer') words='create add commit list info verify extract diff remove squash export -h --help' ;;
 	'fimctl layer create') words='-h --help --files' ;;
-	'fimctl layer add') words='-h --help' ;;
-	'fimctl layer commit') words='-h --help binary layer file' ;;
+	'fimctl layer add') words='-h --help --wait' ;;
+	'fimctl layer commit') words='-h --help binary layer file --wait' ;;
 	'fimctl layer list') words='-h --help --json' ;;
 	'fimctl layer info') words='-h --help --json' ;;
 	'fimctl layer verify') words='-h --help' ;;
 	'fimctl layer extract') words='-h --help -o --output' ;;
 	'fimctl layer diff') words='-h --help --json' ;;
-	'fimctl layer remove') words='-h --help -y --yes' ;;
-	'fimctl layer squash') words='-h --help' ;;
+	'fimctl layer remove') words='-h --help -y --yes --wait' ;;
+	'fimctl layer squash') words='-h --help --wait' ;;
 	'fimctl layer export') words='-h --help' ;;
 	'fimctl upper') words='status reset -h --help' ;;
 	'fimctl upper status') words='-h --help --json' ;;
-	'fimctl upper reset') words='-h --help -y --yes' ;;
+	'fimctl upper reset') words='-h --help -y --yes --wait' ;;
 	'fimctl dwarfs') words='info list check extract create mount -h --help' ;;
 	'fimctl dwarfs info') words='-h --help -O --image-offset --image-size --json' ;;
 	'fimctl dwarfs list') words='-h --help -O --image-offset --image-size --json -l --long' ;;

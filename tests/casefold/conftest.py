@@ -135,6 +135,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         yield fresh
 
 
+@pytest.fixture(params=["directory", "unionfs", "overlayfs"])
+def view(request: pytest.FixtureRequest, shared: Callable[[str], View]) -> View:
+    """A view over a directory and over unions; `plain` is for what unions have not, or late."""
+    return shared(request.param)
+
+
 @pytest.fixture
 def plain(shared: Callable[[str], View]) -> View:
     """A view over a directory."""

@@ -213,6 +213,40 @@ def test_a_rename_that_only_changes_case_succeeds_and_changes_nothing(plain: Vie
     assert (plain.root / "Name").read_text() == "x"
 
 
+@pytest.mark.parametrize("mode", ["plain", "preserving"])
+def test_a_rename_that_only_changes_case_never_reaches_the_filesystem(
+    request: pytest.FixtureRequest, mode: str
+) -> None:
+    view: View = request.getfixturevalue(mode)
+    (view.root / "foo").write_text("x")
+    (view.root / "other").write_text("y")
+    for _ in range(2):  # with neither spelling cached by the kernel, and with both
+        os.rename(view.root / "foo", view.root / "FOO")
+        os.rename(view.root / "FOO", view.root / "Foo")
+        assert (view.root / "Foo").stat().st_ino == (view.root / "foo").stat().st_ino
+    with pytest.raises(FileExistsError):
+        rename_with(RENAME_NOREPLACE, view.root / "foo", view.root / "Foo")
+    moved = subprocess.run(
+        ["mv", view.root / "foo", view.root / "Foo"], capture_output=True, text=True, check=False
+    )
+    assert moved.returncode == 1
+    assert "are the same file" in moved.stderr
+    rename_with(RENAME_EXCHANGE, view.root / "foo", view.root / "FOO")
+    assert sorted(os.listdir(view.root)) == ["foo", "other"]
+    assert (view.root / "fOO").read_text() == "x"
+
+
+def test_preserving_case_another_spelling_is_had_by_way_of_another_name(preserving: View) -> None:
+    (preserving.root / "foo").write_text("x")
+    (preserving.root / "dir" / "inner").mkdir(parents=True)
+    for name, wanted in (("foo", "Foo"), ("dir", "Dir")):
+        between, target = preserving.root / "between", preserving.root / wanted
+        subprocess.run(["mv", preserving.root / name, between], check=True)
+        subprocess.run(["mv", between, target], check=True)
+    assert sorted(os.listdir(preserving.root)) == ["Dir", "Foo"]
+    assert (preserving.root / "DIR" / "INNER").is_dir()
+
+
 def test_a_renamed_name_stored_with_capitals_becomes_lower_case(source: Path, serve: Serve) -> None:
     (source / "ReadMe").write_text("x")
     view = serve(source)

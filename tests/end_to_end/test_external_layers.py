@@ -128,26 +128,3 @@ def test_other_layers_over_a_data_directory_in_use_are_refused_with_its_users(
     assert "the overlay bwrap (not unionfs)" in done.stderr
     elsewhere = {"FIM_LAYERS": str(extra), "FIM_DIR_DATA": "elsewhere"}
     assert session.output(image, "fim-exec", "cat", "/who", variables=elsewhere) == "extra"
-
-
-def test_an_overlay_that_the_machine_refuses_falls_back_with_one_warning(
-    session: Session, image: Path
-) -> None:
-    # an upper on FUSE is refused by the kernel's overlay: one image's view holds the other's data
-    outer = session.background(image, "sleep 60", variables={"FIM_OVERLAY": "unionfs"})
-    [instance] = session.objects("ps")
-    inner = session.adopt(image, "inner.flatimage")
-    data = f"{instance['Root']}/tmp-data"
-    done = session.run(inner, "fim-exec", "cat", "/etc/release", variables={"FIM_DIR_DATA": data})
-    assert done.returncode == 0, done
-    assert done.stdout == "small\n"
-    assert done.stderr.count("\n") == 1
-    assert "the overlay bwrap was refused" in done.stderr
-    assert "using unionfs" in done.stderr
-    variables = {"FIM_DIR_DATA": data, "FIM_DEBUG": "1"}
-    done = session.run(inner, "fim-exec", "true", variables=variables)
-    assert "Bwrap failed SYS_mount, retrying with fuse-unionfs..." in done.stderr
-    assert "Overlay type: BWRAP" in done.stdout  # what was selected, also when done another way
-    outer.kill()
-    outer.wait()
-    session.wait_until_clean()

@@ -47,7 +47,7 @@ def change(dice: random.Random, number: int) -> str:
     )
 
 
-@pytest.mark.parametrize("rounds", [8, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(40, marks=pytest.mark.slow)])
 def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
     session: Session, image: Path, busybox: Path, rounds: int
 ) -> None:

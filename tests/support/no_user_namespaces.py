@@ -1,4 +1,7 @@
-"""Run a command for which the kernel refuses to make user namespaces: a seccomp filter, as root."""
+"""Run a command for which the kernel refuses to make user namespaces: a seccomp filter, as root.
+
+After --unshare only unshare(2) is refused, as where a profile allows them to bubblewrap alone.
+"""
 
 import ctypes
 import errno
@@ -27,16 +30,28 @@ PROGRAM = [
     (RETURN, 0, 0, RETURN_ERRNO | errno.EPERM),
 ]
 
+UNSHARE_ONLY = [
+    (LOAD, 0, 0, NUMBER),
+    (EQUAL, 0, 2, UNSHARE),
+    (LOAD, 0, 0, FIRST_ARGUMENT),
+    (AND_SET, 1, 0, CLONE_NEWUSER),
+    (RETURN, 0, 0, RETURN_ALLOW),
+    (RETURN, 0, 0, RETURN_ERRNO | errno.EPERM),
+]
+
 
 def main() -> None:
     """Install the filter, which every process from here on has, and become the command."""
-    code = b"".join(struct.pack("HBBI", *step) for step in PROGRAM)
+    steps, words = PROGRAM, sys.argv[1:]
+    if words[0] == "--unshare":
+        steps, words = UNSHARE_ONLY, words[1:]
+    code = b"".join(struct.pack("HBBI", *step) for step in steps)
     buffer = ctypes.create_string_buffer(code)
-    program = struct.pack("HxxxxxxP", len(PROGRAM), ctypes.addressof(buffer))
+    program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")
-    os.execvp(sys.argv[1], sys.argv[1:])
+    os.execvp(words[0], words)
 
 
 main()

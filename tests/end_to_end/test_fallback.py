@@ -1,0 +1,145 @@
+"""An overlay that can't be had is replaced by unionfs, with one warning that says why.
+
+`fimctl doctor` says so beforehand.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.account import Account
+from tests.support.session import Session, wait_for
+
+FILTER = Path(__file__).parent.parent / "support" / "no_user_namespaces.py"
+
+
+def verdicts(session: Session, *words: str | Path, **variables: str) -> dict[str, dict[str, str]]:
+    """What doctor finds of overlays, by name."""
+    done = session.run("fimctl", "doctor", "--json", *words, variables=variables)
+    groups: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+    return {item["name"]: item for item in groups["backends"]}
+
+
+def check_fallback(session: Session, image: Path, refused: str, why: str, **variables: str) -> None:
+    """Run a program by another overlay than the one asked for, and look at what it left."""
+    variables["FIM_OVERLAY"] = refused
+    done = session.run(
+        *(image, "fim-exec", "sh", "-c", "echo changed > /etc/release; cat /etc/release"),
+        variables=variables,
+    )
+    assert (done.returncode, done.stdout) == (0, "changed\n"), done
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert f"the overlay {refused} was refused" in done.stderr
+    assert why in done.stderr
+    assert "using unionfs" in done.stderr
+
+
+def test_without_user_namespaces_for_the_overlay(
+    new_session: Callable[..., Session], account: Account, busybox_image: Path
+) -> None:
+    if account.uid == 0:
+        pytest.skip("root needs none")
+    if os.getuid() != 0:
+        pytest.skip("only root can filter system calls and still start fusermount3")
+    become = ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"]
+    session = new_session(wrap=[sys.executable, str(FILTER), "--unshare", *become])
+    image = session.adopt(busybox_image, "app.flatimage")
+    check_fallback(session, image, "bwrap", "unshare failed: Operation not permitted")
+
+
+def test_doctor_tells_of_user_namespaces_beforehand(session: Session, account: Account) -> None:
+    if account.uid == 0 or os.getuid() != 0:
+        pytest.skip("root needs none, and only root can filter system calls")
+    become = ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"]
+    wrap = [sys.executable, str(FILTER), "--unshare", *become]
+    process = session.start(
+        *wrap,
+        *("fimctl", "doctor", "--json"),
+        user=0,
+        group=0,
+        stdout=subprocess.PIPE,
+    )
+    output, _ = process.communicate(timeout=30)
+    found = {item["name"]: item for item in json.loads(output)["backends"]}
+    assert found["overlay bwrap"]["verdict"] == "note"
+    assert "Operation not permitted" in found["overlay bwrap"]["detail"]
+    assert "unionfs stands in" in found["overlay bwrap"]["remedy"]
+    assert found["overlay unionfs"]["verdict"] == "ok"
+
+
+@pytest.fixture
+def rejected(session: Session, account: Account) -> Iterator[Path]:
+    """A directory that the kernel's overlay takes for no upper: one of an overlay."""
+    if os.getuid() != 0:
+        pytest.skip("only root can mount")
+    base = session.directory / "nested"
+    for name in ("lower", "upper", "work", "merged"):
+        (base / name).mkdir(parents=True)
+    options = f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"
+    point = base / "merged"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, point], check=True)
+    try:
+        os.chown(point, account.uid, account.gid)
+        yield point
+        wait_for(lambda: not session.leftovers(), what="the end of its users")
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_an_upper_on_a_filesystem_that_the_kernels_overlay_rejects(
+    session: Session, image: Path, rejected: Path
+) -> None:
+    found = verdicts(session, image, FIM_DIR_DATA=str(rejected / "data"))
+    assert found["overlay bwrap"]["verdict"] == "ok"
+    assert found["bwrap for changes"]["verdict"] == "note"
+    assert str(rejected) in found["bwrap for changes"]["detail"]
+    assert "unionfs stands in" in found["bwrap for changes"]["remedy"]
+    assert found["unionfs for changes"]["verdict"] == "ok"
+    assert os.listdir(rejected) == []
+    done = session.run(image, "fim-exec", "true", variables={"FIM_DIR_DATA": str(rejected / "d")})
+    assert done.returncode == 0, done
+    data = str(rejected / "data")
+    check_fallback(session, image, "bwrap", "kernel overlay: mount:", FIM_DIR_DATA=data)
+    assert (rejected / "data" / "root" / "etc" / "release").read_text() == "changed\n"
+
+
+def test_a_fuse_upper(session: Session, image: Path) -> None:
+    outer = session.background(image, "sleep 60", variables={"FIM_OVERLAY": "unionfs"})
+    [instance] = session.objects("ps")
+    data = f"{instance['Root']}/tmp-data"
+    found = verdicts(session, image, FIM_DIR_DATA=data)
+    assert found["bwrap for changes"]["verdict"] == "note"
+    assert found["unionfs for changes"]["verdict"] == "ok"
+    inner = session.adopt(image, "inner.flatimage")
+    check_fallback(session, inner, "bwrap", "kernel overlay: mount:", FIM_DIR_DATA=data)
+    outer.kill()
+    outer.wait()
+    session.wait_until_clean()
+
+
+def test_an_overlay_that_is_not_installed(
+    new_session: Callable[..., Session], busybox_image: Path
+) -> None:
+    probe = new_session()
+    bare = probe.directory / "programs"
+    bare.mkdir()
+    bare.chmod(0o755)
+    for place in ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"):
+        for program in Path(place).iterdir():
+            if program.name != "fuse-overlayfs" and not (bare / program.name).is_symlink():
+                (bare / program.name).symlink_to(program)
+    session = new_session(PATH=str(bare))
+    for name in ("fimctl", "fimd"):
+        (bare / name).unlink(missing_ok=True)
+        (bare / name).symlink_to(session.directory / "bin" / name)
+    image = session.adopt(busybox_image, "app.flatimage")
+    check_fallback(session, image, "overlayfs", "fuse-overlayfs is not installed")
+    found = verdicts(session, image)
+    assert found["overlay overlayfs"]["verdict"] == "note"
+    assert "install fuse-overlayfs; unionfs stands in" in found["overlay overlayfs"]["remedy"]

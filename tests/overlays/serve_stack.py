@@ -1,0 +1,72 @@
+"""Mounts a data directory's stack in a process of its own: GLOBAL DATA [LAYER ...].
+
+Each line on standard input is an overlay and a mode of the case-insensitive view, for which the
+stack is mounted anew; the answer is a line of JSON. It leaves, and unmounts, at the end of input.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import AsyncExitStack
+
+from fimd import logs
+from fimd.casefold import mount as casefold
+from fimd.instances.data import DataDirectory
+from fimd.instances.stack import Stack, Stacks, StackSpec
+from fimd.layers import engines
+from fimd.layers.resolve import Resolver
+from fimd.layers.shared import Layers
+from fimd.mounts.forks import Template
+from fimd.mounts.output import Outputs
+from fimd.mounts.table import MountTable
+from fimd.paths import RuntimeTree
+from fimd.settings import Settings
+
+SECONDS = 20.0
+
+
+def describe(stack: Stack) -> str:
+    """What the tests have to know; a mount in a holder's namespace is reached by way of /proc."""
+    root = stack.root
+    if stack.overlay.mount_point is None:
+        root = f"/proc/{stack.overlay.process.pid}/root{root}"
+    return json.dumps({"root": root, "overlay": stack.overlay_name, "warnings": stack.warnings})
+
+
+async def main(base: str, data: str, paths: list[str]) -> None:
+    """Serve until the input ends."""
+    settings = Settings(engine="embedded", casefold_engine="embedded")
+    async with AsyncExitStack() as undo:
+        tree = RuntimeTree.open(base)
+        outputs = Outputs(tree.root / "output")
+        undo.callback(outputs.close)
+        template = Template([engines.WORKER, casefold.WORKER], outputs)
+        template.start()
+        undo.push_async_callback(template.close)
+        table = undo.enter_context(MountTable())
+        engine = engines.choose(settings, template, table, outputs)
+        layers = Layers(tree, engine, lambda: 0, SECONDS)
+        undo.push_async_callback(layers.retire_idle)
+        view = casefold.choose(settings, template, table, outputs)
+        stacks = Stacks(tree, table, outputs, view, SECONDS)
+        mounted = []
+        for source in Resolver().external(paths, []):
+            layer = await layers.acquire(source)
+            undo.callback(layers.release, layer)
+            mounted.append(layer)
+        directory = DataDirectory.open(data)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            overlay, mode = line.split()
+            spec = StackSpec(directory, tuple(layer.id for layer in mounted), overlay, mode)
+            async with AsyncExitStack() as held:
+                stack = await stacks.acquire(spec, mounted, os.getpid())
+                held.push_async_callback(stacks.release, stack, os.getpid())
+                print(describe(stack), flush=True)
+                await asyncio.to_thread(sys.stdin.readline)
+            print("unmounted", flush=True)
+
+
+if __name__ == "__main__":
+    logs.setup("warning")
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
