@@ -6,7 +6,8 @@ the form of the next backend, and only then is the former form removed. Killed i
 are there, which means the same.
 
 The name of the backend that used an upper last is kept in work/, so that nothing is searched where
-nothing changed. FlatImage keeps directories of its own there: then it is not to be relied on.
+nothing changed. FlatImage keeps directories of its own there: then it is not to be relied on; nor
+where a unionfs has layers with deletions, whose devices it may have copied.
 """
 
 import os
@@ -23,6 +24,7 @@ from fimd.layers.merged import Merged, is_whiteout, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.source import LayerSource
 from fimd.layers.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
+from fimd.layers.whiteouts import whiteouts
 
 _RECORD: Final = ".overlay"
 
@@ -42,7 +44,10 @@ def adapt(
     and writes the user's filesystem: for a thread, and for the holder of the data directory.
     """
     record = os.path.join(data, "work", _RECORD)
-    if _last(record) == backend and set(os.listdir(os.path.dirname(record))) <= {_RECORD, work}:
+    # a unionfs copies devices up from layers, where it shows them
+    copies = marks_directory is not None and any(whiteouts(layer) for layer in layers)
+    known = set(os.listdir(os.path.dirname(record))) <= {_RECORD, work}
+    if _last(record) == backend and known and not copies:
         return
     root = os.fsencode(os.path.join(data, "root"))
     with SourceTree(os.fsdecode(root)) as tree:

@@ -48,7 +48,8 @@ LIMITS: Final = (
     ),
     Limit(
         "deletions of layers",
-        "what a layer deletes shows as a device 0:0 once its directory's attributes are changed",
+        "what a layer deletes shows as a device 0:0 once its directory's attributes are changed, "
+        "until the next mount",
         _BRANCH,
     ),
     Limit(

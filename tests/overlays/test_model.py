@@ -239,6 +239,23 @@ def test_a_stack_shows_what_a_plain_directory_does(
     live(world_of([kind]), 6, 25)
 
 
+@pytest.mark.parametrize("overlay", BACKENDS)
+@pytest.mark.parametrize("next_overlay", BACKENDS)
+def test_what_a_layer_deletes_is_away_with_the_next_mount_whatever_its_directory_went_through(
+    tmp_path: Path, layers: list[Path], overlay: str, next_overlay: str
+) -> None:
+    need(overlay)
+    need(next_overlay)
+    with Mounter(tmp_path, layers) as mounter:
+        with mounter.mounted(overlay) as root:
+            (root / "case0" / "dir").chmod(0o700)
+            os.utime(root / "case0" / "over", ns=(0, 0))
+        with mounter.mounted(next_overlay) as root:
+            assert sorted(os.listdir(root / "case0" / "dir")) == ["a", "b", "sub"]
+            assert os.listdir(root / "case0" / "over") == ["three"]
+            assert (root / "case0" / "dir").stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize("examples", [25, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.timeout(1800)
 def test_switching_overlays_back_and_forth_under_changes_changes_nothing_else(
