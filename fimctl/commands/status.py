@@ -39,14 +39,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
     style = Style()
+    width = max(map(len, (*counts, *facts["Engines"], *settings)))
     print(style.strong(f"fimd {facts['Version']}"))
     for name, count in counts.items():
         if count or not name.startswith("failed"):
-            print(f"  {name:14} {count}")
+            print(f"  {name:{width}} {count}")
     print(style.strong("engines"))
     for name, engine in facts["Engines"].items():
-        print(f"  {name:14} {engine}")
+        print(f"  {name:{width}} {engine}")
     print(style.strong("settings"))
     for name, value in settings.items():
-        print(f"  {name:14} {value}")
+        print(f"  {name:{width}} {value}")
     return 0

@@ -1,4 +1,4 @@
-"""`pip install` and `pipx install` into nothing, then `fimctl setup`, then an image, by that alone."""
+"""`pip install` and `pipx install`, then `fimctl setup`, then an image, by that alone."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 
 from tests.packaging.test_deb import PROJECT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 VISIT = """\
 cd
