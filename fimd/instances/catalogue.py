@@ -74,7 +74,7 @@ class Catalogue:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.entries: Collection[Entry] = Collection()
-        for entry in _read(directory / _FILE):
+        for entry in read_entries(directory):
             self.entries.add(entry.id, entry)
         for instance in sorted(instances.running, key=lambda instance: instance.started_at):
             self._on_instance(Event.ADDED, instance.id, instance)
@@ -270,9 +270,9 @@ def _write_icon(target: Path, icon: Icon) -> None:
     temporary.replace(target)
 
 
-def _read(path: Path) -> list[Entry]:
+def read_entries(directory: Path) -> list[Entry]:
     """Read the entries that make sense, at most as many as are kept."""
-    listed = (records.read(str(path)) or {}).get("images")
+    listed = (records.read(str(directory / _FILE)) or {}).get("images")
     found = [_entry(facts) for facts in listed] if isinstance(listed, list) else []
     return [entry for entry in found if entry is not None][:MOST]
 
