@@ -174,17 +174,17 @@ def test_what_cannot_be_opened_is_told_and_logged(session: Session, image: Path)
         assert done.returncode == 1
         return str(done.stderr)
 
-    assert f"{NAME}.Error.NotAnImage" in refused("Open", "['file:///etc/hostname']", "{}")
-    assert f"{NAME}.Error.NotFound" in refused("Open", "['file:///nowhere']", "{}")
+    assert f"{NAME}.Error.NotAnImage" in refused("Open", "['file:///etc/hostname']", "@a{sv} {}")
+    assert f"{NAME}.Error.NotFound" in refused("Open", "['file:///nowhere']", "@a{sv} {}")
     for uri in ("http://example.org/x", "file://elsewhere/x", "file:x", "", "file:///a%00b"):
-        assert f"{NAME}.Error.InvalidArgument" in refused("Open", f"['{uri}']", "{}")
-    assert f"{NAME}.Error.InvalidArgument" in refused("Activate", "{}")
-    assert f"{NAME}.Error.InvalidArgument" in refused("ActivateAction", "x", "@av []", "{}")
+        assert f"{NAME}.Error.InvalidArgument" in refused("Open", f"['{uri}']", "@a{sv} {}")
+    assert f"{NAME}.Error.InvalidArgument" in refused("Activate", "@a{sv} {}")
+    assert f"{NAME}.Error.InvalidArgument" in refused("ActivateAction", "x", "@av []", "@a{sv} {}")
     assert "launch failed" in session.output("fimctl", "logs", "/etc/hostname")
 
     (session.directory / "work" / ".app.flatimage.data").write_text("no directory")
     uri = f"['file://{image}']"
-    assert f"{NAME}.Error.DataDirectory" in refused("Open", uri, "{}")
+    assert f"{NAME}.Error.DataDirectory" in refused("Open", uri, "@a{sv} {}")
     assert "launch failed" in session.output("fimctl", "logs", image)
 
 

@@ -121,7 +121,7 @@ def test_a_daemon_that_refuses_to_start_says_why_at_once(
         what="the end of the unit",
     )
     launcher = ("-d", entry.stem, "-o", f"/{entry.stem.replace('.', '/')}")
-    activate = ("-m", "org.freedesktop.Application.Activate", "{}")
+    activate = ("-m", "org.freedesktop.Application.Activate", "@a{sv} {}")
     done = session.run("gdbus", "call", "--session", "--timeout=6", *launcher, *activate)
     assert "there is no setting 'cash'" in done.stderr
     wait_for(lambda: session.unit(UNIT, "ActiveState") == ["failed"], what="the end of the unit")
