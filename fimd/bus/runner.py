@@ -15,7 +15,7 @@ from fimd.service.launches import Launches, Origin
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 
-_MOST: Final = 20
+_MOST: Final = 10
 _EXACT, _POSSIBLE = 100, 30
 """KRunner's QueryMatch::Type, a category's weight since Plasma 6."""
 _LETTERS: Final = 2

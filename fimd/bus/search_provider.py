@@ -4,7 +4,7 @@ https://developer.gnome.org/documentation/tutorials/search-provider.html
 """
 
 import os
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from dbus_next.signature import Variant
@@ -16,6 +16,8 @@ from fimd.instances.catalogue import Catalogue, Entry
 from fimd.service.launches import Launches, Origin
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
+
+_MOST: Final = 50
 
 
 class SearchProviderInterface(Interface):
@@ -30,7 +32,7 @@ class SearchProviderInterface(Interface):
     @method("as terms", "as results")
     async def GetInitialResultSet(self, _call: Call, terms: list[str]) -> list[object]:
         """Return the images that have every term in their name, the likeliest first."""
-        return [[entry.id for entry in await self._catalogue.search(terms)]]
+        return [[entry.id for entry in (await self._catalogue.search(terms))[:_MOST]]]
 
     @method("as previous_results, as terms", "as results")
     async def GetSubsearchResultSet(

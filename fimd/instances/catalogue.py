@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ _SAVE_AFTER: Final = 1.0
 """Seconds in which changes are gathered into one file."""
 _LOOK: Final = 0.003
 """Seconds that a search waits to learn which images are gone; a slow disk tells the next one."""
+_FRESH: Final = 0.3
+"""Seconds that what was learnt holds: a search comes with every key that the user types."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,15 @@ class Entry:
     last_used: float = 0.0
     """Seconds since the epoch; 0 where it never was."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The image's identifier."""
         return image_id(self.path)
+
+    @cached_property
+    def searched(self) -> str:
+        """What a search looks for its terms in."""
+        return f"{self.name}\n{os.path.basename(self.path)}".casefold()
 
 
 class Catalogue:
@@ -71,10 +79,11 @@ class Catalogue:
         self._gone: set[str] = set()
         self._writing = asyncio.Lock()
         self._look: asyncio.Task[None] | None = None
+        self._looked_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.entries: Collection[Entry] = Collection()
-        for entry in _read(directory / _FILE):
+        for entry in read_entries(directory):
             self.entries.add(entry.id, entry)
         for instance in sorted(instances.running, key=lambda instance: instance.started_at):
             self._on_instance(Event.ADDED, instance.id, instance)
@@ -123,11 +132,7 @@ class Catalogue:
         found = [
             entry
             for entry in self.entries
-            if entry.id not in self._gone
-            and all(
-                term in f"{entry.name}\n{os.path.basename(entry.path)}".casefold()
-                for term in wanted
-            )
+            if entry.id not in self._gone and all(term in entry.searched for term in wanted)
         ]
         found.sort(
             key=lambda entry: (-self.running(entry), -entry.uses, -entry.last_used, entry.name)
@@ -136,6 +141,10 @@ class Catalogue:
 
     async def _look_for_gone(self) -> None:
         if self._look is None or self._look.done():
+            now = asyncio.get_running_loop().time()
+            if now < self._looked_at + _FRESH:
+                return
+            self._looked_at = now
             self._look = asyncio.create_task(self._find_gone(), name="look for images")
         await asyncio.wait({self._look}, timeout=_LOOK)
 
@@ -270,9 +279,9 @@ def _write_icon(target: Path, icon: Icon) -> None:
     temporary.replace(target)
 
 
-def _read(path: Path) -> list[Entry]:
+def read_entries(directory: Path) -> list[Entry]:
     """Read the entries that make sense, at most as many as are kept."""
-    listed = (records.read(str(path)) or {}).get("images")
+    listed = (records.read(str(directory / _FILE)) or {}).get("images")
     found = [_entry(facts) for facts in listed] if isinstance(listed, list) else []
     return [entry for entry in found if entry is not None][:MOST]
 

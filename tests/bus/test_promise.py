@@ -17,6 +17,7 @@ from fimd.bus.layer import LayerInterface
 from fimd.bus.manager import ManagerInterface
 from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
+from fimd.errors import FimError
 from tests.support.session import Session
 
 PROMISES = Path(__file__).resolve().parents[2] / "dbus"
@@ -71,6 +72,21 @@ def test_every_member_is_documented(name: str) -> None:
     members = list(re.finditer(r'<(method|property|signal) name="(\w+)"', text))
     documented = re.findall(r'\S\s*-->\s*<(?:method|property|signal) name="(\w+)"', text)
     assert [member[2] for member in members] == documented
+
+
+def test_the_manual_page_names_everything() -> None:
+    text = (PROMISES.parent / "packaging" / "man" / "org.flatimage.Fim1.5").read_text()
+    words = set(re.findall(r"[\w.]+", text.replace("\\-", "-")))
+    words |= {word.rstrip(".") for word in words}
+    ours = {name: item for name, item in INTERFACES.items() if name.startswith("org.flatimage.")}
+    members = {member for interface in ours.values() for member in interface.members}
+    assert {*INTERFACES, *members} - words == set()
+    errors = {error.name for error in every_error(FimError)}
+    assert errors - words == set()
+
+
+def every_error(kind: type[FimError]) -> set[type[FimError]]:
+    return {kind}.union(*(every_error(below) for below in kind.__subclasses__()))
 
 
 def test_the_daemon_serves_what_was_promised(session: Session, image: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_stopped_daemon_leaves_running_programs_to_the_next(
 def test_a_second_daemon_is_refused_with_the_first_ones_process(session: Session) -> None:
     session.output("fimctl", "status")
     done = session.run("fimd")
-    assert done.returncode == 1
+    assert done.returncode == os.EX_CONFIG
     assert f"another fimd (process {daemon(session)}) owns {session.tree}" in done.stderr
 
 

@@ -78,9 +78,9 @@ def test_a_launcher_starts_its_image_by_the_bus_alone(session: Session, image: P
     where = ("-d", entry.stem, "-o", "/" + entry.stem.replace(".", "/"))
     method = "org.freedesktop.Application"
     call = ("gdbus", "call", "--session", *where, "-m")
-    assert session.output(*call, f"{method}.Activate", "{}") == "()\n"
+    assert session.output(*call, f"{method}.Activate", "@a{sv} {}") == "()\n"
     wait_for(lambda: mark.exists() and mark.read_text() == "\n", what="the program")
-    session.output(*call, f"{method}.Open", "['file:///etc/host%20name', 'file:///b']", "{}")
+    session.output(*call, f"{method}.Open", "['file:///etc/host%20name', 'file:///b']", "@a{sv} {}")
     wait_for(lambda: mark.read_text() == "/etc/host name /b\n", what="the program with files")
     [listed] = json.loads(session.output("fimctl", "desktop", "list", "--json"))
     assert (listed["Uses"], listed["Running"]) == (2, 2)
@@ -90,7 +90,7 @@ def test_a_launcher_starts_its_image_by_the_bus_alone(session: Session, image: P
     assert entries(session) == activations(session) == []
     assert not list(share(session).rglob("*My *"))
     assert session.output("fimctl", "desktop", "list", "--json") == "[]\n"
-    gone = session.run(*call, f"{method}.Activate", "{}")
+    gone = session.run(*call, f"{method}.Activate", "@a{sv} {}")
     assert gone.returncode != 0
     for instance in session.objects("ps"):
         session.output("fimctl", "stop", str(instance["Pid"]))

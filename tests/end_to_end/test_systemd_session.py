@@ -99,7 +99,14 @@ def test_the_first_call_starts_the_unit(session: SystemdSession) -> None:
     )
 
 
-def test_a_daemon_that_refuses_to_start_says_why_at_once(session: SystemdSession) -> None:
+def test_a_daemon_that_refuses_to_start_says_why_at_once(
+    session: SystemdSession, image: Path
+) -> None:
+    session.output("fimctl", "boot", "set", image, "true")
+    session.output("fimctl", "desktop", "install", image)
+    [entry] = (session.directory / "home/.local/share/applications").glob("*.App.*.desktop")
+    session.output("fimctl", "shutdown")
+    wait_for(lambda: session.unit(UNIT, "ActiveState") == ["inactive"], what="its end")
     file = session.directory / "home/.config/fimd/fimd.toml"
     file.parent.mkdir(parents=True)
     file.write_text("cash = 1\n")
@@ -113,8 +120,14 @@ def test_a_daemon_that_refuses_to_start_says_why_at_once(session: SystemdSession
         lambda: session.unit(UNIT, "ActiveState", "NRestarts") == ["failed", "0"],
         what="the end of the unit",
     )
+    launcher = ("-d", entry.stem, "-o", f"/{entry.stem.replace('.', '/')}")
+    activate = ("-m", "org.freedesktop.Application.Activate", "@a{sv} {}")
+    done = session.run("gdbus", "call", "--session", "--timeout=6", *launcher, *activate)
+    assert "there is no setting 'cash'" in done.stderr
+    wait_for(lambda: session.unit(UNIT, "ActiveState") == ["failed"], what="the end of the unit")
     file.unlink()
-    session.output("fimctl", "status")
+    session.output("systemctl", "--user", "reset-failed", UNIT)
+    assert session.output("gdbus", "call", "--session", *launcher, *activate) == "()\n"
 
 
 def test_a_daemon_that_dies_at_once_keeps_nobody_waiting(session: SystemdSession) -> None:

@@ -39,6 +39,17 @@ done
 ./app.flatimage fim-casefold on
 ./app.flatimage fim-exec cat /KEPT
 fimctl setup
+fimctl boot set app.flatimage cat /Kept
+fimctl desktop install app.flatimage
+identifier=$(basename ~/.local/share/applications/*.App.i*.desktop .desktop | sed s/.*App.i//)
+ask() {
+  dbus-send --session --print-reply --dest=org.flatimage.Fim1 \\
+    /org/flatimage/Fim1/SearchProvider org.gnome.Shell.SearchProvider2."$@"
+}
+ask ActivateResult string:$identifier array:string:app uint32:0
+ask GetResultMetas array:string:$identifier
+desktop-file-validate /usr/share/applications/org.flatimage.Fim1.desktop \\
+  ~/.local/share/applications/*.desktop
 fimctl doctor
 man -w fimd fimctl flatimage org.flatimage.Fim1
 """
@@ -69,7 +80,8 @@ def debian() -> Iterator[Path]:
         subprocess.run([PROJECT / "packaging/deb", root / "srv"], check=True, capture_output=True)
         [package] = (root / "srv").glob("*.deb")
         install = "apt-get -qy --no-install-recommends install"
-        extras = "dbus fuse-overlayfs unionfs-fuse busybox-static man-db"
+        extras = "dbus fuse-overlayfs unionfs-fuse busybox-static man-db "
+        extras += "shared-mime-info desktop-file-utils"
         command = f"apt-get -q update && {install} /srv/{package.name} {extras}"
         done = subprocess.run(
             ["chroot", root, "sh", "-c", f"{command} && useradd -m -u 1000 visitor"],
@@ -95,6 +107,10 @@ def test_a_fresh_user_runs_an_image(debian: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines().count("kept") == 4
     assert "installed for all users already" in done.stdout
+    assert "used 6 times, /home/visitor/app.flatimage" in done.stdout
+    assert "application/flatimage" in (debian / "usr/share/mime/globs").read_text()
+    for place in ("applications", "gnome-shell/search-providers", "krunner/dbusplugins"):
+        assert list((debian / "usr/share" / place).glob("org.flatimage.Fim1.*")), place
     assert ", 0 problems" in done.stdout
     assert "Traceback" not in done.stderr
 
