@@ -16,13 +16,14 @@ def bash(root: Command) -> str:
     commands = list(root.walk())
     below = "|".join(_quoted(" ".join(command.words)) for command in commands[1:])
     cases = "\n".join(
-        f"\t{_quoted(' '.join(command.words))}) words={_quoted(' '.join(_words(command)))} ;;"
+        f"\t{_quoted(' '.join(command.words))}) words={_quoted(' '.join(_words(command)))}"
+        f"{'' if command.commands else ' files=1'} ;;"
         for command in commands
     )
     return f"""\
 # {_NOTE.format("fimctl.bash")}
 _fimctl() {{
-\tlocal current=${{COMP_WORDS[COMP_CWORD]}} command={root.words[0]} words= i
+\tlocal current=${{COMP_WORDS[COMP_CWORD]}} command={root.words[0]} words= files= i
 \tfor ((i = 1; i < COMP_CWORD; i++)); do
 \t\tcase "$command ${{COMP_WORDS[i]}}" in
 \t\t{below}) command+=" ${{COMP_WORDS[i]}}" ;;
@@ -31,9 +32,10 @@ _fimctl() {{
 \tcase $command in
 {cases}
 \tesac
-\tmapfile -t COMPREPLY < <(compgen -W "$words" -- "$current"; compgen -f -- "$current")
-\t[[ $command == {root.words[0]} ]] && mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-\treturn 0
+\tmapfile -t COMPREPLY < <(
+\t\tcompgen -W "$words" -- "$current"
+\t\t[[ -n $files ]] && compgen -f -- "$current"
+\t)
 }}
 complete -o filenames -F _fimctl {root.words[0]}
 """
@@ -45,15 +47,22 @@ def zsh(root: Command) -> str:
     below = "|".join(_quoted(" ".join(command.words)) for command in commands[1:])
     cases = []
     for command in commands:
-        described = " ".join(_quoted(f"{word}:{text}") for word, text in _texts(command))
-        cases.append(f"\t({_quoted(' '.join(command.words))}) offered=({described}) ;;")
+        words: list[str] = []
+        options: list[str] = []
+        for word, text in _texts(command):
+            (options if word.startswith("-") else words).append(_quoted(f"{word}:{text}"))
+        files = "" if command.commands else " files=1"
+        cases.append(
+            f"\t({_quoted(' '.join(command.words))}) "
+            f"offered=({' '.join(words)}) options=({' '.join(options)}){files} ;;"
+        )
     listed = "\n".join(cases)
     return f"""\
 #compdef {root.words[0]}
 # {_NOTE.format("_fimctl")}
 _fimctl() {{
-\tlocal command={root.words[0]} i
-\tlocal -a offered
+\tlocal command={root.words[0]} i files found=1
+\tlocal -a offered options
 \tfor i in "${{(@)words[2,CURRENT-1]}}"; do
 \t\tcase "$command $i" in
 \t\t({below}) command+=" $i" ;;
@@ -62,8 +71,10 @@ _fimctl() {{
 \tcase $command in
 {listed}
 \tesac
-\t_describe -o {root.words[0]} offered
-\t[[ $command == {root.words[0]} ]] || _files
+\t_describe command offered && found=0
+\t_describe -o option options && found=0
+\t[[ -n $files ]] && _files && found=0
+\treturn found
 }}
 _fimctl "$@"
 """

@@ -73,17 +73,21 @@ def test_what_is_no_layer_is_skipped_with_a_warning_that_names_it(
     bad = session.directory / "work" / "bad.layer"
     bad.write_bytes(b"no layer at all")
     missing = bad.with_name("missing.layer")
+    closed = bad.with_name("closed")
+    closed.mkdir(mode=0o700)
     done = session.run(
         image,
         "fim-exec",
         "cat",
         "/who",
-        variables={"FIM_LAYERS": f"{bad}:{good}:{missing}"},
+        variables={"FIM_LAYERS": f"{bad}:{closed}/x:{good}:{missing}:/dev/null"},
     )
     assert done.returncode == 0
     assert done.stdout == "good"
     assert f"Skipping invalid dwarfs filesystem '{bad}'" in done.stderr
-    assert str(missing) in done.stderr
+    for skipped in (missing, closed / "x", "/dev/null"):
+        assert f"Skipping '{skipped}'" in done.stderr
+    assert done.stderr.count("\n") == 4
 
 
 @pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])

@@ -85,9 +85,11 @@ def test_the_exit_code_and_the_terminal_are_the_programs(app: Commands, unshare:
     assert code("true") == 0
     assert code("sh", "-c", "exit 42") == 42
     assert code("sh", "-c", "kill -15 $$") in {143, -15}
-    with Terminal(app.session) as terminal:
+    with Terminal(app.session.account.uid) as terminal:
         script = "test -t 0 && test -t 1 && test -t 2 && exit 7"
-        process = terminal.start(app.image, "fim-instance", "exec", "0", "sh", "-c", script)
+        process = terminal.start(
+            app.session.start, app.image, "fim-instance", "exec", "0", "sh", "-c", script
+        )
         assert process.wait(30) == 7
 
 
@@ -99,9 +101,9 @@ def test_a_shell_has_the_users_terminal_with_its_size_and_job_control(
     if unshare:
         app.silent("fim-unshare", "add", unshare)
     app.session.background(app.image, "sleep 60")
-    with Terminal(app.session) as terminal:
+    with Terminal(app.session.account.uid) as terminal:
         terminal.resize(33, 101)
-        shell = terminal.start(app.image, *words, "sh", "-i")
+        shell = terminal.start(app.session.start, app.image, *words, "sh", "-i")
 
         def type_in(line: str) -> None:
             terminal.wait_for("> ")
@@ -142,8 +144,8 @@ def test_what_a_user_presses_reaches_the_program_and_the_instance_goes_on(app: C
     instance = app.session.background(app.image, "sleep 60")
     words = (app.image, "fim-instance", "exec", "0", "sh", "-c")
     for key, code in (("\x03", 130), ("\x1c", 131)):
-        with Terminal(app.session) as terminal:
-            process = terminal.start(*words, "echo waiting; exec sleep 60")
+        with Terminal(app.session.account.uid) as terminal:
+            process = terminal.start(app.session.start, *words, "echo waiting; exec sleep 60")
             terminal.wait_for("waiting")
             terminal.type(key)
             assert process.wait(15) == code

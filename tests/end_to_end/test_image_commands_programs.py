@@ -1,6 +1,7 @@
 """What a program finds inside: who it is, its variables, and what of the host it sees."""
 
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -89,6 +90,38 @@ def test_uid_and_gid_are_changed_each_on_its_own_and_groups_are_the_hosts(app: C
     shown = shell(app, "id -u; id -g; cat /etc/group")
     expected = "0\n0\n" if account.uid == 0 else f"{account.uid}\n77\n"
     assert shown == expected + Path("/etc/group").read_text()
+
+
+def test_without_a_home_in_the_environment_it_is_that_of_passwd(app: Commands) -> None:
+    words = ("env", "-u", "HOME", "-u", "USER", app.image, "fim-exec", "sh", "-c")
+    shown = app.session.output(*words, "echo $HOME $USER")
+    entry = pwd.getpwuid(app.session.account.uid)
+    assert shown == f"{entry.pw_dir} {entry.pw_name}\n"
+    for command in (["fim-env", "list"], ["fim-layer", "list"], ["fim-overlay", "show"]):
+        app.session.output("env", "-u", "HOME", app.image, *command)
+
+
+@pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])
+def test_an_image_may_have_any_path(session: Session, busybox_image: Path, overlay: str) -> None:
+    # fuse-overlayfs splits its upper directory at colons, whatever they are preceded by
+    separators = b"," if overlay == "overlayfs" else b",:\\"
+    strange = os.fsdecode(b"a" + separators + b"=d e%s'\"$(x)`\n\xff")
+    folder = session.directory / "work" / strange
+    folder.mkdir()
+    os.chown(folder, session.account.uid, session.account.gid)
+    image = session.adopt(busybox_image, f"{strange}/{strange}")
+    neighbour = session.adopt(busybox_image, f"{strange}/{strange}2")
+    variables = {"FIM_OVERLAY": overlay}
+    script = "echo x > /written; cat /etc/release"
+    for app in (image, neighbour):
+        words = (app, "fim-exec", "sh", "-c", script)
+        assert session.output(*words, variables=variables) == "small\n"
+    said = session.output(image, "fim-layer", "commit", "layer")
+    assert "Finished erasing files" in said
+    running = session.background(image, "sleep 60", variables=variables)
+    assert session.output(image, "fim-instance", "list") == f"0:{running.pid}\n"
+    assert session.output(neighbour, "fim-instance", "list") == ""
+    assert session.output(image, "fim-instance", "exec", "0", "cat", "/written") == "x\n"
 
 
 def test_the_exit_code_is_the_programs_for_root_and_boot_too(app: Commands) -> None:

@@ -1,14 +1,17 @@
 """Completions and manual pages are up to date, and do what they should."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fimctl.cli import build
 from fimctl.commands.describe import text
 from fimctl.describe.tree import describe
+from tests.support.terminal import Terminal
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
 
@@ -71,7 +74,7 @@ class TestShells:
     def test_zsh(self, words: list[str], offered: set[str]) -> None:
         # What the script hands to zsh's own functions, which need a terminal.
         script = """
-            function _describe { print -rl -- ${${(P)3}%%:*} }
+            function _describe { print -rl -- ${${(P)@[-1]}%%:*} }
             function _files { print -rl -- *(N) }
             function run { local file=$1; words=("fimctl" "${@:2}"); CURRENT=$#words; . $file }
             run "$@"
@@ -87,6 +90,46 @@ class TestShells:
         )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
+
+
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "fimctl.bash"),
+    "zsh": (["zsh", "-f", "-i"], "_fimctl"),
+    "fish": (["fish", "--no-config", "-i"], "fimctl.fish"),
+}
+LOAD = {
+    "bash": "PS1='ready''> '; source {}; fimctl() {{ echo \"[$*]\"; }}",
+    "zsh": "PS1='ready''> '; autoload -Uz compinit; compinit -D; compdef -e 'source {}' fimctl; "
+    'unsetopt zle_bracketed_paste; fimctl() {{ echo "[$*]" }}',
+    "fish": 'source {}; function fimctl; echo "[$argv]"; end; '
+    "function fish_prompt; echo 'ready''> '; end",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_in_a_shell_on_a_terminal_the_tabulator_completes(shell: str, tmp_path: Path) -> None:
+    needs(shell)
+    command, name = SHELLS[shell]
+    (tmp_path / "my app.flatimage").touch()
+
+    def start(*argv: str, **options: Any) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, "TERM": "vt100", "HOME": str(tmp_path)}
+        return subprocess.Popen(argv, cwd=tmp_path, env=environment, **options)
+
+    with Terminal() as terminal:
+        process = terminal.start(start, *command)
+        try:
+            terminal.settle()
+            terminal.type(LOAD[shell].format(PACKAGING / "completions" / name) + "\r")
+            terminal.wait_for("ready> ", 30)
+            for keys in ("fimctl ov\t", "se\t", "my\t", "uni\t"):
+                terminal.type(keys)
+                terminal.settle()
+            terminal.type("\r")
+            terminal.wait_for(r"\[overlay set my app\.flatimage unionfs\]")
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("page", ["fimctl.1", "flatimage.7"])

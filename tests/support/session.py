@@ -182,7 +182,7 @@ class Session:
             process.kill()
             raise
         return subprocess.CompletedProcess(
-            argv, process.returncode, output.decode(), errors.decode()
+            argv, process.returncode, os.fsdecode(output), os.fsdecode(errors)
         )
 
     def output(self, *argv: str | os.PathLike[str], **options: Any) -> str:

@@ -8,19 +8,21 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.session import Session
+Process = subprocess.Popen[bytes]
 
 
 @dataclass
 class Terminal:
-    """A pseudo-terminal in which one command of a session runs as in a user's window."""
+    """A pseudo-terminal in which one command runs as in a user's window."""
 
-    session: Session
+    owner: int = -1
+    """The user whose terminal it is, -1 for this one."""
     _seen: str = field(default="", init=False)
 
     def __enter__(self) -> Self:
@@ -36,12 +38,12 @@ class Terminal:
         os.close(self._leader)
         os.close(self._follower)
 
-    def start(self, *argv: Any) -> "subprocess.Popen[bytes]":
-        """Start a command whose controlling terminal this is."""
-        os.fchown(self._follower, self.session.account.uid, -1)
+    def start(self, start: Callable[..., Process], *argv: Any, **options: Any) -> Process:
+        """Start a command whose controlling terminal this is. `start` is as Session's."""
+        os.fchown(self._follower, self.owner, -1)
         end = self._follower
         command = ("setsid", "--ctty", "--wait", *argv)
-        return self.session.start(*command, stdin=end, stdout=end, stderr=end)
+        return start(*command, stdin=end, stdout=end, stderr=end, **options)
 
     def resize(self, rows: int, columns: int) -> None:
         """Give the window another size."""
@@ -67,3 +69,12 @@ class Terminal:
             while data := os.read(self._leader, 4096):
                 self._seen += data.decode(errors="replace")
         return self._seen
+
+    def settle(self, seconds: float = 0.4) -> None:
+        """Wait until nothing more appears."""
+        deadline = time.monotonic() + 15
+        seen, since = self.rest(), time.monotonic()
+        while time.monotonic() - since < seconds and time.monotonic() < deadline:
+            time.sleep(0.02)
+            if self.rest() != seen:
+                seen, since = self.rest(), time.monotonic()
