@@ -74,7 +74,7 @@ async def run(live: LiveSettings) -> None:
         stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
         images = Images(resolver, instances)
-        housekeeping = Housekeeping(instances, layers)
+        housekeeping = Housekeeping(tree, instances, layers)
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()

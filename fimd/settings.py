@@ -54,7 +54,9 @@ class Settings:
         between=(1, 65536),
     )
     mount_timeout: float = _setting(
-        20.0, "How long a mount may take, in seconds.", between=(0.1, 600)
+        20.0,
+        "How long a mount may take, and may be silent when it is used again, in seconds.",
+        between=(0.1, 600),
     )
     log_level: str = _setting(
         "info", "The least severe message that is logged.", allowed=LOG_LEVELS, live=True

@@ -147,11 +147,14 @@ class ManagerInterface(Interface):
         source, target = decode_path(directory), decode_path(output)
         return [job_path(self._changes.create(source, target, level, files).id)]
 
-    @method("a{sv} options", "u layers")
+    @method("a{sv} options", "u layers, u leftovers")
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:
-        """Unmount now the layers that nobody uses; return how many there were."""
+        """Unmount now the layers that nobody uses, and remove what crashes have left.
+
+        Returns how many layers and how many directories those were.
+        """
         Options(options).finish()
-        return [await self._housekeeping.prune()]
+        return list(await self._housekeeping.prune())
 
     @method("a{sv} options")
     async def Shutdown(self, _call: Call, options: dict[str, Variant]) -> None:

@@ -60,8 +60,8 @@ def adapt(
             entries = canonical(upper, Merged(images), note)
         deleted = {entry.path for entry in entries if is_whiteout(entry.mode, entry.rdev)}
         there = [entry for entry in upper.entries if entry.is_directory]
-        known = {entry.path for entry in there}
-        made = [entry for entry in entries if entry.is_directory and entry.path not in known]
+        present = {entry.path for entry in there}
+        made = [entry for entry in entries if entry.is_directory and entry.path not in present]
         _make_directories(root, made)
         if marks_directory is None:
             _write_devices(root, deleted)

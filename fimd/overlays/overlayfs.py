@@ -9,9 +9,6 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.overlays.stack import Overlay, StackDirectory
 
-_UNCACHED = "timeout=0"
-"""With a timeout it keeps lists of names, and from these it shows what a directory of a lower layer
-held in a new one of the same name (https://github.com/containers/fuse-overlayfs/issues/324)."""
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
 
 LIMITS: Final = (
@@ -48,7 +45,6 @@ async def mount(
 ) -> Overlay:
     """Mount the overlay in the foreground of a process of its own."""
     options = [f"lowerdir={stack.top_down('layers/{}')}", "upperdir=upper", "workdir=work"]
-    options += [_UNCACHED]
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
     else:

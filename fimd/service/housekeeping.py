@@ -4,19 +4,25 @@ import asyncio
 
 from fimd.instances.instances import Instances
 from fimd.layers.shared import Layers
+from fimd.paths import RuntimeTree
+from fimd.service.leftovers import remove_leftovers
 
 
 class Housekeeping:
     """What the daemon can be told to do with itself. `left` is set when it is to leave."""
 
-    def __init__(self, instances: Instances, layers: Layers) -> None:
+    def __init__(self, tree: RuntimeTree, instances: Instances, layers: Layers) -> None:
+        self._tree = tree
         self._instances = instances
         self._layers = layers
         self.left = asyncio.Event()
 
-    async def prune(self) -> int:
-        """Unmount the layers that nobody uses now; return how many there were."""
-        return await self._layers.retire_idle()
+    async def prune(self) -> tuple[int, int]:
+        """Unmount the layers that nobody uses now, and remove what crashes have left.
+
+        Returns how many layers and how many directories those were.
+        """
+        return await self._layers.retire_idle(), await remove_leftovers(self._tree)
 
     async def leave(self, *, seconds: float | None = None) -> None:
         """Take no new instances and let the daemon stop.

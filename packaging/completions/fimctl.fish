@@ -15,7 +15,7 @@ complete -c fimctl -n '__fimctl_at exactly' -f -a instance -d 'an image'\''s run
 complete -c fimctl -n '__fimctl_at exactly' -f -a ps -d 'list the running instances'
 complete -c fimctl -n '__fimctl_at exactly' -f -a stop -d 'end running instances'
 complete -c fimctl -n '__fimctl_at exactly' -f -a status -d 'tell how the daemon is'
-complete -c fimctl -n '__fimctl_at exactly' -f -a prune -d 'unmount the layers that nobody uses'
+complete -c fimctl -n '__fimctl_at exactly' -f -a prune -d 'unmount the layers that nobody uses, remove what crashes left'
 complete -c fimctl -n '__fimctl_at exactly' -f -a shutdown -d 'let the daemon leave'
 complete -c fimctl -n '__fimctl_at exactly' -f -a stack -d 'draw an image'\''s filesystem stack'
 complete -c fimctl -n '__fimctl_at exactly' -f -a monitor -d 'show events as they happen, until Ctrl-C'

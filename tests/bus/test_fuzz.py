@@ -1,6 +1,7 @@
 """Whatever a client sends, it gets an answer in time: a result, or an error with a sentence."""
 
 import os
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,84 @@ def test_every_method_answers_whatever_it_is_given(
         what="the end of every job",
     )
     assert session.output(image, "fim-exec", "true") == ""
+
+
+def make_strange_things(directory: Path, layer: bytes) -> None:
+    """Make what FIM_LAYERS may name: layers, damaged ones, and what is none."""
+    (directory / "good").write_bytes(layer)
+    (directory / "cut").write_bytes(layer[:-100])
+    (directory / "zeros").write_bytes(bytes(len(layer)))
+    (directory / "empty").touch()
+    (directory / "closed").write_bytes(layer)
+    (directory / "closed").chmod(0)
+    os.mkfifo(directory / "fifo")
+    (directory / "loop").symlink_to("loop")
+    (directory / "up").symlink_to("..")
+    (directory / "full").mkdir()
+    (directory / "full" / "fifo").symlink_to("../fifo")
+    (directory / "full" / "good").symlink_to("../good")
+    (directory / "full" / "null").symlink_to("/dev/null")
+    (directory / "full" / "zero").symlink_to("/dev/zero")
+
+
+STRANGE = [
+    *(b"good", b"cut", b"zeros", b"empty", b"closed", b"fifo", b"loop", b"up", b"full", b"damaged"),
+    *(b".", b"..", b"good/x", b"app.flatimage", b"missing", b"", b"x" * 300, b"a/" * 3000),
+]
+LAYERS = st.lists(
+    st.one_of(
+        st.sampled_from(STRANGE).map(lambda name: SCRATCH + name),
+        st.sampled_from([b"/dev/null", b"/dev/zero", b"/proc/self/mem", b"/proc/kmsg", b"/", b""]),
+        PATHS,
+    ),
+    max_size=5,
+)
+DAMAGE = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=20)
+
+
+def test_every_value_of_fim_layers_has_an_answer_in_time(
+    session: Session, image: Path, connection: DBusConnection
+) -> None:
+    scratch = session.directory / "work"
+    session.output("sh", "-c", "mkdir source; for n in 1 2 3; do echo $n > source/$n; done")
+    session.output("fimctl", "layer", "create", "source", "some.layer")
+    layer = (scratch / "some.layer").read_bytes()
+    make_strange_things(scratch, layer)
+    outcomes = {MessageType.error: 0, MessageType.method_return: 0}
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(LAYERS, DAMAGE, st.booleans())
+    def starts(layers: list[bytes], damage: list[tuple[int, int]], union: bool) -> None:
+        damaged = bytearray(layer)
+        for offset, value in damage:
+            damaged[offset % len(layer)] = value
+        (scratch / "damaged").write_bytes(damaged)
+        with subprocess.Popen(["sleep", "60"]) as process:
+            try:
+                options = {
+                    "pid": ("u", process.pid),
+                    "layers": ("aay", settle(layers, os.fsencode(scratch) + b"/")),
+                    "overlay": ("s", "unionfs" if union else "bwrap"),
+                }
+                call = ("aya{sv}", (os.fsencode(image), options))
+                reply = ask(connection, ROOT, f"{BUS_NAME}.Manager", "StartInstance", *call)
+                outcomes[reply.header.message_type] += 1
+            finally:
+                process.kill()
+
+    starts()
+    assert outcomes[MessageType.method_return] > 10, outcomes
+    wait_for(lambda: session.objects("ps") == [], what="the release of every instance")
+    assert session.output(image, "fim-exec", "true") == ""
+    session.wait_until_clean(20)
+
+
+@pytest.mark.parametrize("value", [":::", "/dev/zero:/dev/null", "/proc/self/mem", "x" * 20000])
+def test_the_variable_itself_may_hold_anything(session: Session, image: Path, value: str) -> None:
+    done = session.run(image, "fim-exec", "true", variables={"FIM_LAYERS": value}, seconds=20)
+    assert done.returncode in {0, 125}
+    assert "Traceback" not in done.stderr
+    assert "fault of its own" not in done.stderr
 
 
 def test_wrong_signatures_and_names_are_refused(

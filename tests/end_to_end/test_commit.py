@@ -240,7 +240,9 @@ def worker_of(session: Session) -> int:
     return workers[0] if workers else 0
 
 
-@pytest.mark.parametrize(("mode", "victim"), [("binary", "worker"), ("layer", "daemon")])
+@pytest.mark.parametrize(
+    ("mode", "victim"), [("binary", "worker"), ("layer", "daemon"), ("layer", "client")]
+)
 def test_a_commit_that_is_killed_loses_nothing_and_leaves_nothing(
     session: Session, image: Path, mode: str, victim: str
 ) -> None:
@@ -258,7 +260,8 @@ def test_a_commit_that_is_killed_loses_nothing_and_leaves_nothing(
         [daemon] = [p for p, words in session.processes().items() if words.endswith("-m fimd ")]
         time.sleep(delay)
         with suppress(ProcessLookupError):  # it was quicker
-            os.kill(worker if victim == "worker" else daemon, signal.SIGKILL)
+            victims = {"worker": worker, "daemon": daemon, "client": client.pid}
+            os.kill(victims[victim], signal.SIGKILL)
         client.communicate(timeout=30)
         wait_for(lambda: not worker_of(session), what="the worker's end")
         assert difference(before, seen(session, image, *TOPS, "big")) == {}, delay

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from tests.support.session import Session
 from tests.support.tree import Tree, difference, parse
 
+PART = 20
 OVERLAYS = ("bwrap", "overlayfs", "unionfs")
 NAMES = ("a", "b", "c", "with space", r"new\nline", r"not-\377")
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3)
@@ -258,13 +259,15 @@ class Life(RuleBasedStateMachine):
 
 
 def live(session: Session, image: Path, examples: int, steps: int) -> None:
-    """Run the machine."""
+    """Run the machine, in parts: each example goes on in the world that the last one left, so
+    hypothesis must not draw conclusions from what it has seen long ago.
+    """
     model = session.directory / "work" / "model"
     session.run("mkdir", model)
     session.output(image, "fim-root", "mkdir", "/w")
     world = World(session, image, model)
     configuration = settings(
-        max_examples=examples,
+        max_examples=min(examples, PART),
         stateful_step_count=steps,
         deadline=None,
         phases=[Phase.generate],  # a failure can't be replayed on an image that lives on
@@ -273,8 +276,9 @@ def live(session: Session, image: Path, examples: int, steps: int) -> None:
         print_blob=False,
     )
     try:
-        life = partial(Life, world)
-        run_state_machine_as_test(life, settings=configuration)  # type: ignore[arg-type]  # a factory
+        for _ in range(0, examples, PART):
+            life = partial(Life, world)
+            run_state_machine_as_test(life, settings=configuration)  # type: ignore[arg-type]  # a factory
     finally:
         world.stop()
 

@@ -3,6 +3,7 @@
 import os
 import pwd
 import stat
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -79,7 +80,10 @@ def test_another_user_may_not_call_the_daemon(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("trick", ["directory", "link", "file", "app"])
+TRICKS = ("directory", "link", "dangling link", "file", "hard link", "fifo", "socket", "app")
+
+
+@pytest.mark.parametrize("trick", TRICKS)
 def test_a_tree_that_the_neighbour_made_first_is_refused_with_the_way_out(
     neighbours: tuple[Session, Session], busybox_image: Path, trick: str
 ) -> None:
@@ -88,8 +92,14 @@ def test_a_tree_that_the_neighbour_made_first_is_refused_with_the_way_out(
     if trick != "app":
         target.parent.mkdir()
         target.parent.chmod(0o1777)
+    listen = f"import socket; socket.socket(socket.AF_UNIX).bind({str(target)!r})"
+    squatter.output("touch", "mine")
     tricks: dict[str, Callable[[], str]] = {
         "directory": lambda: squatter.output("mkdir", "-m", "777", target),
+        "dangling link": lambda: squatter.output("ln", "-s", "work/nowhere", target),
+        "hard link": lambda: squatter.output("ln", "mine", target),
+        "fifo": lambda: squatter.output("mkfifo", "-m", "777", target),
+        "socket": lambda: squatter.output("python3", "-c", listen),
         "link": lambda: squatter.output("ln", "-s", squatter.directory / "work", target),
         "file": lambda: squatter.output("touch", target),
         "app": lambda: squatter.output("mkdir", "-m", "777", target.parent),
@@ -99,7 +109,115 @@ def test_a_tree_that_the_neighbour_made_first_is_refused_with_the_way_out(
     done = victim.run(image, "fim-exec", "true")
     assert done.returncode == 125
     assert "FIM_DIR_GLOBAL" in done.stderr
-    assert list((squatter.directory / "work").iterdir()) == []
+    assert [path.name for path in (squatter.directory / "work").iterdir()] == ["mine"]
+
+
+def test_a_directory_that_anyone_may_change_is_refused(
+    neighbours: tuple[Session, Session], busybox_image: Path
+) -> None:
+    victim, _squatter = neighbours
+    app = tree(victim).parent
+    app.mkdir()
+    app.chmod(0o777)  # root's, and not sticky: what lies in it could be replaced
+    image = victim.adopt(busybox_image, "app.flatimage")
+    done = victim.run(image, "fim-exec", "true")
+    assert done.returncode == 125
+    assert f"{app} can be changed by anyone (mode 777)" in done.stderr
+
+
+def test_a_tree_of_ones_own_that_was_left_open_is_closed(
+    neighbours: tuple[Session, Session], busybox_image: Path
+) -> None:
+    victim, neighbour = neighbours
+    app = tree(victim).parent
+    app.mkdir()
+    app.chmod(0o1777)
+    victim.output("mkdir", "-p", tree(victim) / "layers")
+    victim.output("chmod", "777", tree(victim), tree(victim) / "layers")
+    image = victim.adopt(busybox_image, "app.flatimage")
+    assert victim.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+    assert stat.S_IMODE(tree(victim).stat().st_mode) == 0o700
+    assert stat.S_IMODE((tree(victim) / "layers").stat().st_mode) == 0o700
+    assert neighbour.run("ls", tree(victim)).returncode != 0
+
+
+SWAP = """
+import os, sys, time
+target, own = sys.argv[1:]
+end = time.monotonic() + 4
+print("up", flush=True)
+while time.monotonic() < end:
+    for make in (lambda: os.mkdir(target, 0o777), lambda: os.symlink(own, target)):
+        try:
+            make()
+        except FileExistsError:
+            continue
+        for _ in range(50):
+            pass
+        try:
+            os.rmdir(target) if not os.path.islink(target) else os.unlink(target)
+        except OSError:
+            pass
+"""
+OPEN = """
+import os, sys
+from fimd.errors import AccessDeniedError
+from fimd.paths import RuntimeTree
+opened = refused = 0
+for _ in range(3000):
+    try:
+        root = RuntimeTree.open().root
+    except AccessDeniedError:
+        refused += 1
+        continue
+    opened += 1
+    assert os.lstat(root).st_uid == os.getuid()
+    break
+print(opened, refused)
+"""
+
+
+def test_a_directory_that_is_swapped_for_a_link_between_two_looks_is_never_followed(
+    neighbours: tuple[Session, Session],
+) -> None:
+    victim, squatter = neighbours
+    app = tree(victim).parent
+    app.mkdir()
+    app.chmod(0o1777)
+    squatter.output("mkdir", "-m", "777", "trap")
+    trap = squatter.directory / "work" / "trap"
+    python = victim.account.python
+    swapper = squatter.start(
+        *(squatter.account.python, "-c", SWAP, tree(victim), trap), stdout=subprocess.PIPE
+    )
+    assert swapper.stdout is not None
+    assert swapper.stdout.readline() == b"up\n"
+    opened, refused = map(int, victim.output(python, "-P", "-c", OPEN).split())
+    swapper.kill()
+    swapper.wait()
+    assert opened + refused > 0
+    assert list(trap.iterdir()) == []
+
+
+@pytest.mark.parametrize("pid", [1, 0, 2**32 - 1])
+def test_a_process_that_is_not_the_callers_cannot_be_made_an_instance(
+    neighbours: tuple[Session, Session], busybox_image: Path, pid: int
+) -> None:
+    first, _second = neighbours
+    app = tree(first).parent
+    app.mkdir()
+    app.chmod(0o1777)
+    image = first.adopt(busybox_image, "app.flatimage")
+    done = first.run(
+        *("gdbus", "call", "--session", "--dest", "org.flatimage.Fim1"),
+        *("--object-path", "/org/flatimage/Fim1"),
+        *("--method", "org.flatimage.Fim1.Manager.StartInstance"),
+        *(f"b'{image}'", f"{{'pid': <uint32 {pid}>}}"),
+    )
+    assert done.returncode != 0
+    assert "org.flatimage.Fim1.Error." in done.stderr
+    assert "fault of its own" not in done.stderr
+    assert first.objects("ps") == []
 
 
 def test_a_process_of_another_user_cannot_be_made_an_instance(

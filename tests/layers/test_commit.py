@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,75 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_half_done(
         number += 1
     assert number > 12
     assert list((data / "root").iterdir()) == []
+
+
+@dataclass
+class Diary:
+    """What was done to the disk, in its order: ("write", file), ("sync", file), ("link", name) …"""
+
+    calls: list[tuple[str, object]] = field(default_factory=list)
+
+    def keep(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take note of each call that counts."""
+
+        def noted(name: str, function: Callable[..., Any], about: Callable[..., object]) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                result = function(*arguments, **options)
+                self.calls.append((name, about(*arguments)))
+                return result
+
+            return call
+
+        for name in ("write", "pwrite", "ftruncate"):
+            function = noted("write", getattr(os, name), lambda fd, *_: os.fstat(fd).st_ino)
+            monkeypatch.setattr(os, name, function)
+        copied = noted("write", os.copy_file_range, lambda _, fd, *__: os.fstat(fd).st_ino)
+        monkeypatch.setattr(os, "copy_file_range", copied)
+        synced = noted("sync", os.fsync, lambda fd: os.fstat(fd).st_ino)
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "link", noted("link", os.link, lambda _, name: name))
+        moved = noted("exchange", vars(fimd.layers.aside)["rename"], lambda *_: None)
+        monkeypatch.setattr(fimd.layers.aside, "rename", moved)
+        removed = noted("remove", fimd.layers.aside.remove_tree, lambda path: path)
+        monkeypatch.setattr(fimd.layers.aside, "remove_tree", removed)
+
+    def indices(self, name: str, about: object = None) -> list[int]:
+        """Where in the diary something was done."""
+        return [
+            index
+            for index, call in enumerate(self.calls)
+            if call[0] == name and about in {None, call[1]}
+        ]
+
+
+@pytest.mark.parametrize("mode", ["binary", "layer", "file"])
+def test_each_step_is_on_the_disk_before_the_next_relies_on_it(
+    mode: str, data: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(data)
+    target = tmp_path / "out" / "own.layer"
+    target.parent.mkdir()
+    diary = Diary()
+    asked = request(data, image, mode, str(target))
+    diary.keep(monkeypatch)
+    made = run(asked)
+    assert made is not None
+    layer = os.stat(made.path).st_ino
+    writes = diary.indices("write", layer)
+    syncs = diary.indices("sync", layer)
+    [exchange] = diary.indices("exchange")
+    [removal] = diary.indices("remove")
+    if mode == "binary":  # the last write is the length, which publishes the layer
+        published = writes[-1]
+        assert any(writes[-2] < sync < published for sync in syncs)
+        assert any(published < sync < exchange for sync in syncs)
+    else:
+        [published] = diary.indices("link")
+        assert any(writes[-1] < sync < published for sync in syncs)
+        directory = os.stat(os.path.dirname(made.path)).st_ino
+        assert any(published < sync < exchange for sync in diary.indices("sync", directory))
+    for directory in (os.stat(data).st_ino, os.stat(data / "tmp").st_ino):
+        assert any(exchange < sync < removal for sync in diary.indices("sync", directory))
 
 
 def test_a_torn_append_is_cut_off_by_the_next_commit_which_says_so(data: Path, image: Path) -> None:
