@@ -1,17 +1,20 @@
 """Calls to the daemon, which the bus starts where it does not run.
 
-This is on the path of every start of an application: it imports jeepney's blocking connection and
-nothing else that takes time.
+This is on the path of every start of an application: see fimctl.wire for what it may import.
 """
 
+from __future__ import annotations
+
 import os
-from types import TracebackType
-from typing import Any, Final, Self
 
-from jeepney import DBusAddress, MessageType, new_method_call
-from jeepney.io.blocking import DBusConnection, open_dbus_connection
-
+from fimctl import wire
+from fimctl.connection import Connection
 from fimctl.errors import ClientError, DaemonError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Final, Self
 
 BUS_NAME: Final = "org.flatimage.Fim1"
 ROOT: Final = "/org/flatimage/Fim1"
@@ -28,8 +31,8 @@ class Daemon:
     def __init__(self) -> None:
         """Connect to the session bus. Raises ClientError where there is none."""
         try:
-            self.connection: DBusConnection = open_dbus_connection(_session_address())
-        except (OSError, ValueError, KeyError) as error:
+            self.connection = Connection(_session_address())
+        except (OSError, ValueError) as error:
             raise ClientError(
                 f"the session bus can't be reached ({error}): log in with a session, or start a "
                 f"shell by dbus-run-session"
@@ -57,19 +60,19 @@ class Daemon:
         seconds: float = 60.0,
     ) -> Any:
         """Call a method and return its out-arguments. Raises DaemonError."""
-        address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
-        message = new_method_call(address, member, signature or None, body)
         try:
-            reply = self.connection.send_and_get_reply(message, timeout=seconds)
+            reply = self.connection.call(
+                BUS_NAME, path, interface, member, signature, body, seconds=seconds
+            )
         except TimeoutError:
             raise ClientError(
                 f"fimd did not answer within {seconds:g} s: see 'fimctl doctor' and 'fimctl logs'"
             ) from None
-        except (OSError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise ClientError(f"the session bus hung up ({error})") from error
-        if reply.header.message_type is not MessageType.error:
+        if reply.kind != wire.ERROR:
             return reply.body
-        name = reply.header.fields.get(4, "")  # HeaderFields.error_name
+        name = reply.fields.get(wire.ERROR_NAME, "")
         text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else name
         if name in _NOT_THERE:
             text = "fimd does not run and the bus can't start it: run 'fimctl setup', or 'fimd &'"
@@ -110,9 +113,10 @@ class Daemon:
 
 
 def _session_address() -> str:
-    """Return the bus's address, or "SESSION" for jeepney to find it."""
-    if os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
-        return "SESSION"
+    """Return the bus's address."""
+    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
+    if address:
+        return address
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     path = os.path.join(runtime, "bus")
     if not os.path.exists(path):

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from jeepney import message_bus, new_method_call
-
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
@@ -102,10 +100,10 @@ def _systemctl(*words: str) -> bool:
 
 def _tell_bus(*, installed: bool) -> None:
     """Have the bus read the activation files anew, and say so where it does not see ours."""
-    with suppress(ClientError, TimeoutError), Daemon() as daemon:
+    with suppress(ClientError, OSError, ValueError), Daemon() as daemon:
         bus = daemon.connection
-        bus.send_and_get_reply(new_method_call(message_bus, "ReloadConfig"), timeout=_SECONDS)
-        listed = bus.send_and_get_reply(message_bus.ListActivatableNames(), timeout=_SECONDS)
+        bus.call_bus("ReloadConfig")
+        listed = bus.call_bus("ListActivatableNames")
         if installed and BUS_NAME not in listed.body[0]:
             print(
                 "the session bus does not look there: log in anew; where HOME is not your home "

@@ -37,8 +37,13 @@ def measure() -> Iterator[Row]:
         yield _over_bare(rounds)
 
         session.wait_until_clean()
-        yield compared("first start, ten cold layers", _cold(session, start, ten, run_script),
-                       "cold", ten, most=1.0)
+        yield compared(
+            "first start, ten cold layers",
+            _cold(session, start, ten, run_script),
+            "cold",
+            ten,
+            most=1.0,
+        )
 
 
 def _over_bare(rounds: Rounds) -> Row:
@@ -55,9 +60,7 @@ def _over_bare(rounds: Rounds) -> Row:
     )
 
 
-def _cold(
-    session: Session, start: partial[str], ten: str, run_script: partial[str]
-) -> Rounds:
+def _cold(session: Session, start: partial[str], ten: str, run_script: partial[str]) -> Rounds:
     """Let the layers go before each start; that is no part of what is measured."""
     rounds = Rounds()
     for number in range(_ROUNDS):

@@ -99,6 +99,6 @@ def make_script(session: Session, trees: list[Path], layers: list[Path], scratch
         raise MissingError("neither dwarfs nor squashfuse and squashfs-tools are installed")
     packed = [scratch / f"{tree.name}.squashfs" for tree in trees]
     for tree, file in zip(trees, packed, strict=True):
-        command = ["mksquashfs", tree, file, "-comp", "lz4", "-no-progress", "-quiet"]
+        command = ["mksquashfs", str(tree), str(file), "-comp", "lz4", "-no-progress", "-quiet"]
         subprocess.run(command, check=True, capture_output=True)
     return Script(session, "squashfuse", packed)
