@@ -75,17 +75,7 @@ class Instances:
             await self._predecessor(request.pid)
             started = start_time(request.pid)
             await self._sandbox.check()
-            image = await asyncio.to_thread(read_image, request.image, self._resolver, request.data)
-            data = await asyncio.to_thread(
-                DataDirectory.open, request.data or data_directory(image.path)
-            )
-            warnings = list(image.warnings)
-            sources = [
-                *image.layers,
-                *await asyncio.to_thread(
-                    self._resolver.external, [*request.layers, data.layers], warnings
-                ),
-            ]
+            image, data, sources, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._acquire_layers(sources, undo)
             overlay, casefold = _choose(request, image, warnings)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
@@ -105,7 +95,6 @@ class Instances:
                 reserved_offset=image.reserved_offset,
             )
             plan = launch_plan(place, stack.overlay, stack.root, request, image)
-            await asyncio.to_thread(_write_files, directory, plan)
             instance = Instance(
                 process=process,
                 process_started=started,
@@ -117,7 +106,7 @@ class Instances:
                 directory=directory,
                 started_at=time.time(),
             )
-            describe(instance)
+            await asyncio.to_thread(_write_files, instance, plan)
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
@@ -131,6 +120,16 @@ class Instances:
             fim_layer=" ".join(layer.id for layer in layers),
         )
         return instance, plan, warnings
+
+    def _read(
+        self, request: StartRequest
+    ) -> tuple[ImageFacts, DataDirectory, list[LayerSource], list[str]]:
+        """Return the image, its data directory, the layers of its stack, and warnings."""
+        image = read_image(request.image, self._resolver, request.data)
+        data = DataDirectory.open(request.data or data_directory(image.path))
+        warnings = list(image.warnings)
+        external = self._resolver.external([*request.layers, data.layers], warnings)
+        return image, data, [*image.layers, *external], warnings
 
     async def adopt(self) -> None:
         """Take over the instances of a daemon that died, with their layers and stacks.
@@ -242,11 +241,13 @@ def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tu
     return overlay, casefold
 
 
-def _write_files(directory: str, plan: LaunchPlan) -> None:
-    os.makedirs(directory, mode=0o700)
+def _write_files(instance: Instance, plan: LaunchPlan) -> None:
+    os.makedirs(instance.directory, mode=0o700)
     for name, text in plan.files.items():
-        with open(os.path.join(directory, name), "w", errors="surrogateescape") as file:
+        path = os.path.join(instance.directory, name)
+        with open(path, "w", errors="surrogateescape") as file:
             file.write(text)
+    describe(instance)
 
 
 def _children(pid: int) -> list[int]:

@@ -38,7 +38,7 @@ async def mount(stack: StackDirectory, _table: MountTable, seconds: float) -> Ov
     try:
         process = Process.spawn(
             ["unshare", *namespaces, "--", *holder],
-            directory=os.path.join(stack.path, "layers"),
+            directory=stack.links,
             output=writer,
             errors=writer,
         )
