@@ -21,7 +21,7 @@ done
 
 [ "$(id -u)" = 0 ] && user= bwrap_user= || user='--user --map-root-user' bwrap_user=--unshare-user
 # shellcheck disable=SC2016,SC2086 # the inner shell expands; several words are meant
-unshare $user --mount sh -c '
+unshare $user --mount --propagation slave sh -c '
 	mount -t overlay -o "lowerdir=$1,upperdir=upper,workdir=work,userxattr" overlay merged
 	user=$2
 	shift 2

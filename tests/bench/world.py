@@ -20,7 +20,10 @@ from tests.support.session import Session
 
 SCRIPT = Path(__file__).with_name("one_by_one.sh")
 BARE = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--", "true"]
-_WITH_USER = BARE if os.getuid() == 0 else ["bwrap", "--unshare-user", *BARE[1:]]
+
+
+_MOUNT_MAX = 1000
+"""Of fusermount3, unless /etc/fuse.conf says otherwise."""
 
 
 class MissingError(Exception):
@@ -33,13 +36,16 @@ def fimctl(*words: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def new_session(**settings: str) -> Iterator[Session]:
-    """Start a session of a plain user where there is one to become, with settings of the daemon."""
+def new_session(*, is_own: bool = False, **settings: str) -> Iterator[Session]:
+    """Start a session, with settings of the daemon.
+
+    It is a plain user's, where there is one to become, unless it is to be one's own.
+    """
     with tempfile.TemporaryDirectory(prefix="fimd-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         (directory / "site").mkdir()
-        account = plain(directory / "site") or own()
+        account = own() if is_own else plain(directory / "site") or own()
         (directory / "session").mkdir()
         os.chown(directory / "session", account.uid, account.gid)
         with Session(directory / "session", account, settings) as session:
@@ -74,6 +80,14 @@ def make_image(layers: list[Path], image: Path) -> Path:
 
     create_image(image, layers)
     return image
+
+
+def check_room(mounts: int, session: Session) -> None:
+    """Raise MissingError where fusermount3 would refuse so many more mounts."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    there = sum(line.split()[2].startswith("fuse") for line in lines)
+    if session.account.uid and there + mounts > _MOUNT_MAX:
+        raise MissingError(f"{mounts} more FUSE mounts are too many: {there} are there already")
 
 
 @dataclass(frozen=True)
