@@ -80,11 +80,7 @@ class ObjectServer:
             interface = self._objects.get(path, {}).get(name)
             if interface is None:
                 continue
-            values = {
-                key: value
-                for key, value in interface.properties().items()
-                if not interface.members[key].constant
-            }
+            values = interface.changing()
             if values:
                 body = [name, values, []]
                 self._emit(path, Properties.name, "PropertiesChanged", "sa{sv}as", body)

@@ -17,18 +17,26 @@ from fimctl import wire
 
 def interface(name: str, properties: dict[str, tuple[str, Any]]) -> ServiceInterface:
     """Make an interface with read-only properties, as a class of dbus-next is written."""
-    members = {}
-    for key, (signature, value) in properties.items():
-
-        def get(self: object, value: Any = value) -> Any:
-            return value
-
-        get.__annotations__ = {"return": signature}
-        get.__name__ = key
-        members[key] = dbus_property(access=PropertyAccess.READ)(get)
+    members = {key: _property(key, *value) for key, value in properties.items()}
     kind = type("Bench", (ServiceInterface,), members)
     made: ServiceInterface = kind(name)
     return made
+
+
+def _property(name: str, signature: str, value: Any) -> Any:
+    own = _with_lists(value)
+
+    def get(self: object) -> Any:
+        return own
+
+    get.__annotations__ = {"return": signature}
+    get.__name__ = name
+    return dbus_property(access=PropertyAccess.READ)(get)
+
+
+def _with_lists(value: Any) -> Any:
+    """Return a value with its structures as dbus-next has them."""
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 async def main(name: str, objects: dict[str, Any]) -> None:
