@@ -17,6 +17,7 @@ from tests.bench.world import (
     make_script,
     make_trees,
     new_session,
+    resident,
 )
 from tests.support.session import Session, wait_for
 
@@ -88,9 +89,4 @@ def _crowd(
 
 
 def _facts(pid: int) -> tuple[str, float]:
-    """Return a process's name and its resident memory, with its part of what it shares, in MiB."""
-    comm = Path(f"/proc/{pid}/comm").read_text().strip()
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return comm, int(line.split()[1]) / 1024
-    raise ValueError(pid)
+    return Path(f"/proc/{pid}/comm").read_text().strip(), resident(pid)

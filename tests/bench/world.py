@@ -90,6 +90,18 @@ def check_room(mounts: int, session: Session) -> None:
         raise MissingError(f"{mounts} more FUSE mounts are too many: {there} are there already")
 
 
+def resident(pid: int) -> float:
+    """Return a process's resident memory, with its part of what it shares (PSS), in MiB.
+
+    It is 0 for a process that has ended.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
 @dataclass(frozen=True)
 class Script:
     """The shell script, with what it mounts the layers by."""
