@@ -1,36 +1,40 @@
-"""Sizes, times and peak memory of making images, beside mkdwarfs's and `zstd --ultra -22`.
+"""Sizes, times and memory of making images, beside mkdwarfs 0.15.3 and `zstd --ultra -22`.
 
-python tests/bench/dwarfs_create.py [--levels 1,3,5,7,9] [--repeat 3]
-
-Times are the best of the repetitions, each in a process of its own; a ratio is to the time that one
-thread of zstd took for a tar of the same tree in this run. Exits with 1 where a figure misses its
-target: mkdwarfs 0.15.3's sizes, 1.15 of its ratios, 60 MB/s at levels 1 and 3.
+Each is made in a process of its own, in turn with one thread of zstd that packs a tar of the tree.
+mkdwarfs's sizes, and its times by that of zstd, were measured once elsewhere.
 """
 
-import argparse
 import json
-import resource
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from fimd.dwarfs import Image
+from fimd.dwarfs.extract import extract
+from tests.bench.rows import Row, compared
+from tests.bench.timing import Rounds, seconds
+from tests.bench.world import MissingError
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT.parent / "shared" / "images" / "made"
 
+_ROUNDS = 2
+_ALLOWED = 1.15
+"""Of mkdwarfs's time by that of zstd."""
 CHILD = """
 import json, os, resource, sys, time
 from fimd.dwarfs.write import create
 source, image, level = sys.argv[1], sys.argv[2], int(sys.argv[3])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-wall, cpu = time.perf_counter(), time.process_time()
+wall = time.perf_counter()
 create(source, image, level=level)
 print(json.dumps({
     "wall": time.perf_counter() - wall,
-    "cpu": time.process_time() - cpu,
     "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     "size": os.path.getsize(image),
 }))
@@ -59,100 +63,57 @@ TREES: dict[str, dict[int, Target]] = {
 }
 
 
-def measure(source: Path, image: Path, level: int, repeat: int) -> dict[str, float]:
-    """The repetition that took the least time."""
-    runs = []
-    for _ in range(repeat):
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, source, image, str(level)],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        runs.append(json.loads(done.stdout))
-    return dict(min(runs, key=lambda run: run["wall"]))
-
-
-def zstd_seconds(source: Path, scratch: Path, repeat: int) -> tuple[float, float]:
-    """How long one thread of zstd takes for a tar of the tree, and how much of that it works."""
-    tar = scratch / "tree.tar"
-    with tarfile.open(tar, "w") as file:
-        file.add(source, ".")
-    runs = []
-    for _ in range(repeat):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        began = time.perf_counter()
-        command = ["zstd", "--ultra", "-22", "--single-thread", "-q", "-f", "-o", tar.name + ".zst"]
-        subprocess.run([*command, tar.name], cwd=scratch, check=True)
-        wall = time.perf_counter() - began
-        runs.append((wall, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before))
-    return min(runs)
-
-
-def misses(target: Target, run: dict[str, float], ratio: float | None, rate: float) -> list[str]:
-    """What does not reach the target."""
-    found = []
-    if run["size"] > target.size:
-        found.append("size")
-    if target.ratio is not None and ratio is not None and ratio > target.ratio * 1.15:
-        found.append("time")
-    if target.rate is not None and rate < target.rate:
-        found.append("rate")
-    return found
-
-
-def main() -> int:
-    """Measure and print."""
-    from fimd.dwarfs import Image
-    from fimd.dwarfs.extract import extract
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--levels", default="", help="such as 1,3; all that have a target")
-    parser.add_argument("--trees", default="", help="such as t30-l7; all")
-    parser.add_argument("--repeat", type=int, default=2)
-    arguments = parser.parse_args()
-    chosen = {int(level) for level in arguments.levels.split(",") if level}
-    failed = False
-    print(
-        f"{'tree':22} lvl {'bytes':>10} {'mkdwarfs':>10} {'wall':>7} {'cpu':>7} {'MB/s':>6}"
-        f" {'ratio':>6} {'allowed':>7} {'peak':>8}"
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        scratch = Path(directory)
-        for name, targets in TREES.items():
-            if arguments.trees and name not in arguments.trees.split(","):
-                continue
-            source = scratch / name
+def measure() -> Iterator[Row]:
+    """Make images of the trees of the shared images, where those are."""
+    if not IMAGES.is_dir():
+        raise MissingError(f"{IMAGES.name} with the trees to pack is not there")
+    with tempfile.TemporaryDirectory(prefix="fimd-bench-") as name:
+        for tree, targets in TREES.items():
+            source = Path(name) / tree
             source.mkdir()
-            with Image.open(IMAGES / f"{name}.dwarfs") as image:
+            with Image.open(IMAGES / f"{tree}.dwarfs") as image:
                 extract(image, source)
                 content = image.total_size
-            timed = any(
-                target.ratio for level, target in targets.items() if not chosen or level in chosen
+            yield from _levels(source, content, targets)
+
+
+def _levels(source: Path, content: int, targets: dict[int, Target]) -> Iterator[Row]:
+    packed, rounds = source.with_suffix(".image"), Rounds()
+    tar = source.with_suffix(".tar")
+    with tarfile.open(tar, "w") as file:
+        file.add(source, ".")
+    zstd = ["zstd", "--ultra", "-22", "--single-thread", "-q", "-f", str(tar)]
+    timed = any(target.ratio for target in targets.values())
+    peaks, sizes = dict.fromkeys(targets, 0.0), dict.fromkeys(targets, 0)
+    for _ in range(_ROUNDS):
+        if timed:
+            rounds.note("zstd", seconds(partial(subprocess.run, zstd, check=True)))
+        for level in targets:
+            made = _make(source, packed, level)
+            rounds.note(str(level), made["wall"])
+            peaks[level], sizes[level] = max(peaks[level], made["peak"]), int(made["size"])
+    for level, target in targets.items():
+        what = f"{source.name}, level {level}"
+        yield _size(what, sizes[level], target.size, peaks[level])
+        if target.ratio is not None:
+            most = target.ratio * _ALLOWED
+            yield compared(
+                f"{what}: time", rounds, str(level), "zstd", unit="s", scale=1, most=most
             )
-            reference = None
-            if timed:
-                reference, cpu = zstd_seconds(source, scratch, arguments.repeat)
-                print(f"{name:22} zstd --ultra -22, one thread: {reference:.2f} s, {cpu:.2f} s CPU")
-            for level, target in targets.items():
-                if chosen and level not in chosen:
-                    continue
-                run = measure(source, scratch / "image", level, arguments.repeat)
-                ratio = run["wall"] / reference if reference else None
-                rate = content / run["wall"] / 1e6
-                missed = misses(target, run, ratio, rate)
-                failed |= bool(missed)
-                print(
-                    f"{name:22} {level:3} {run['size']:10} {target.size:10} {run['wall']:6.2f}s"
-                    f" {run['cpu']:6.2f}s {rate:6.1f} {f'{ratio:.3f}' if ratio else '-':>6}"
-                    f" {f'{target.ratio * 1.15:.3f}' if target.ratio else '-':>7}"
-                    f" {run['peak'] / 2**20:5.0f}MiB {' '.join(missed)}",
-                    flush=True,
-                )
-    return int(failed)
+        if target.rate is not None:
+            rate = content / rounds.median(str(level)) / 1e6
+            reach = f"≥ {target.rate:g} MB/s"
+            yield Row(f"{what}: rate", f"{rate:.1f} MB/s", reach=reach, reached=rate >= target.rate)
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    sys.exit(main())
+def _size(what: str, size: int, target: int, peak: float) -> Row:
+    figure = f"{size} bytes, with {peak / 2**20:.0f} MiB"
+    return Row(
+        f"{what}: size", figure, "mkdwarfs", f"{target} bytes", size / target, "≤ 1", size <= target
+    )
+
+
+def _make(source: Path, image: Path, level: int) -> dict[str, float]:
+    command = [sys.executable, "-c", CHILD, str(source), str(image), str(level)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
