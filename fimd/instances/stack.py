@@ -457,10 +457,11 @@ def _remove(directory: str) -> None:
 
 def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]) -> None:
     """Make the links that the backends mount by."""
-    links = os.path.join(directory.path, "layers")
-    os.makedirs(links, mode=0o700)
+    os.makedirs(directory.links, mode=0o700)
     for index, layer in enumerate(layers):
-        os.symlink(layer.mount_point, os.path.join(links, str(index)))
+        # a path of up to 59 bytes takes no block of its own on most file systems
+        target = os.path.relpath(layer.mount_point, directory.links)
+        os.symlink(target, os.path.join(directory.links, str(index)))
     os.symlink(data.root, os.path.join(directory.path, "upper"))
     os.symlink(data.work(directory.id), os.path.join(directory.path, "work"))
     os.mkdir(directory.merged)

@@ -46,7 +46,7 @@ class Session:
     def __enter__(self) -> Self:
         for name in ("home", "run", "services", "bin", "work"):
             self._directory(name, 0o700 if name == "run" else 0o755)
-        self._write("bin/fimctl", self.account.script("fimctl"), 0o755)
+        self._write("bin/fimctl", self.account.installed("fimctl"), 0o755)
         self._write("bin/fimd", self.account.script("fimd"), 0o755)
         name = "org.flatimage.Fim1"
         service = f"[D-BUS Service]\nName={name}\nExec={self.directory}/bin/fimd\n"
