@@ -21,6 +21,7 @@ from fimd.instances.place import Place
 from fimd.instances.plan import LaunchPlan, launch_plan
 from fimd.instances.request import StartRequest
 from fimd.instances.sandbox import Sandbox
+from fimd.instances.setting_up import SettingUp
 from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.instances.terminal import terminal_signals
 from fimd.instances.waiting import patiently
@@ -58,6 +59,8 @@ class Instances:
         """Called when an image could not be started for a process."""
         layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
         stacks.on_failure = self._on_failure
+        self._setting_up = SettingUp()
+        layers.before_unmount = stacks.before_unmount = self._setting_up.over
         self.running: Collection[Instance] = Collection()
 
     async def start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
@@ -129,6 +132,7 @@ class Instances:
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
+        self._setting_up.begin(request.pid)
         self.running.add(instance.id, instance)
         process.on_end(lambda: self._on_end(instance))
         log.info(
