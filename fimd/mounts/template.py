@@ -43,6 +43,7 @@ def main(modules: list[str]) -> None:
     workers: dict[str, Serve] = {name: importlib.import_module(name).serve for name in modules}
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's affair
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon has the pidfds
+    asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
     while True:
