@@ -30,8 +30,31 @@ from tests.support.tree import Tree, difference, parse
 OVERLAYS = ("bwrap", "overlayfs", "unionfs")
 NAMES = ("a", "b", "c", "with space", "new\nline", os.fsdecode(b"not-\xff"))
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
-modes = st.sampled_from(["600", "644", "755", "4711"])
 texts = st.text("xyz", max_size=3)
+
+Event = tuple[str, dict[str, Any]]
+
+
+def event(name: str, **drawn: st.SearchStrategy[Any]) -> st.SearchStrategy[Event]:
+    """What a method of Life does, with the arguments that are drawn for it."""
+    return st.fixed_dictionaries(drawn).map(lambda arguments: (name, arguments))
+
+
+changes = (
+    event("make_directory", path=paths),
+    event("write", path=paths, text=texts, mode=st.sampled_from(["600", "644", "755", "4711"])),
+    event("remove", path=paths),
+    event("replace", path=paths),
+    event("move", source=paths, destination=paths),
+    event("link", source=paths, destination=paths),
+    event("symlink", path=paths, to=texts),
+    event("fifo", path=paths),
+    event("change_directory", path=paths, mode=st.sampled_from(["700", "755", "1777", "711"])),
+)
+commits = event("commit", mode=st.sampled_from(["binary", "layer", "file"]))
+switches = event("switch", overlay=st.sampled_from(OVERLAYS))
+squashes = event("squash", managed=st.booleans(), first=st.integers(0, 3), count=st.integers(1, 3))
+events = st.one_of(*changes, *changes, commits, commits, switches, squashes)
 
 LOOK = 'busybox tar -c -f - -C "$PWD" . | busybox base64'
 
@@ -139,6 +162,16 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.world = world
 
+    @rule(event=events)
+    def happen(self, event: Event) -> None:
+        """Let something happen.
+
+        It is one rule because hypothesis leaves rules out of an example: with one for each kind of
+        event most examples would be one kind over and over.
+        """
+        name, arguments = event
+        getattr(self, name)(**arguments)
+
     def both(self, script: str, *, changes_attributes: bool = False) -> None:
         """Run a script in the model and in the instance, which must not differ after it."""
         world = self.world
@@ -159,7 +192,6 @@ class Life(RuleBasedStateMachine):
         """The type of what the model has there."""
         return self.world.tree.get(b"./" + os.fsencode(path), (None,))[0]
 
-    @rule(path=paths, text=texts, mode=modes)
     def write(self, path: str, text: str, mode: str) -> None:
         """Write a new file, in the place of one that is there."""
         name = shlex.quote(path)
@@ -167,17 +199,14 @@ class Life(RuleBasedStateMachine):
             f"[ -d {name} ] || {{ rm -f {name}; echo '{text}' > {name} && chmod {mode} {name}; }}"
         )
 
-    @rule(path=paths)
     def make_directory(self, path: str) -> None:
         """Make a directory with those above it."""
         self.both(f"mkdir -p {shlex.quote(path)}")
 
-    @rule(path=paths)
     def remove(self, path: str) -> None:
         """Remove whatever a path is."""
         self.both(f"rm -rf {shlex.quote(path)}")
 
-    @rule(path=paths)
     def replace(self, path: str) -> None:
         """Make a directory of a file, a file of a directory, and an empty one of a full one."""
         name = shlex.quote(path)
@@ -189,7 +218,6 @@ class Life(RuleBasedStateMachine):
             else f"mkdir {name} && echo new > {name}/fresh"
         )
 
-    @rule(source=paths, destination=paths)
     def move(self, source: str, destination: str) -> None:
         """Rename something to what is not there."""
         if f"{destination}/".startswith(f"{source}/") or self.kind(destination) is not None:
@@ -200,25 +228,21 @@ class Life(RuleBasedStateMachine):
         else:
             self.both(f"mv {old} {new}")
 
-    @rule(source=paths, destination=paths)
     def link(self, source: str, destination: str) -> None:
         """Give a file another name; files are never changed in place here, only replaced."""
         old, new = shlex.quote(source), shlex.quote(destination)
         self.both(f"[ -f {old} ] && ln {old} {new}")
 
-    @rule(path=paths, to=texts)
     def symlink(self, path: str, to: str) -> None:
         """Make a symbolic link."""
         name = shlex.quote(path)
         self.both(f"[ -e {name} ] || [ -L {name} ] || ln -s 'to-{to}' {name}")
 
-    @rule(path=paths)
     def fifo(self, path: str) -> None:
         """Make a fifo."""
         name = shlex.quote(path)
         self.both(f"[ -e {name} ] || [ -L {name} ] || mkfifo {name}")
 
-    @rule(path=paths, mode=st.sampled_from(["700", "755", "1777", "711"]))
     def change_directory(self, path: str, mode: str) -> None:
         """Change a directory's mode and time."""
         name = shlex.quote(path)
@@ -245,7 +269,6 @@ class Life(RuleBasedStateMachine):
                 before, world.instance.see(), links=links, directory_times=directory_times
             )
 
-    @rule(mode=st.sampled_from(["binary", "layer", "file"]))
     def commit(self, mode: str) -> None:
         """Commit; what would lie below a layer that hides it is committed above that."""
         own = self.world.image.with_name("own.layer")
@@ -264,7 +287,6 @@ class Life(RuleBasedStateMachine):
         # in the image they come to lie below managed layers
         self.unchanged(f"commit {mode}", act, directory_times=mode != "binary")
 
-    @rule(overlay=st.sampled_from(OVERLAYS))
     def switch(self, overlay: str) -> None:
         """Use another overlay, with all that was changed committed or not."""
 
@@ -273,7 +295,6 @@ class Life(RuleBasedStateMachine):
 
         self.unchanged(f"switch to {overlay}", act)
 
-    @rule(managed=st.booleans(), first=st.integers(0, 3), count=st.integers(1, 3))
     def squash(self, managed: bool, first: int, count: int) -> None:
         """Make one layer of a range of the image's own, or of the managed ones."""
         with self.world.step("list the layers"):
