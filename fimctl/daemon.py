@@ -1,20 +1,22 @@
 """Calls to the daemon, which the bus starts where it does not run.
 
-This is on the path of every start of an application: it imports jeepney's blocking connection and
-nothing else that takes time.
+This is on the path of every start of an application: see fimctl.wire for what it may import.
 """
+
+from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
-from types import TracebackType
-from typing import Any, Final, Self
 
-from jeepney import DBusAddress, Message, MessageType, message_bus, new_method_call
-from jeepney.io.blocking import DBusConnection, open_dbus_connection
-
+from fimctl import wire
+from fimctl.connection import Connection
 from fimctl.environment import data_option
 from fimctl.errors import ClientError, DaemonError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Final, Self
 
 BUS_NAME: Final = "org.flatimage.Fim1"
 ROOT: Final = "/org/flatimage/Fim1"
@@ -34,8 +36,8 @@ class Daemon:
     def __init__(self) -> None:
         """Connect to the session bus. Raises ClientError where there is none."""
         try:
-            self.connection: DBusConnection = open_dbus_connection(_session_address())
-        except (OSError, ValueError, KeyError) as error:
+            self.connection = Connection(_session_address())
+        except (OSError, ValueError) as error:
             raise ClientError(
                 f"the session bus can't be reached ({error}): log in with a session, or start a "
                 f"shell by dbus-run-session"
@@ -63,19 +65,17 @@ class Daemon:
         seconds: float = _SECONDS,
     ) -> Any:
         """Call a method and return its out-arguments. Raises DaemonError."""
-        address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
-        message = new_method_call(address, member, signature or None, body)
         try:
-            reply = self._ask(message, seconds)
+            reply = self._ask(path, interface, member, signature, body, seconds=seconds)
         except TimeoutError:
             raise ClientError(
                 f"fimd did not answer within {seconds:g} s: see 'fimctl doctor' and 'fimctl logs'"
             ) from None
-        except (OSError, EOFError) as error:
+        except (OSError, ValueError) as error:
             raise ClientError(f"the session bus hung up ({error})") from error
-        if reply.header.message_type is not MessageType.error:
+        if reply.kind != wire.ERROR:
             return reply.body
-        name = reply.header.fields.get(4, "")  # HeaderFields.error_name
+        name = reply.fields.get(wire.ERROR_NAME, "")
         text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else name
         if name in _NOT_THERE:
             text = "fimd does not run and the bus can't start it: run 'fimctl setup', or 'fimd &'"
@@ -83,25 +83,31 @@ class Daemon:
             text = f"the bus could not start fimd ({text}): start 'fimd' by hand to see why"
         raise DaemonError(name.removeprefix(_ERROR_PREFIX), text)
 
-    def _ask(self, message: Message, seconds: float) -> Message:
+    def _ask(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        body: tuple[Any, ...],
+        *,
+        seconds: float,
+    ) -> wire.Message:
         """Send a call and wait for its reply, unless nobody is going to reply. Raises TimeoutError.
 
         A bus that has systemd start the daemon is not told where that fails, and says nothing.
         """
-        serial = next(self.connection.outgoing_serial)
-        self.connection.send(message, serial=serial)
+        serial = self.connection.send_call(BUS_NAME, path, interface, member, signature, body)
         deadline = time.monotonic() + seconds
         started = False
         while (left := deadline - time.monotonic()) > 0:
-            with suppress(TimeoutError):
-                reply = self.connection.receive(timeout=min(left, _PATIENCE))
-                if reply.header.fields.get(5) == serial:  # HeaderFields.reply_serial
-                    return reply
-                continue
-            from fimctl.activation import check  # noqa: PLC0415 - most calls are answered at once
+            try:
+                return self.connection.reply(serial, min(left, _PATIENCE))
+            except TimeoutError:
+                from fimctl.activation import check  # noqa: PLC0415 - most are answered at once
 
-            check(_session_address(), start=not started)
-            started = True
+                check(_session_address(), start=not started)
+                started = True
         raise TimeoutError
 
     def manager(
@@ -114,8 +120,8 @@ class Daemon:
     def reload_bus(self) -> None:
         """Have the bus read the activation files anew. Raises ClientError."""
         try:
-            self._ask(new_method_call(message_bus, "ReloadConfig"), 10.0)
-        except (TimeoutError, OSError) as error:
+            self.connection.call_bus("ReloadConfig")
+        except (OSError, ValueError) as error:
             raise ClientError(f"the session bus can't be told of new files: {error}") from error
 
     def open_image(self, image: str) -> str:
@@ -156,9 +162,10 @@ class Daemon:
 
 
 def _session_address() -> str:
-    """Return the bus's address, or "SESSION" for jeepney to find it."""
-    if os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
-        return "SESSION"
+    """Return the bus's address."""
+    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
+    if address:
+        return address
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     path = os.path.join(runtime, "bus")
     if not os.path.exists(path):

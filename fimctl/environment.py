@@ -1,9 +1,14 @@
 """What the variables FIM_* ask for. Every start reads them, so this imports little."""
 
+from __future__ import annotations
+
 import os
-from typing import Any, Final
 
 from fimd.places import beside, data_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 OVERLAYS: Final = ("bwrap", "overlayfs", "unionfs")
 

@@ -1,7 +1,4 @@
-"""What the client can't do, as its users see it."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+"""What the client can't do, as its users see it. On the path of every start: see fimctl.wire."""
 
 
 class ClientError(Exception):
@@ -34,11 +31,15 @@ class DaemonError(ClientError):
         self.name = name
 
 
-@contextmanager
-def failing(action: str) -> Iterator[None]:
+class failing:  # noqa: N801 - it is used as contextlib's functions are, which take long to import
     """Let an error inside say that an image's command failed to do this."""
-    try:
-        yield
-    except ClientError as error:
-        error.context = error.context or (f"Failed to {action}",)
-        raise
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, ClientError):
+            error.context = error.context or (f"Failed to {self._action}",)

@@ -1,13 +1,14 @@
 """The command line of an image itself: `fimctl app IMAGE WORDS...`, which an image executes."""
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import Final
+from __future__ import annotations
 
 from fimctl.errors import ClientError, WordsError
 from fimctl.launch import launch
 
-Handler = Callable[[str, list[str]], int]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
 
 # A command's module has `image_command(image, words) -> int`, and is imported when it is needed.
 _COMMANDS: Final = (
@@ -42,8 +43,13 @@ def _launch(image: str, first: str, words: list[str]) -> None:
 def _command(image: str, name: str, words: list[str]) -> int:
     if name not in _COMMANDS:
         raise ClientError(f"Unknown command: fim-{name}", context="Invalid fim command")
-    from fimctl.preparation import prepare  # noqa: PLC0415 - a program starts without it
+    # a program starts without these
+    from importlib import import_module  # noqa: PLC0415
+
+    from fimctl.preparation import prepare  # noqa: PLC0415
 
     prepare(image)
-    handler: Handler = import_module(f"fimctl.commands.{name}").image_command
+    handler: Callable[[str, list[str]], int] = import_module(
+        f"fimctl.commands.{name}"
+    ).image_command
     return handler(image, words)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from jeepney import HeaderFields, MatchRule, message_bus
-
+from fimctl import wire
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.errors import ClientError, DaemonError
 from fimctl.progress import ProgressBar
@@ -25,8 +24,7 @@ def follow(
     `start` returns the job's path; where it may `wait` for others, Ctrl-C ends the program, and
     the daemon sees that. Raises DaemonError with what went wrong.
     """
-    rule = MatchRule(type="signal", sender=BUS_NAME, path_namespace=_JOBS)
-    daemon.connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=10.0)
+    daemon.connection.subscribe(BUS_NAME, _JOBS)
     cancelling = False
     with _Interrupt() as interrupt, ProgressBar(title) as bar:
         interrupt.at_once = wait
@@ -78,19 +76,19 @@ class _Interrupt:
 def _is_over(daemon: Daemon, job: str, bar: ProgressBar) -> bool:
     """Take one signal, or ask where none comes."""
     try:
-        message = daemon.connection.receive(timeout=_LOOK)
+        message = daemon.connection.receive(_LOOK)
     except TimeoutError:
         return bool(daemon.properties("Job", job)["State"] != "running")
-    except (OSError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise ClientError(f"the session bus hung up ({error}): fimd goes on with it") from error
-    fields = message.header.fields
-    if fields.get(HeaderFields.path) != job:
+    fields = message.fields
+    if fields.get(wire.PATH) != job:
         return False
-    if fields.get(HeaderFields.member) == "PropertiesChanged":
+    if fields.get(wire.MEMBER) == "PropertiesChanged":
         facts = {key: value[1] for key, value in message.body[1].items()}
         if "Progress" in facts:
             bar.show(facts["Progress"], facts["Bytes"], facts["Rate"])
-    return bool(fields.get(HeaderFields.member) == "Completed")
+    return bool(fields.get(wire.MEMBER) == "Completed")
 
 
 def print_notes(facts: dict[str, Any], write: Callable[[str], None] | None = None) -> None:

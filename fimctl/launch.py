@@ -1,14 +1,21 @@
 """Starting a program in an image: one call to the daemon, then this process becomes bubblewrap."""
 
+from __future__ import annotations
+
 import os
-import signal
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+
+# what the module `signal` makes enumerations of, which takes it longer than a call to the daemon
+from _signal import SIG_DFL, SIG_IGN, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]
 
 from fimctl.daemon import Daemon
 from fimctl.environment import options_of_environment
 from fimctl.errors import ClientError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final, NoReturn
 
 # What of the caller's environment bears on the launch plan; the rest is inherited anyway.
 _SENT: Final = (
@@ -64,10 +71,10 @@ def launch(
     inside[b"PWD"] = os.getcwdb()  # what bubblewrap keeps, across namespaces
     command = [*map(bytes, argv), *map(os.fsencode, words)]
     sys.stdout.flush()
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
-        signal.signal(number, signal.SIG_DFL)
+    for number in (SIGPIPE, SIGXFSZ):  # which Python ignores
+        signal(number, SIG_DFL)
     for number in details.get("ignore-signals", ("au", []))[1]:
-        signal.signal(number, signal.SIG_IGN)
+        signal(number, SIG_IGN)
     try:
         os.execvpe(command[0], command, inside)  # noqa: S606 - the plan is an argument list
     except OSError as error:

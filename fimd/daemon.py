@@ -3,9 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -36,6 +35,7 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.paths import RuntimeTree
 from fimd.programs import provide
+from fimd.races import first
 from fimd.service.housekeeping import Housekeeping
 from fimd.service.launches import Launches
 from fimd.service.live import LiveSettings
@@ -109,7 +109,7 @@ async def run(live: LiveSettings) -> None:
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()
         log.info("serving", name=BUS_NAME, engine=engine[0], tree=str(tree.root))
-        await _first(housekeeping.left.wait(), connection.closed())
+        await first(housekeeping.left.wait(), connection.closed())
         log.info("stopping")
         instances.closed = True
         try:
@@ -124,14 +124,3 @@ def _reload(live: LiveSettings, server: ObjectServer) -> None:
     """Take over the settings that can change, and tell of them."""
     if live.reload():
         server.properties_changed(ROOT)
-
-
-async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait until the first of these has ended."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

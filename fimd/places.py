@@ -3,8 +3,13 @@
 The client asks at every start, so this imports little.
 """
 
+from __future__ import annotations
+
 import os
-from typing import Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _LONGEST: Final = 255
 """Bytes that a name may have on Linux's file systems."""

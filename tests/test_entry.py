@@ -45,8 +45,9 @@ def test_only_the_named_signals_are_given_their_default(
     assert int(done.stdout.split()[1], 16) == left
 
 
-@pytest.mark.parametrize("parent", [0, os.getpid()])
-def test_words_and_environment_are_passed_on(entry: Path, parent: int) -> None:
+@pytest.mark.parametrize("tied", [False, True])
+def test_words_and_environment_are_passed_on(entry: Path, tied: bool) -> None:
+    parent = os.getpid() if tied else 0
     command: list[str | Path] = [
         entry,
         *words(parent, ()),

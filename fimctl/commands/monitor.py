@@ -7,8 +7,7 @@ import sys
 import time
 from typing import Any, Final
 
-from jeepney import HeaderFields, MatchRule, message_bus
-
+from fimctl import wire
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.table import Style, printable
 
@@ -26,15 +25,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Print a line for each object that comes, changes or goes."""
     with Daemon() as daemon:
         daemon.properties("Manager")  # starts the daemon where it does not run
-        rule = MatchRule(type="signal", sender=BUS_NAME)
-        daemon.connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=10.0)
+        daemon.connection.subscribe(BUS_NAME)
         if sys.stdout.isatty() and not arguments.json:
             print("watching; Ctrl-C ends", file=sys.stderr)
         while True:
             message = daemon.connection.receive()
-            fields = message.header.fields
-            member = fields.get(HeaderFields.member)
-            path = fields.get(HeaderFields.path, "")
+            fields = message.fields
+            member = fields.get(wire.MEMBER)
+            path = fields.get(wire.PATH, "")
             for event in _events(member, path, message.body):
                 _show(event, as_json=arguments.json)
 

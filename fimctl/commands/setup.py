@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from jeepney import message_bus
-
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.desktop import icons, mime
 from fimctl.errors import ClientError
@@ -117,10 +115,9 @@ def _systemctl(*words: str) -> bool:
 
 def _tell_bus(*, installed: bool) -> None:
     """Have the bus read the activation files anew, and say so where it does not see ours."""
-    with suppress(ClientError, TimeoutError), Daemon() as daemon:
+    with suppress(ClientError, OSError, ValueError), Daemon() as daemon:
         daemon.reload_bus()
-        bus = daemon.connection
-        listed = bus.send_and_get_reply(message_bus.ListActivatableNames(), timeout=_SECONDS)
+        listed = daemon.connection.call_bus("ListActivatableNames")
         if installed and BUS_NAME not in listed.body[0]:
             print(
                 "the session bus does not look there: log in anew; where HOME is not your home "

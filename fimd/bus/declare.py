@@ -73,6 +73,7 @@ class Interface:
 
     name: ClassVar[str]
     members: ClassVar[dict[str, Member]]
+    _constants: dict[str, Variant] | None = None
 
     def __init_subclass__(cls) -> None:
         cls.members = {
@@ -83,8 +84,17 @@ class Interface:
 
     def properties(self) -> dict[str, Variant]:
         """Return every property's value now."""
+        if self._constants is None:
+            self._constants = self._read(constant=True)
+        return {**self._constants, **self.changing()}
+
+    def changing(self) -> dict[str, Variant]:
+        """Return the values of the properties that change."""
+        return self._read(constant=False)
+
+    def _read(self, *, constant: bool) -> dict[str, Variant]:
         return {
             name: Variant(member.outputs[0][1], getattr(self, name)())
             for name, member in self.members.items()
-            if member.kind == "property"
+            if member.kind == "property" and member.constant is constant
         }

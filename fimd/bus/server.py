@@ -25,8 +25,9 @@ log = structlog.get_logger(__name__)
 ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _UNKNOWN: Final = "org.freedesktop.DBus.Error."
 _STANDARD: Final = (Introspectable, Peer, Properties, ObjectManager)
-_COALESCE: Final = 0.005
-"""Seconds in which changes of an object's properties are gathered into one signal."""
+_COALESCE: Final = 0.05
+"""Seconds in which changes of an object are gathered into one signal: longer than a start takes,
+which changes each of its layers."""
 
 
 class ObjectServer:
@@ -60,7 +61,7 @@ class ObjectServer:
         """Take an object from the bus, and say so."""
         names = list(self._objects.get(path, ()))
         if names:
-            self._flush()
+            self._flush(path)
             del self._objects[path]
             self._emit(self._root, ObjectManager.name, "InterfacesRemoved", "oas", [path, names])
 
@@ -71,17 +72,15 @@ class ObjectServer:
         for name in self._objects.get(path, ()):
             self._stale[path, name] = {}
 
-    def _flush(self) -> None:
-        stale, self._stale = self._stale, {}
-        for path, name in stale:
+    def _flush(self, only: str | None = None) -> None:
+        """Announce what has changed of an object, or of all of them."""
+        flushed = [key for key in self._stale if only in {None, key[0]}]
+        for path, name in flushed:
+            del self._stale[path, name]
             interface = self._objects.get(path, {}).get(name)
             if interface is None:
                 continue
-            values = {
-                key: value
-                for key, value in interface.properties().items()
-                if not interface.members[key].constant
-            }
+            values = interface.changing()
             if values:
                 body = [name, values, []]
                 self._emit(path, Properties.name, "PropertiesChanged", "sa{sv}as", body)

@@ -16,9 +16,7 @@ _PROGRAMS: Final = {
     "mkdwarfs": ("--help", "the embedded writer makes layers; nothing has to be done"),
     "ciopfs": ("--help", "the embedded case-insensitive view is used; nothing has to be done"),
 }
-_LIBRARIES: Final = (
-    *("pyfuse3", "dbus-next", "jeepney", "structlog", "zstandard", "lz4", "xxhash", "numpy"),
-)
+_LIBRARIES: Final = (*("pyfuse3", "dbus-next", "structlog", "zstandard", "lz4", "xxhash", "numpy"),)
 _SECONDS: Final = 5.0
 
 

@@ -62,11 +62,11 @@ def instance_id(pid: int) -> str:
 
 
 def describe(instance: Instance) -> None:
-    """Write what a later daemon needs to adopt or remove the instance, and links to its mounts."""
-    links = os.path.join(instance.directory, "layers")
-    os.mkdir(links)
-    for index, layer in enumerate(instance.layers):
-        os.symlink(layer.mount_point, os.path.join(links, str(index)))
+    """Write what a later daemon needs to adopt or remove the instance, and links to its mounts.
+
+    The layers' links are those of the stack: one for each would be most of what a start costs.
+    """
+    os.symlink(instance.stack.directory.links, os.path.join(instance.directory, "layers"))
     os.symlink(instance.stack.root, os.path.join(instance.directory, "mount"))
     facts = {
         "pid": instance.pid,

@@ -21,11 +21,13 @@ from fimd.instances.place import Place
 from fimd.instances.plan import LaunchPlan, launch_plan
 from fimd.instances.request import StartRequest
 from fimd.instances.sandbox import Sandbox
+from fimd.instances.setting_up import SettingUp
 from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.instances.terminal import terminal_signals
 from fimd.instances.waiting import patiently
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
+from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process, start_time
 from fimd.observe import Collection
 from fimd.overlays import FALLBACK
@@ -57,6 +59,8 @@ class Instances:
         """Called when an image could not be started for a process."""
         layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
         stacks.on_failure = self._on_failure
+        self._setting_up = SettingUp()
+        layers.before_unmount = stacks.before_unmount = self._setting_up.over
         self.running: Collection[Instance] = Collection()
 
     async def start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
@@ -91,17 +95,7 @@ class Instances:
             await self._predecessor(request.pid)
             started = start_time(request.pid)
             await self._sandbox.check()
-            image = await asyncio.to_thread(
-                read_image, request.image, self._resolver, request.data, request.layers
-            )
-            data = await asyncio.to_thread(DataDirectory.of, image.path, request.data)
-            warnings = [*image.warnings, *await asyncio.to_thread(data.passed_over, image.path)]
-            sources = [
-                *image.layers,
-                *await asyncio.to_thread(
-                    self._resolver.external, [*request.layers, data.layers], warnings
-                ),
-            ]
+            image, data, sources, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._layers.acquire_all(sources)
             undo.callback(self._layers.release_all, layers)
             overlay, casefold = _choose(request, image, warnings)
@@ -123,7 +117,6 @@ class Instances:
             )
             signals = terminal_signals(request.pid)
             plan = launch_plan(place, stack.overlay, stack.root, request, image, signals)
-            await asyncio.to_thread(_write_files, directory, plan)
             instance = Instance(
                 process=process,
                 process_started=started,
@@ -135,10 +128,11 @@ class Instances:
                 directory=directory,
                 started_at=time.time(),
             )
-            describe(instance)
+            await asyncio.to_thread(_write_files, instance, plan)
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
+        self._setting_up.begin(request.pid)
         self.running.add(instance.id, instance)
         process.on_end(lambda: self._on_end(instance))
         log.info(
@@ -149,6 +143,16 @@ class Instances:
             fim_layer=" ".join(layer.id for layer in layers),
         )
         return instance, plan, warnings
+
+    def _read(
+        self, request: StartRequest
+    ) -> tuple[ImageFacts, DataDirectory, list[LayerSource], list[str]]:
+        """Return the image, its data directory, the layers of its stack, and warnings."""
+        image = read_image(request.image, self._resolver, request.data, request.layers)
+        data = DataDirectory.of(image.path, request.data)
+        warnings = [*image.warnings, *data.passed_over(image.path)]
+        external = self._resolver.external([*request.layers, data.layers], warnings)
+        return image, data, [*image.layers, *external], warnings
 
     async def adopt(self) -> None:
         """Take over the instances of a daemon that died, with their layers and stacks.
@@ -248,11 +252,13 @@ def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tu
     return overlay, casefold
 
 
-def _write_files(directory: str, plan: LaunchPlan) -> None:
-    os.makedirs(directory, mode=0o700)
+def _write_files(instance: Instance, plan: LaunchPlan) -> None:
+    os.makedirs(instance.directory, mode=0o700)
     for name, text in plan.files.items():
-        with open(os.path.join(directory, name), "w", errors="surrogateescape") as file:
+        path = os.path.join(instance.directory, name)
+        with open(path, "w", errors="surrogateescape") as file:
             file.write(text)
+    describe(instance)
 
 
 def _children(pid: int) -> list[int]:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -28,7 +28,7 @@ from fimd.layers.recovery import clean_up
 from fimd.layers.shared import Layer
 from fimd.mounts import silent
 from fimd.mounts.output import Outputs
-from fimd.mounts.process import Process
+from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import clear, detach
 from fimd.overlays import BACKENDS, FALLBACK, kernel
@@ -116,6 +116,8 @@ class Stacks:
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
+        self.before_unmount: Callable[[], Awaitable[None]] = _at_once
+        """Waited for before a mount is taken away."""
 
     async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int) -> Stack:
         """Let the process use a stack, which is mounted where it isn't yet.
@@ -152,7 +154,9 @@ class Stacks:
 
     async def give_up_silent(self, stack: Stack, seconds: float) -> bool:
         """End what of a stack does not answer in time; tell whether there was any."""
-        mounts = stack.mounts
+        mounts = {
+            point: process for point, process in stack.mounts.items() if is_held_up(process.pid)
+        }
         found = await silent.silent(list(mounts), seconds)
         await asyncio.gather(*(silent.end(mounts[point], point) for point in found))
         return bool(found)
@@ -328,6 +332,7 @@ class Stacks:
     async def _detach(self, stack: Stack) -> None:
         try:
             await self.give_up_silent(stack, _LAST_WORD)
+            await self.before_unmount()
             if stack.view is not None:
                 await detach(os.path.join(stack.directory.path, "view"))
             await _unmount_overlay(stack.overlay)
@@ -360,6 +365,10 @@ class Stacks:
             log.info("stack unmounted", fim_stack=stack.spec.id)
         except (FimError, OSError) as error:
             log.error("stack could not be removed", fim_stack=stack.spec.id, reason=str(error))
+
+
+async def _at_once() -> None:
+    pass
 
 
 async def _unmount_overlay(overlay: Overlay) -> None:
@@ -457,10 +466,11 @@ def _remove(directory: str) -> None:
 
 def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]) -> None:
     """Make the links that the backends mount by."""
-    links = os.path.join(directory.path, "layers")
-    os.makedirs(links, mode=0o700)
+    os.makedirs(directory.links, mode=0o700)
     for index, layer in enumerate(layers):
-        os.symlink(layer.mount_point, os.path.join(links, str(index)))
+        # a path of up to 59 bytes takes no block of its own on most file systems
+        target = os.path.relpath(layer.mount_point, directory.links)
+        os.symlink(target, os.path.join(directory.links, str(index)))
     os.symlink(data.root, os.path.join(directory.path, "upper"))
     os.symlink(data.work(directory.id), os.path.join(directory.path, "work"))
     os.mkdir(directory.merged)

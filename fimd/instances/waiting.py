@@ -5,11 +5,12 @@ meanwhile, and the attempt is made anew from its beginning: what it found before
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from fimd.errors import BusyError, InvalidArgumentError, ProcessGoneError
 from fimd.mounts.process import Process
+from fimd.races import first
 
 T = TypeVar("T")
 
@@ -65,21 +66,10 @@ async def patiently(attempt: Callable[[], Awaitable[T]], seconds: float, pid: in
                 return await attempt()
             except InUseError as error:
                 refused = error
-            await _first(refused.freed.wait(), process.wait(), seconds=deadline - loop.time())
+            await first(refused.freed.wait(), process.wait(), seconds=deadline - loop.time())
             if not process.alive:
                 raise ProcessGoneError(f"process {pid} ended while it waited")
             if not refused.freed.is_set():
                 raise BusyError(f"{refused} (it was waited for {seconds:g} s)")
     finally:
         process.close()
-
-
-async def _first(*waits: Coroutine[Any, Any, object], seconds: float) -> None:
-    """Wait until one of these has ended, at most that long."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
@@ -16,7 +16,7 @@ from fimd.errors import FimError, MountError
 from fimd.layers.engines import Engine
 from fimd.layers.source import LayerSource
 from fimd.mounts import descriptors, silent
-from fimd.mounts.process import Process
+from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.unmount import clear
 from fimd.observe import Collection
 from fimd.paths import RuntimeTree
@@ -78,6 +78,8 @@ class Layers:
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_failure: Callable[[Layer], None] = lambda _layer: None
         """Called when a layer's process has died under its users."""
+        self.before_unmount: Callable[[], Awaitable[None]] = _at_once
+        """Waited for before a mount is taken away."""
         self.mounted: Collection[Layer] = Collection()
 
     async def acquire(self, source: LayerSource) -> Layer:
@@ -140,7 +142,11 @@ class Layers:
 
         Their users get errors, and who comes next mounts them afresh.
         """
-        asked = {layer.mount_point: layer for layer in layers}
+        asked = {
+            layer.mount_point: layer
+            for layer in layers
+            if layer.process is not None and is_held_up(layer.process.pid)
+        }
         found = [asked[point] for point in await silent.silent(list(asked), seconds)]
         await asyncio.gather(*(_end(layer) for layer in found))
         return bool(found)
@@ -290,6 +296,7 @@ class Layers:
 
     async def _unmount(self, layer: Layer) -> None:
         try:
+            await self.before_unmount()
             async with self._turns:
                 await self._clear(layer.id)
             log.info("layer unmounted", fim_layer=layer.id)
@@ -313,6 +320,10 @@ class Layers:
         self._retire(*idle)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return len(idle)
+
+
+async def _at_once() -> None:
+    pass
 
 
 async def _end(layer: Layer) -> None:

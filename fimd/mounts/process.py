@@ -40,6 +40,18 @@ def start_time(pid: int) -> int:
     return int(stat.rpartition(b")")[2].split()[19])
 
 
+def is_held_up(pid: int) -> bool:
+    """Tell whether a process is stopped, or waits for a device: it may not answer for long.
+
+    One that waits for work, or works, is in state S or R (proc(5), field 3 of stat).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in {b"S", b"R"}
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Process:
     """A process and the moment of its end. Owns its pidfd until the process has ended.
 

@@ -59,7 +59,7 @@ async def mount(
     try:
         process = Process.spawn(
             ["unshare", *namespaces, "--", *holder],
-            directory=os.path.join(stack.path, "layers"),
+            directory=stack.links,
             output=writer,
             errors=errors,
         )

@@ -30,6 +30,11 @@ class StackDirectory:
     """What the layers are, base first, for who is to mount them."""
 
     @property
+    def links(self) -> str:
+        """The directory of the links to the layers' mounts."""
+        return os.path.join(self.path, "layers")
+
+    @property
     def merged(self) -> str:
         """The mount point."""
         return os.path.join(self.path, "merged")

@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from fimd.bus.connection import Connection
 from fimd.bus.declare import Call, Interface, method, prop, signal
 from fimd.bus.server import ObjectServer
 from fimd.errors import NotFoundError
+from tests.support.session import wait_for_bus
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 
@@ -154,10 +154,7 @@ def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     config.write_text(CONFIG.format(socket=socket))
     process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork"])
     try:
-        deadline = time.monotonic() + 10
-        while not socket.exists():
-            assert time.monotonic() < deadline, "the bus did not start"
-            time.sleep(0.01)
+        wait_for_bus(socket)
         socket.chmod(0o777)
         yield f"unix:path={socket}"
     finally:

@@ -1,6 +1,7 @@
 """The death of any process of fimd's loses nothing, and the next daemon knows what lives."""
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -37,9 +38,10 @@ def process_named(session: Session, name: str) -> int:
 
 def kill(pid: int) -> None:
     """Kill a process and wait until it is gone."""
+    pidfd = os.pidfd_open(pid)  # its parent may reap it at any moment
     os.kill(pid, signal.SIGKILL)
-    path = Path(f"/proc/{pid}/stat")
-    wait_for(lambda: not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_for(lambda: select.select([pidfd], [], [], 0)[0])
+    os.close(pidfd)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

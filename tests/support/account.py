@@ -42,6 +42,13 @@ class Account:
         """Return a script that runs a module of the project."""
         return f'#!/bin/sh\nexec {self.python} -P -m {module} "$@"\n'
 
+    def installed(self, module: str) -> str:
+        """Return a program of the project as the Debian package installs it, without a shell."""
+        return (
+            f"#!{self.python} -P\nimport sys\n\nfrom {module}.__main__ import main\n\n"
+            "sys.exit(main())\n"
+        )
+
 
 def own() -> Account:
     """Return the account that the tests run as."""

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -46,13 +47,13 @@ class Session:
     def __enter__(self) -> Self:
         for name in ("home", "run", "services", "bin", "work"):
             self._directory(name, 0o700 if name == "run" else 0o755)
-        self._write("bin/fimctl", self.account.script("fimctl"), 0o755)
+        self._write("bin/fimctl", self.account.installed("fimctl"), 0o755)
         self._write("bin/fimd", self.account.script("fimd"), 0o755)
         name = "org.flatimage.Fim1"
         service = f"[D-BUS Service]\nName={name}\nExec={self.directory}/bin/fimd\n"
         self._write(f"services/{name}.service", service)
-        socket = self.directory / "run" / "bus"
-        config = BUS_CONFIG.format(socket=socket, services=self.directory / "services")
+        address = self.directory / "run" / "bus"
+        config = BUS_CONFIG.format(socket=address, services=self.directory / "services")
         self._write("bus.conf", config)
         self.log = (self.directory / "log").open("wb")
         self.bus = subprocess.Popen(
@@ -62,10 +63,7 @@ class Session:
             cwd="/",
             **({} if self.wrap else self.account.switch),
         )
-        deadline = time.monotonic() + 10
-        while not socket.exists():
-            assert time.monotonic() < deadline, "the bus did not start"
-            time.sleep(0.01)
+        wait_for_bus(address)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -242,6 +240,16 @@ class Session:
             os.kill(pid, signal.SIGKILL)
         for mount in reversed(self.mounts()):
             subprocess.run(["umount", "-l", mount], check=False)
+
+
+def wait_for_bus(path: Path) -> None:
+    """Wait until a bus listens; its socket is there a moment before."""
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(path)) == 0
+
+    wait_for(listens, what="the bus")
 
 
 def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -> Any:

@@ -1,9 +1,6 @@
-"""The case-insensitive view against a plain pyfuse3 pass-through of the same directory.
+"""The case-insensitive view beside a plain pyfuse3 pass-through of the same directory.
 
-Run from the project's root: python tests/bench/casefold_view.py [ROUNDS]. Every round mounts both
-anew, one after the other, so that ratios are of one machine at one time; the median is shown.
-Wanted: path lookups at 0.7 of the pass-through's rate, directories of 10 000 entries at the cost
-per entry of small ones, and 300 MB/s for what is read for the first time.
+Every round mounts both anew, one after the other.
 """
 
 # ruff: noqa: ARG002 -- the handlers' parameters are those of pyfuse3.Operations
@@ -12,25 +9,29 @@ import asyncio
 import contextlib
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
-
-from fimd.casefold.view import serve  # noqa: E402 -- found by the line above
-from fimd.dwarfs.fuse import guarded, run  # noqa: E402
+from fimd.casefold.view import serve
+from fimd.dwarfs.fuse import guarded, run
+from tests.bench.rows import Row, compared
+from tests.bench.timing import Rounds, exponent, seconds
 
 FOLDERS, FILES = 50, 100
 LARGE = 256 << 20
 SIZES = (1250, 2500, 5000, 10_000, 20_000)
+_ROUNDS = 5
+_MOST = 1 / 0.7
+"""Of the pass-through's time for a lookup."""
+_LINEAR = 1.15
+_REACHING = ("lookups, first time", "lookups, again")
+_THEIRS = "pyfuse3 pass-through"
 
 
 class PassThrough(pyfuse3.Operations):
@@ -110,7 +111,8 @@ class PassThrough(pyfuse3.Operations):
 def mounted(kind: str, source: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as mount_point:
         process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", kind, source, mount_point],
+            [sys.executable, "-m", "tests.bench.casefold", kind, source, mount_point],
+            cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -122,12 +124,6 @@ def mounted(kind: str, source: Path) -> Iterator[Path]:
             subprocess.run(["fusermount3", "-u", mount_point], check=True, timeout=60)
             process.kill()  # whether it leaves by itself is for the tests to see
             process.wait(60)
-
-
-def rate(count: int, action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return count / (time.perf_counter() - started)
 
 
 def stat_all(paths: list[str]) -> None:
@@ -149,24 +145,26 @@ def read_through(path: Path) -> None:
             pass
 
 
-def measure(kind: str, source: Path, generator: random.Random) -> dict[str, float]:
-    """Rates per second, of files unless it says MB."""
+def _measure(
+    measured: dict[str, Rounds], kind: str, source: Path, generator: random.Random
+) -> None:
+    """Note one round of the view, or of the pass-through."""
     relative = [
         f"tree/dir{folder:02}/file{file:03}" for folder in range(FOLDERS) for file in range(FILES)
     ]
     generator.shuffle(relative)
-    result = {}
+    name = "view" if kind == "view" else _THEIRS
+
+    def note(what: str, action: Callable[[], object]) -> None:
+        measured.setdefault(what, Rounds()).note(name, seconds(action))
+
     with mounted(kind, source) as root:
         paths = [f"{root}/{path}" for path in relative]
-        result["lookups, first time"] = rate(len(paths), lambda: stat_all(paths))
-        result["lookups, again"] = rate(len(paths), lambda: stat_all(paths))
-        absent = [path + "x" for path in paths]
-        result["lookups of what is not there"] = rate(len(paths), lambda: stat_all(absent))
-        result["small files read, first time"] = rate(len(paths), lambda: read_all(paths))
-        large = source / "large"
-        result["MB read in sequence, first time"] = rate(
-            LARGE // 10**6, lambda: read_through(root / large.name)
-        )
+        note("lookups, first time", partial(stat_all, paths))
+        note("lookups, again", partial(stat_all, paths))
+        note("lookups of what is not there", partial(stat_all, [path + "x" for path in paths]))
+        note("small files read, first time", partial(read_all, paths))
+        note(f"{LARGE >> 20} MiB read in sequence", partial(read_through, root / "large"))
     with mounted(kind, source) as root:
         paths = [f"{root}/{path}" for path in relative]
         if kind == "view":  # what this is for; the pass-through has to be asked by the right names
@@ -174,12 +172,9 @@ def measure(kind: str, source: Path, generator: random.Random) -> dict[str, floa
                 f"{root}/" + "".join(generator.choice((c, c.upper())) for c in path)
                 for path in relative
             ]
-        result["lookups by random spellings"] = rate(len(paths), lambda: stat_all(paths))
+        note("lookups by random spellings", partial(stat_all, paths))
     with mounted(kind, source) as root:
-        result["entries listed, first time"] = rate(
-            10_000, lambda: list(os.scandir(root / "wide10000"))
-        )
-    return result
+        note("10 000 entries listed, first time", partial(list, os.scandir(root / "wide10000")))
 
 
 def create_all(paths: list[str]) -> None:
@@ -192,52 +187,58 @@ def remove_all(paths: list[str]) -> None:
         os.unlink(path)
 
 
-def width(source: Path, size: int, generator: random.Random) -> list[float]:
-    """Microseconds an entry to create, list, find in any case and remove `size` of them."""
-    (source / f"new{size}").mkdir()
+def _width(source: Path, size: int, generator: random.Random) -> dict[str, float]:
+    """Return the seconds to create, list, find in any case and remove entries of a directory."""
+    (source / f"new{size}").mkdir(exist_ok=True)
     with mounted("view", source) as root:
         folder = f"{root}/NEW{size}"
         paths = [f"{folder}/Entry{number}.Dat" for number in range(size)]
-        rates = [rate(size, lambda: create_all(paths)), rate(size, lambda: os.listdir(folder))]
+        taken = {"create": seconds(partial(create_all, paths))}
+        taken["list"] = seconds(partial(os.listdir, folder))
         generator.shuffle(paths)
         others = [f"{folder}/{os.path.basename(path).swapcase()}" for path in paths]
-        rates += [rate(size, lambda: stat_all(others)), rate(size, lambda: remove_all(paths))]
-    return [1e6 / value for value in rates]
+        taken["find in another case"] = seconds(partial(stat_all, others))
+        taken["remove"] = seconds(partial(remove_all, paths))
+    return taken
 
 
-def main(rounds: int) -> None:
+def _make(source: Path) -> None:
+    for folder in range(FOLDERS):
+        path = source / "tree" / f"dir{folder:02}"
+        path.mkdir(parents=True)
+        for file in range(FILES):
+            (path / f"file{file:03}").write_bytes(bytes(4096))
+    (source / "wide10000").mkdir()
+    for number in range(10_000):
+        (source / "wide10000" / f"entry{number}").touch()
+    with (source / "large").open("wb") as large:
+        for _ in range(LARGE >> 20):
+            large.write(os.urandom(1 << 20))
+
+
+def measure() -> Iterator[Row]:
+    """Measure both in turn, and how the view grows with a directory."""
     generator = random.Random(6)
-    with tempfile.TemporaryDirectory() as directory:
-        source = Path(directory)
-        for folder in range(FOLDERS):
-            path = source / "tree" / f"dir{folder:02}"
-            path.mkdir(parents=True)
-            for file in range(FILES):
-                (path / f"file{file:03}").write_bytes(bytes(4096))
-        (source / "wide10000").mkdir()
-        for number in range(10_000):
-            (source / "wide10000" / f"entry{number}").touch()
-        with (source / "large").open("wb") as large:
-            for _ in range(LARGE >> 20):
-                large.write(os.urandom(1 << 20))
-        taken: dict[str, list[dict[str, float]]] = {"plain": [], "view": []}
-        for turn in range(rounds):
-            for kind in sorted(taken, reverse=bool(turn % 2)):
-                taken[kind].append(measure(kind, source, generator))
-        print(
-            f"{'per second, median of ' + str(rounds):34} {'plain':>10} {'view':>10} {'ratio':>6}"
-        )
-        for name in taken["view"][0]:
-            plain = statistics.median(result[name] for result in taken["plain"])
-            view = statistics.median(result[name] for result in taken["view"])
-            ratio = statistics.median(
-                v[name] / p[name] for p, v in zip(taken["plain"], taken["view"], strict=True)
-            )
-            print(f"{name:34} {plain:10.0f} {view:10.0f} {ratio:6.2f}")
-        print("\nmicroseconds an entry:    created     listed      found    removed")
-        for size in SIZES:
-            times = width(source, size, generator)
-            print(f"{size:>7} entries         " + "".join(f"{value:11.1f}" for value in times))
+    with tempfile.TemporaryDirectory(prefix="fimd-bench-") as name:
+        source = Path(name)
+        _make(source)
+        measured: dict[str, Rounds] = {}
+        for turn in range(_ROUNDS):
+            for kind in ("view", "plain")[:: -1 if turn % 2 else 1]:
+                _measure(measured, kind, source, generator)
+        for what, rounds in measured.items():
+            most = _MOST if what in _REACHING else None
+            yield compared(what, rounds, "view", _THEIRS, most=most)
+        widths: dict[str, Rounds] = {}
+        for _ in range(_ROUNDS):
+            for size in SIZES:
+                for what, value in _width(source, size, generator).items():
+                    widths.setdefault(what, Rounds()).note(str(size), value)
+        for what, rounds in widths.items():
+            power = exponent([(size, rounds.median(str(size))) for size in SIZES])
+            each = ", ".join(f"{n}: {rounds.median(str(n)) / n * 1e6:.1f}" for n in SIZES)
+            text = f"{each} µs an entry; exponent {power:.2f}"
+            yield Row(f"{what}, by entries", text, reach="linear", reached=power <= _LINEAR)
 
 
 def serve_one(kind: str, source: str, mount_point: str) -> None:
@@ -251,7 +252,4 @@ def serve_one(kind: str, source: str, mount_point: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        serve_one(*sys.argv[2:])
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    serve_one(*sys.argv[1:])
