@@ -16,7 +16,7 @@ class StackDirectory:
 
         layers/0..N   links to the layers' mounts, base first
         upper, work   links to the writable directories
-        marks/N       of unionfs: what layer N deletes
+        marks/N       of unionfs: what is deleted of layer N and those below, by it or the next one
         merged/       where the overlay is to be mounted
 
     No path of the user's ever stands in a mount option, where a comma, a colon or a backslash

@@ -1,8 +1,10 @@
 """unionfs-fuse: works everywhere, and under the case-insensitive view.
 
 It knows no deletions in read-only branches but its own marks, and a mark hides a path in the
-branches below the one that holds it. So just above each layer that deletes something comes a
-branch with nothing but marks, made from the layer's metadata.
+branches below the one that holds it. Nor does a file hide what is below a directory of the same
+name in a lower branch, once there is a directory again. So just above each layer that deletes
+something, or that has directories which the next one replaces, comes a branch with nothing but
+marks, made from the layers' metadata.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import structlog
 
 from fimd.errors import UnsupportedError
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.layers.replaced import replaced
 from fimd.layers.whiteouts import whiteouts
 from fimd.limits import Limit
 from fimd.mounts.external import mount_by_command
@@ -127,8 +130,9 @@ def _marks_directory(program: str) -> bytes:
 def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
     """Make the branches of marks; return the numbers of the layers that have one."""
     marked = set()
+    replaced_above = replaced(stack.sources)
     for index, source in enumerate(stack.sources):
-        deleted = whiteouts(source)
+        deleted = whiteouts(source) | replaced_above[index]
         if not deleted:
             continue
         marked.add(index)

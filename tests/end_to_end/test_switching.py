@@ -84,3 +84,27 @@ def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
         session.run(image, "fim-exec", "sh", "-c", f"cd /t; {script}", variables=variables)
         expected, shown = both(variables)
         assert shown == expected, f"after round {number}, {overlay}: {script}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_directory_in_place_of_a_file_has_no_names_of_one_that_was_there_before_the_file(
+    session: Session, image: Path, overlay: str, committed: bool
+) -> None:
+    def change(script: str, overlay: str) -> None:
+        session.output(image, "fim-root", "sh", "-ec", script, variables={"FIM_OVERLAY": overlay})
+
+    def commit() -> None:
+        done = session.run(image, "fim-layer", "commit", "layer")
+        assert done.returncode == 0, done
+
+    change("mkdir -p /w/a/old /w/b/c/old", overlay)
+    commit()
+    change("rm -r /w/a /w/b/c; echo x > /w/a; echo x > /w/b/c", overlay)
+    commit()
+    change("rm /w/a /w/b/c; mkdir /w/a /w/b/c; echo x > /w/a/new", overlay)
+    if committed:
+        commit()
+    for other in (overlay, *OVERLAYS, *OVERLAYS):
+        found = session.output(image, "fim-root", "find", "/w", variables={"FIM_OVERLAY": other})
+        assert sorted(found.split()) == ["/w", "/w/a", "/w/a/new", "/w/b", "/w/b/c"], other
