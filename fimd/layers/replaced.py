@@ -1,15 +1,18 @@
 """The directories in whose place a layer has something else, by the layers' metadata alone."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 
+from fimd.dwarfs.errors import DamagedError, DwarfsError
 from fimd.dwarfs.reader import Image
+from fimd.errors import BadLayerError
 from fimd.layers.merged import join, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.source import LayerSource
 
-_Parts = list[tuple[int, int]]
-"""What a directory is made of: numbers of layers, topmost first, and inodes in them."""
+_Part = tuple[int, Image, int]
+"""What one layer has of a directory: the layer's number, the layer, and the inode."""
+_Listing = tuple[int, Image, dict[bytes, int]]
+"""The same with the names in it, and their inodes, in the place of its own."""
 
 
 @lru_cache(maxsize=256)
@@ -22,37 +25,55 @@ def replaced(sources: tuple[LayerSource, ...]) -> tuple[frozenset[bytes], ...]:
     """
     places = [LayerPlace(source.path, source.offset, source.size) for source in sources]
     with open_layers(places) as images:
-        found: list[set[bytes]] = [set() for _ in images]
-        pending = [(b"", [(index, images[index].root) for index in reversed(range(len(images)))])]
-        while pending:
-            directory, parts = pending.pop()
-            for name in _names_above(images, parts):
-                path = join(directory, name)
-                below, replacing = _look(images, parts, name)
-                if replacing is not None:
-                    found[replacing - 1].add(path)
-                if len(below) > 1:
-                    pending.append((path, below))
-    return tuple(frozenset(paths) for paths in found)
+        try:
+            return tuple(map(frozenset, _replaced(images)))
+        except DwarfsError as error:
+            raise BadLayerError(f"layer {error}") from error
 
 
-def _names_above(images: Sequence[Image], parts: _Parts) -> set[bytes]:
-    """The names that may stand above others."""
-    return {name for index, inode in parts[:-1] for name, _ in images[index].readdir(inode)}
+def _replaced(images: list[Image]) -> list[set[bytes]]:
+    found: list[set[bytes]] = [set() for _ in images]
+    left = sum(image.metadata.entry_count for image in images)
+    parts = [(number, image, image.root) for number, image in enumerate(images)]
+    pending: list[tuple[bytes, list[_Part]]] = [(b"", parts[::-1])]
+    while pending:
+        directory, parts = pending.pop()
+        listings = [(number, image, dict(image.readdir(inode))) for number, image, inode in parts]
+        left -= sum(len(names) for _, _, names in listings)
+        if left < 0:
+            raise DamagedError("directories share their entries", path=images[-1].source.name)
+        for name in _lower_directories(listings):
+            path = join(directory, name)
+            parts, replacing = _look(listings, name)
+            if replacing is not None:
+                found[replacing - 1].add(path)
+            if len(parts) > 1:
+                pending.append((path, parts))
+    return found
 
 
-def _look(images: Sequence[Image], parts: _Parts, name: bytes) -> tuple[_Parts, int | None]:
-    """Return the parts of the directory that a name is, and the layer that replaces another."""
-    below: _Parts = []
-    other = None
-    for index, inode in parts:
-        child = images[index].lookup(inode, name)
-        if child is None:
+def _lower_directories(listings: list[_Listing]) -> set[bytes]:
+    """The names that are directories in any layer but the topmost."""
+    return {
+        name
+        for _, image, names in listings[1:]
+        for name, inode in names.items()
+        if image.tree.is_directory(inode)
+    }
+
+
+def _look(listings: list[_Listing], name: bytes) -> tuple[list[_Part], int | None]:
+    """Return what the directory of a name is made of, topmost first, and who replaces the rest."""
+    parts: list[_Part] = []
+    other: int | None = None
+    for number, image, names in listings:
+        inode = names.get(name)
+        if inode is None:
             continue
-        if not images[index].tree.is_directory(child):
-            other = index if other is None else other
+        if not image.tree.is_directory(inode):
+            other = number if other is None else other
         elif other is None:
-            below.append((index, child))
+            parts.append((number, image, inode))
         else:
-            return below, other
-    return below, None
+            return parts, other
+    return parts, None
