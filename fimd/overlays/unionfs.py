@@ -17,8 +17,8 @@ from typing import Final
 import structlog
 
 from fimd.errors import UnsupportedError
+from fimd.layers.hidden import hidden_directories
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
-from fimd.layers.replaced import replaced
 from fimd.layers.whiteouts import whiteouts
 from fimd.limits import Limit
 from fimd.mounts.external import mount_by_command
@@ -85,11 +85,7 @@ async def mount(
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
-    branches = ["upper=RW"]
-    for index in reversed(range(stack.layers)):
-        if index in marked:
-            branches.append(f"marks/{index}=RO")
-        branches.append(f"layers/{index}=RO")
+    branches = ["upper=RW", *(f"{name}=RO" for name in stack.lower(marked))]
     process = await mount_by_command(
         [program, "-f", "-o", ",".join(options), ":".join(branches), stack.merged],
         serves=("fim_stack", stack.id),
@@ -130,9 +126,9 @@ def _marks_directory(program: str) -> bytes:
 def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
     """Make the branches of marks; return the numbers of the layers that have one."""
     marked = set()
-    replaced_above = replaced(stack.sources)
+    hidden = (*hidden_directories(stack.sources), frozenset[bytes]())
     for index, source in enumerate(stack.sources):
-        deleted = whiteouts(source) | replaced_above[index]
+        deleted = whiteouts(source) | hidden[index + 1]
         if not deleted:
             continue
         marked.add(index)

@@ -108,3 +108,32 @@ def test_a_directory_in_place_of_a_file_has_no_names_of_one_that_was_there_befor
     for other in (overlay, *OVERLAYS, *OVERLAYS):
         found = session.output(image, "fim-root", "find", "/w", variables={"FIM_OVERLAY": other})
         assert sorted(found.split()) == ["/w", "/w/a", "/w/a/new", "/w/b", "/w/b/c"], other
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_removed_from_a_directory_made_again_does_not_uncover_a_hidden_one(
+    session: Session, image: Path, overlay: str
+) -> None:
+    def change(script: str, overlay: str) -> str:
+        words = ("fim-root", "sh", "-ec", script)
+        return session.output(image, *words, variables={"FIM_OVERLAY": overlay})
+
+    def commit() -> None:
+        done = session.run(image, "fim-layer", "commit", "layer")
+        assert done.returncode == 0, done
+
+    change(
+        "for d in a b; do mkdir -p /w/$d/sub; echo old > /w/$d/x; echo old > /w/$d/sub/y; done",
+        "bwrap",
+    )
+    commit()
+    change("rm -r /w/a /w/b; echo file > /w/b", "bwrap")
+    commit()
+    change("rm /w/b; mkdir -p /w/a/sub /w/b/sub", "bwrap")
+    for _ in ("in the upper", "in a layer"):
+        again = (
+            "echo new > $d/x; rm $d/x; echo new > $d/sub/y; rm $d/sub/y; ls $d/x $d/sub/y || true"
+        )
+        shown = change(f"for d in /w/a /w/b; do {again}; done 2>/dev/null; find /w", overlay)
+        assert sorted(shown.split()) == ["/w", "/w/a", "/w/a/sub", "/w/b", "/w/b/sub"]
+        commit()

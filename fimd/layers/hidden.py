@@ -1,4 +1,4 @@
-"""The directories in whose place a layer has something else, by the layers' metadata alone."""
+"""The directories in whose place a layer above has something else, by the metadata alone."""
 
 from functools import lru_cache
 
@@ -16,22 +16,22 @@ _Listing = tuple[int, Image, dict[bytes, int]]
 
 
 @lru_cache(maxsize=256)
-def replaced(sources: tuple[LayerSource, ...]) -> tuple[frozenset[bytes], ...]:
-    """Return, for each layer, the directories that the layer just above it replaces.
+def hidden_directories(sources: tuple[LayerSource, ...]) -> tuple[frozenset[bytes], ...]:
+    """Return, for each layer, the directories of lower ones that it deletes or replaces.
 
-    They may be in that layer or in one further down, and mean nothing any more: not even where
-    there is a directory again, in a layer further up. `sources` are base first. Raises
-    BadLayerError. Reads the files: for a thread.
+    They mean nothing any more: not even where there is a directory again, in a layer further up.
+    Of several layers that hide a directory only the topmost counts. `sources` are base first.
+    Raises BadLayerError. Reads the files: for a thread.
     """
     places = [LayerPlace(source.path, source.offset, source.size) for source in sources]
     with open_layers(places) as images:
         try:
-            return tuple(map(frozenset, _replaced(images)))
+            return tuple(map(frozenset, _find(images)))
         except DwarfsError as error:
             raise BadLayerError(f"layer {error}") from error
 
 
-def _replaced(images: list[Image]) -> list[set[bytes]]:
+def _find(images: list[Image]) -> list[set[bytes]]:
     found: list[set[bytes]] = [set() for _ in images]
     left = sum(image.metadata.entry_count for image in images)
     parts = [(number, image, image.root) for number, image in enumerate(images)]
@@ -44,9 +44,9 @@ def _replaced(images: list[Image]) -> list[set[bytes]]:
             raise DamagedError("directories share their entries", path=images[-1].source.name)
         for name in _lower_directories(listings):
             path = join(directory, name)
-            parts, replacing = _look(listings, name)
-            if replacing is not None:
-                found[replacing - 1].add(path)
+            parts, hiding = _look(listings, name)
+            if hiding is not None:
+                found[hiding].add(path)
             if len(parts) > 1:
                 pending.append((path, parts))
     return found
@@ -63,7 +63,7 @@ def _lower_directories(listings: list[_Listing]) -> set[bytes]:
 
 
 def _look(listings: list[_Listing], name: bytes) -> tuple[list[_Part], int | None]:
-    """Return what the directory of a name is made of, topmost first, and who replaces the rest."""
+    """Return what the directory of a name is made of, topmost first, and who hides the rest."""
     parts: list[_Part] = []
     other: int | None = None
     for number, image, names in listings:
