@@ -126,15 +126,17 @@ def _marks_directory(program: str) -> bytes:
 def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
     """Make the branches of marks; return the numbers of the layers that have one."""
     marked = set()
-    hidden = (*hidden_directories(stack.sources), frozenset[bytes]())
-    for index, source in enumerate(stack.sources):
-        deleted = whiteouts(source) | hidden[index + 1]
-        if not deleted:
+    hidden = hidden_directories(stack.sources)
+    replaced: frozenset[bytes] = frozenset()
+    for index, source in reversed(list(enumerate(stack.sources))):
+        deleted = whiteouts(source)
+        hides, replaced = deleted | replaced, hidden[index] - deleted
+        if not hides:
             continue
         marked.add(index)
         top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index, directory)
         os.makedirs(top)
-        for path in deleted:
+        for path in hides:
             parent, name = os.path.split(os.path.join(top, path))
             if len(name) + len(HIDDEN) > _LONGEST_NAME:
                 log.warning("name too long for unionfs to hide", path=path, fim_layer=source.id)
