@@ -9,25 +9,9 @@ from fimd.dwarfs.tree import Tree
 from fimd.errors import BadLayerError
 from fimd.layers.hidden import hidden_directories
 from fimd.layers.place import LayerPlace
-from fimd.layers.source import LayerSource
-from tests.layers.support import whiteout
+from tests.layers.support import directories, sources, whiteout
 
 MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
-
-
-def sources(*places: LayerPlace) -> tuple[LayerSource, ...]:
-    return tuple(
-        LayerSource(place.path, place.offset, place.size, 0, number, place.path.encode())
-        for number, place in enumerate(places)
-    )
-
-
-def directories(*paths: str) -> Callable[[Path], None]:
-    def fill(top: Path) -> None:
-        for path in paths:
-            (top / path).mkdir(parents=True)
-
-    return fill
 
 
 def test_a_file_or_a_deletion_hides_the_directories_that_lower_layers_have_of_its_name(
