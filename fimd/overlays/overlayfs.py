@@ -44,6 +44,12 @@ LIMITS: Final = (
         _GHOSTS,
         view_helps=True,
     ),
+    Limit(
+        "special bits",
+        "a layer's directory that is changed loses its set-group-ID bit; so does a file with its "
+        "set-user-ID bit where the user is not root",
+        "it copies them up by calls that clear these bits",
+    ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )
 
