@@ -272,7 +272,6 @@ class Stacks:
                 name,
                 backend.marks(),
                 spec.id,
-                log.warning,
             )
         except (DwarfsError, OSError) as error:
             raise DataDirectoryError(

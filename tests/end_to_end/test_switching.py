@@ -121,6 +121,7 @@ def test_what_is_removed_from_a_directory_made_again_does_not_uncover_a_hidden_o
     def commit() -> None:
         done = session.run(image, "fim-layer", "commit", "layer")
         assert done.returncode == 0, done
+        assert "W::" not in done.stderr
 
     change(
         "for d in a b; do mkdir -p /w/$d/sub; echo old > /w/$d/x; echo old > /w/$d/sub/y; done",
