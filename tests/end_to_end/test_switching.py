@@ -138,3 +138,17 @@ def test_what_is_removed_from_a_directory_made_again_does_not_uncover_a_hidden_o
         shown = change(f"for d in /w/a /w/b; do {again}; done 2>/dev/null; find /w", overlay)
         assert sorted(shown.split()) == ["/w", "/w/a", "/w/a/sub", "/w/b", "/w/b/sub"]
         commit()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_hard_links_of_several_layers_are_not_taken_for_each_other(
+    session: Session, image: Path, overlay: str
+) -> None:
+    variables = {"FIM_OVERLAY": overlay}
+    for name in ("1", "2", "3"):
+        script = f"mkdir -p /w/{name}; cd /w/{name}; echo {name} > a; ln a b"
+        session.output(image, "fim-root", "sh", "-ec", script, variables=variables)
+        assert session.run(image, "fim-layer", "commit", "layer").returncode == 0
+    script = "cp -a /w /copy; cd /copy; cat 1/a 1/b 2/a 2/b 3/a 3/b"
+    copied = session.output(image, "fim-root", "sh", "-ec", script, variables=variables)
+    assert copied.split() == ["1", "1", "2", "2", "3", "3"]
