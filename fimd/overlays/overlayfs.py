@@ -50,6 +50,12 @@ LIMITS: Final = (
         "set-user-ID bit where the user is not root",
         "it copies them up by calls that clear these bits",
     ),
+    Limit(
+        "special files",
+        "giving a layer's fifo, socket or device another name or other attributes leaves an empty "
+        "file, or fails (EIO) as well",
+        "it copies every file up as a regular one",
+    ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )
 

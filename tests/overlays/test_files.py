@@ -301,6 +301,12 @@ def test_the_special_bits_of_what_comes_up_from_a_layer_are_kept(place: Place) -
     assert bool((place / "setgid").stat().st_mode & 0o2000) == (not limited)
 
 
+def test_a_fifo_that_comes_up_from_a_layer_is_one_still(place: Place) -> None:
+    (place / "fifo").rename(place / "renamed")
+    is_fifo = stat.S_ISFIFO((place.upper / "renamed").lstat().st_mode)
+    assert is_fifo == ("special files" not in place.limits)
+
+
 @ORIGINS
 def test_extended_attributes_are_kept_or_refused(place: Place, origin: str) -> None:
     path = file_of(place, origin)
