@@ -64,11 +64,10 @@ def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None]
         with SourceTree(root) as tree:
             scanned = tree.scan(cancelled=work.cancelled)
             upper = read_upper(root, scanned)
-            if upper.is_empty:
-                done(None)
-                return
-            committed = _store(request, work, tree, scanned, upper)
-            aside = _empty(request.data, tree, scanned, work)
+            committed, aside = None, None
+            if not upper.is_empty:
+                committed = _store(request, work, tree, scanned, upper)
+                aside = _empty(request.data, tree, scanned, work)
             if aside is not None:
                 work.unerased(aside.kept())
         lock.close()
