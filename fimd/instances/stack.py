@@ -43,6 +43,10 @@ _LAST_WORD: Final = 3.0
 """Seconds in which a stack that is about to be unmounted has to answer."""
 
 
+class OutdatedError(FimError):
+    """The layers of a data directory were read before something changed them."""
+
+
 @dataclass(frozen=True)
 class StackSpec:
     """What instances must agree on to share a data directory."""
@@ -114,19 +118,24 @@ class Stacks:
         self._reserved: dict[str, str] = {}
         self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.changes = 0
+        """How often something that changes a data directory was done with it."""
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
         self.before_unmount: Callable[[], Awaitable[None]] = _at_once
         """Waited for before a mount is taken away."""
 
-    async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int) -> Stack:
+    async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int, changes: int) -> Stack:
         """Let the process use a stack, which is mounted where it isn't yet.
 
-        Raises InUseError, with the PIDs, where others use its data directory with other layers or
-        another overlay; MountError or UnsupportedError where it can't be mounted.
+        `changes` is what it was before the layers were read. Raises OutdatedError where it is
+        another now; InUseError, with the PIDs, where others use the data directory with other
+        layers or another overlay; MountError or UnsupportedError where it can't be mounted.
         """
         async with self._lock(spec.id):
             self._check_reserved(spec.data)
+            if self.changes != changes:
+                raise OutdatedError(f"{spec.data.path} was changed meanwhile: try again")
             existing = stack = self._stacks.get(spec.id)
             if stack is None:
                 stack = await self._mount(spec, layers)
@@ -193,6 +202,7 @@ class Stacks:
             yield
         finally:
             del self._reserved[data.path]
+            self.changes += 1
             self._turns.free(stack_id)
 
     def _check_reserved(self, data: DataDirectory) -> None:

@@ -85,8 +85,9 @@ class Session:
             time.sleep(0.05)
         left = self.processes(), self.mounts()
         if any(left):
+            doing = "\n".join(map(_doing, left[0]))
             self._clear()
-        assert left == ({}, []), f"left behind: {left}\n{self.said()}"
+            raise AssertionError(f"left behind: {left}\n{doing}\n{self.said()}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -260,3 +261,14 @@ def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -
             raise AssertionError(f"{what} did not come within {seconds:g} s")
         time.sleep(0.02)
     return value
+
+
+def _doing(pid: int) -> str:
+    """Tell what a process that should have ended does: its parent, state and system call."""
+    try:
+        entry = Path("/proc", str(pid))
+        status = (entry / "status").read_text().splitlines()
+        shown = [line for line in status if line.startswith(("State:", "PPid:", "Sig", "Shd"))]
+        return "\n".join([f"process {pid}", *shown, (entry / "syscall").read_text()])
+    except OSError as error:
+        return f"process {pid}: {error.strerror}"
