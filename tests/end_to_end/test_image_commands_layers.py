@@ -1,13 +1,12 @@
 """fim-layer, the data directory, and what users do to both between two commands."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.support.image_commands import Commands, texts
-from tests.support.session import Session, wait_for
+from tests.support.session import Session
 
 FAST = {"FIM_COMPRESSION_LEVEL": "1"}
 
@@ -143,9 +142,7 @@ def test_a_committed_layer_is_where_it_was_put_and_nowhere_else(app: Commands) -
     assert app.session.output(*cat) == "again\n"
     app.said("fim-layer", "commit", "Binary")
     assert list((app.data / "root").iterdir()) == []
-    # what was there is set aside by one rename, and removed at leisure
-    wait_for(lambda: list((app.data / "tmp").iterdir()) == [], what="the old upper's end")
-    shutil.rmtree(app.data)
+    app.session.remove_data(app.data)  # nothing of the old upper stays in it
     assert app.session.output(*cat) == "again\n"
     app.said("fim-layer", "add", str(target))
     assert app.session.output(*cat) == "in a file\n"
@@ -210,7 +207,7 @@ def test_the_next_command_sees_what_a_user_did_to_the_data_directory(
     assert app.output("fim-exec", "cat", "/file") == "low\n"
     (layers / "z.layer").unlink()
     assert app.output("fim-exec", "cat", "/file") == "high\n"
-    app.session.output("rm", "-r", app.data)
+    app.session.remove_data(app.data)
     assert app.session.run(app.image, "fim-exec", "cat", "/file").returncode == 1
     app.session.wait_until_clean()
 
@@ -226,7 +223,7 @@ def test_an_image_that_is_overwritten_or_copied_is_another(
     write(copy, "of the copy")
     assert app.output("fim-exec", "cat", "/file") == "uncommitted\n"
     app.image.write_bytes(busybox_image.read_bytes())
-    shutil.rmtree(app.data)
+    app.session.remove_data(app.data)
     assert app.session.run(app.image, "fim-exec", "cat", "/file").returncode == 1
 
 

@@ -236,6 +236,14 @@ class Session:
         left = self.mounts(), self.leftovers()
         assert left == ([], []), f"left behind: {left}\n{self.said()}"
 
+    def remove_data(self, data: Path) -> None:
+        """Remove a data directory once the daemon has nothing to do in it any more."""
+        wait_for(
+            lambda: self.objects("ps") == [] and not any((data / "tmp").glob("*")),
+            what="the end of what works in the data directory",
+        )
+        self.output("rm", "-r", data)
+
     def _clear(self) -> None:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
