@@ -32,10 +32,7 @@ def test_the_page_starts_a_program_and_ends_it(
     assert (done.returncode, done.stdout.split(":")[1]) == (0, " a  b\n"), done
     assert session.run(scripts["start"], image, "sh", "-c", "exit 7").returncode == 7
     running = session.start(scripts["start"], image, "sleep", "60")
-    wait_for(
-        lambda: [instance["Pid"] for instance in session.objects("ps")] == [running.pid],
-        what="the instance, and the end of those before",
-    )
+    session.instances_of(running)
     path = f"{ROOT}/instance/{running.pid:010d}"
     began = time.monotonic()
     session.output(scripts["stop"], path)
@@ -53,7 +50,7 @@ def test_a_program_that_starts_while_its_end_is_asked_for_ends(
     script.chmod(0o755)
     running = session.start(script, image, "sleep", "60")
     path = f"{ROOT}/instance/{running.pid:010d}"
-    wait_for(lambda: len(session.objects("ps")) == 1, what="the instance")
+    session.instances_of(running)
     wait_for(lambda: "sleep 60 " in session.processes().values(), what="the script's last child")
     began = time.monotonic()
     session.output(scripts["stop"], path)

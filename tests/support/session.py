@@ -236,6 +236,16 @@ class Session:
         left = self.mounts(), self.leftovers()
         assert left == ([], []), f"left behind: {left}\n{self.said()}"
 
+    def instances_of(self, *processes: "subprocess.Popen[bytes]") -> list[Any]:
+        """Wait until the instances are those of the processes; what ended is released later."""
+        pids = {process.pid for process in processes}
+
+        def are_theirs() -> Any:
+            instances = self.objects("ps")
+            return instances if {one["Pid"] for one in instances} == pids else None
+
+        return list(wait_for(are_theirs, what="the instances, and the end of those before"))
+
     def remove_data(self, data: Path) -> None:
         """Remove a data directory once the daemon has nothing to do in it any more."""
         wait_for(
