@@ -177,18 +177,23 @@ class Instances:
                 await asyncio.to_thread(shutil.rmtree, directory / name)
             else:
                 found.append((facts, process))
-        stacks = await self._stacks.adopt({facts["stack"] for facts, _ in found})
+        users: dict[str, list[int]] = {}
+        for facts, process in found:
+            users.setdefault(facts["stack"], []).append(process.pid)
+        stacks = await self._stacks.adopt(users)
         for facts, process in found:
             stack = stacks.get(facts["stack"])
             if stack is None:
-                log.error("an instance's filesystem is gone", fim_instance=process.pid)
-                process.close()
+                log.error("an instance's filesystem is unknown", fim_instance=process.pid)
+                remains = self._tree.instance(process.pid)
+                process.on_end(partial(shutil.rmtree, remains, ignore_errors=True))
                 continue
             layers = [self._layers.retain(layer_id) for layer_id in facts["layers"]]
             present = tuple(layer for layer in layers if layer is not None)
             image = await asyncio.to_thread(adoption.image_facts, facts, self._resolver)
             instance = adoption.instance(facts, process, stack, present, image)
-            stack.users.add(process.pid)
+            if stack.failed:
+                instance.state = InstanceState.FAILED
             self.running.add(instance.id, instance)
             process.on_end(partial(self._on_end, instance))
             log.info("instance adopted", fim_instance=process.pid, fim_image=image.path)

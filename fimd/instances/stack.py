@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -349,15 +349,17 @@ class Stacks:
         except FimError as error:
             log.error("stack could not be detached", fim_stack=stack.spec.id, reason=str(error))
 
-    async def adopt(self, used: set[str]) -> dict[str, Stack]:
-        """Take over the stacks that living instances use, and remove the others.
+    async def adopt(self, users: Mapping[str, Collection[int]]) -> dict[str, Stack]:
+        """Take over the stacks that living processes use, and remove the others.
 
-        Returns them by their identifiers; `users` is for the caller to fill.
+        `users` are their PIDs by the stack's identifier; returns the stacks by the same. What has
+        died of a stack since it was recorded is answered as if it died now.
         """
         for stack_id in os.listdir(self._tree.root / "stacks"):
             directory = str(self._tree.stack(stack_id))
-            stack = _recorded(directory) if stack_id in used else None
+            stack = _recorded(directory) if stack_id in users else None
             if stack is not None:
+                stack.users.update(users[stack_id])
                 self._stacks[stack_id] = stack
                 self._watch(stack)
                 log.info("stack adopted", fim_stack=stack_id, data=stack.spec.data.path)
@@ -413,6 +415,10 @@ def _identify(process: Process) -> list[int]:
     return [process.pid, process.started]
 
 
+def _identified(pid: int, started: int) -> Process:
+    return Process.known(pid, started) or Process(pid, None)
+
+
 def _record(stack: Stack) -> None:
     """Write down what a later daemon needs to take the stack over."""
     facts = {
@@ -428,7 +434,7 @@ def _record(stack: Stack) -> None:
 
 
 def _recorded(directory: str) -> Stack | None:
-    """Return the stack that a record describes, if its processes live."""
+    """Return the stack that a record describes, None where there is none that makes sense."""
     facts = records.read(_record_path(directory))
     try:
         if facts is None:
@@ -436,10 +442,8 @@ def _recorded(directory: str) -> Stack | None:
         written = facts["spec"]
         data = DataDirectory(**written["data"])
         spec = StackSpec(data, tuple(written["layers"]), written["overlay"], written["casefold"])
-        process = Process.known(*facts["overlay_process"])
-        view = Process.known(*facts["view_process"]) if facts["view_process"] else None
-        if process is None or (view is None and facts["view_process"]):
-            return None
+        process = _identified(*facts["overlay_process"])
+        view = _identified(*facts["view_process"]) if facts["view_process"] else None
         overlay = Overlay(process, facts["overlay_root"], (), facts["mount_point"])
         if overlay.mount_point is None:
             overlay = kernel.held_by(process, overlay.root, owned=facts["owned"])

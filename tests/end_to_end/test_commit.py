@@ -257,7 +257,7 @@ def test_a_commit_that_is_killed_loses_nothing_and_leaves_nothing(
             stderr=subprocess.PIPE,
         )
         worker = wait_for(lambda: worker_of(session), what="the worker")
-        [daemon] = [p for p, words in session.processes().items() if words.endswith("-m fimd ")]
+        daemon = session.daemon()
         time.sleep(delay)
         with suppress(ProcessLookupError):  # it was quicker
             victims = {"worker": worker, "daemon": daemon, "client": client.pid}

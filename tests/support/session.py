@@ -215,6 +215,12 @@ class Session:
                 continue
         return found
 
+    def daemon(self) -> int:
+        """Return the daemon's process: not a child that has yet to become another program."""
+        named = {pid for pid, words in self.processes().items() if words.endswith("-m fimd ")}
+        [found] = [pid for pid in named if _parent(pid) not in named]
+        return found
+
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -279,6 +285,14 @@ def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -
             raise AssertionError(f"{what} did not come within {seconds:g} s")
         time.sleep(0.02)
     return value
+
+
+def _parent(pid: int) -> int | None:
+    """Return a process's parent, None where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def _doing(pid: int) -> str:
