@@ -282,7 +282,6 @@ class Stacks:
                 name,
                 backend.marks(),
                 spec.id,
-                log.warning,
             )
         except (DwarfsError, OSError) as error:
             raise DataDirectoryError(

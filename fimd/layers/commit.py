@@ -81,7 +81,7 @@ def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None]
 def entries_of(upper: Upper, lower: Sequence[LayerPlace], work: Work) -> list[Entry]:
     """Return what a layer of the upper holds, which has deletions in their canonical form."""
     with open_layers(lower if upper.has_marks else ()) as images:
-        entries = canonical(upper, Merged(images), work.note)
+        entries = canonical(upper, Merged(images))
     for name, count in sorted(upper.attributes.items()):
         work.note(f"the attribute {name} of {count} files is not kept: DwarFS has none")
     return entries

@@ -192,6 +192,12 @@ class Life(RuleBasedStateMachine):
         """The type of what the model has there."""
         return self.world.tree.get(b"./" + os.fsencode(path), (None,))[0]
 
+    def loses_bits(self, path: str) -> bool:
+        """Whether a file's set-user-ID bit may be lost when it gets another name."""
+        _, mode, *_ = self.world.tree.get(b"./" + os.fsencode(path), (None, 0))
+        assert isinstance(mode, int)
+        return self.world.overlay == "overlayfs" and mode & 0o6000 != 0  # its limit "special bits"
+
     def write(self, path: str, text: str, mode: str) -> None:
         """Write a new file, in the place of one that is there."""
         name = shlex.quote(path)
@@ -222,6 +228,10 @@ class Life(RuleBasedStateMachine):
         """Rename something to what is not there."""
         if f"{destination}/".startswith(f"{source}/") or self.kind(destination) is not None:
             return
+        if self.loses_bits(source):
+            return
+        if self.world.overlay == "overlayfs" and self.kind(source) == tarfile.FIFOTYPE:
+            return  # its limit "special files"
         old, new = shlex.quote(source), shlex.quote(destination)
         if self.world.overlay == "unionfs" and self.kind(source) == tarfile.DIRTYPE:
             self.both(f"cp -a {old} {new} && rm -rf {old}")  # its limit "directories lose content"
@@ -230,8 +240,13 @@ class Life(RuleBasedStateMachine):
 
     def link(self, source: str, destination: str) -> None:
         """Give a file another name; files are never changed in place here, only replaced."""
+        if self.loses_bits(source):
+            return
         old, new = shlex.quote(source), shlex.quote(destination)
         self.both(f"[ -f {old} ] && ln {old} {new}")
+        if self.world.overlay == "bwrap":
+            with self.world.step("see the link"):
+                self.world.restart()  # its limit "numbers of layers' links"
 
     def symlink(self, path: str, to: str) -> None:
         """Make a symbolic link."""

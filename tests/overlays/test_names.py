@@ -303,7 +303,7 @@ def test_a_directory_that_is_not_empty_stays(place: Place) -> None:
 
 def test_a_listing_follows_every_change(place: Place) -> None:
     base = {"file", "big", "script", "dir", "empty", "over", "full", "link", "fifo"}
-    base |= {"first", "second"}
+    base |= {"first", "second", "setuid", "setgid"}
     assert set(os.listdir(place.path)) == base
     (place / "new").touch()
     (place / "file").unlink()
