@@ -10,6 +10,7 @@ import os
 import stat
 from typing import Final
 
+from fimd.errors import MountError
 from fimd.layers.ghosts import ghosts
 from fimd.limits import Limit
 from fimd.mounts.external import mount_by_command
@@ -64,7 +65,10 @@ async def mount(
     stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
 ) -> Overlay:
     """Mount the overlay in the foreground of a process of its own."""
-    marked = await asyncio.to_thread(_make_whiteouts, stack)
+    try:
+        marked = await asyncio.to_thread(_make_whiteouts, stack)
+    except OSError as error:
+        raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
     lower = ":".join(stack.lower(marked))
     options = [f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
     if os.getuid() == 0:
