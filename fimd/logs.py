@@ -45,13 +45,12 @@ def setup(
     *,
     json: bool = False,
     file: str | None = None,
-    fields: Mapping[str, str] | None = None,
     descriptor: int = 2,
 ) -> None:
     """Send structlog's and the standard library's messages of at least `level` to one place.
 
-    `fields` are added to every message of the process. `descriptor` is where it goes on a
-    terminal, and is the journal's stream under systemd: standard error, unless that is another's.
+    `descriptor` is where it goes on a terminal, and is the journal's stream under systemd: standard
+    error, unless that is another's.
     """
     _output.json, _output.file, _output.descriptor = json, file, descriptor
     renderer: structlog.typing.Processor
@@ -86,10 +85,13 @@ def setup(
         ),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**(fields or {}))
     logging.basicConfig(handlers=[_Forward()], force=True)
     set_level(level)
+
+
+def add_to_all(fields: Mapping[str, str]) -> None:
+    """Add fields to every message of this process from now on."""
+    structlog.contextvars.bind_contextvars(**fields)
 
 
 def set_level(level: str) -> None:
@@ -122,10 +124,10 @@ def output_of(program: str) -> IO[bytes]:
     return open(os.devnull, "wb")
 
 
-def inherited(**fields: str) -> dict[str, Any]:
+def inherited() -> dict[str, Any]:
     """Return the arguments of `setup` by which a worker logs as this process does."""
     level = logging.getLevelName(_output.level).lower()
-    return {"level": level, "json": _output.json, "file": _output.file, "fields": fields}
+    return {"level": level, "json": _output.json, "file": _output.file}
 
 
 class _Forward(logging.Handler):

@@ -27,7 +27,8 @@ def entries(path: Path) -> list[dict[str, object]]:
 
 
 def test_the_file_has_fields_and_where_in_the_code(tmp_path: Path) -> None:
-    logs.setup("info", file=str(tmp_path / "log"), fields={"fim_layer": "abc"})
+    logs.setup("info", file=str(tmp_path / "log"))
+    logs.add_to_all({"fim_layer": "abc"})
     structlog.get_logger().info("layer mounted", path="/x")
     logging.getLogger("asyncio").warning("slow %s", "callback")
     structlog.get_logger().debug("not worth it")
@@ -79,10 +80,11 @@ def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_worker_logs_as_the_daemon_does(tmp_path: Path) -> None:
     logs.setup("debug", file=str(tmp_path / "log"))
-    settings = json.loads(json.dumps(logs.inherited(fim_stack="abc")))
+    settings = json.loads(json.dumps(logs.inherited()))
     script = (
         "import json, logging, sys\nfrom fimd import logs\n"
-        "logs.setup(**json.loads(sys.argv[1]))\nlogging.getLogger('x').debug('from below')\n"
+        "logs.setup(**json.loads(sys.argv[1]))\nlogs.add_to_all({'fim_stack': 'abc'})\n"
+        "logging.getLogger('x').debug('from below')\n"
     )
     command = [sys.executable, "-c", script, json.dumps(settings)]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1])

@@ -5,9 +5,9 @@ history and the headers of FLAC and RICEPP blocks in it.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from fimd.dwarfs.errors import DamagedError
 
@@ -48,22 +48,16 @@ class Reader:
 
     def varint(self) -> int:
         """An unsigned LEB128 number of up to 64 bits."""
-        value = shift = 0
-        data, position = self.data, self.position
-        while True:
-            if position >= len(data):
-                raise DamagedError("unexpected end of Thrift data")
-            byte = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
+        byte = self.byte()
+        value, shift = byte & 0x7F, 7
+        while byte >= 0x80:
             if shift > 63:
                 raise DamagedError("a Thrift number has more than 64 bits")
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
         if value >> 64:
             raise DamagedError("a Thrift number has more than 64 bits")
-        self.position = position
         return value
 
     def integer(self, bits: int) -> int:
@@ -72,6 +66,14 @@ class Reader:
         if raw >> bits:
             raise DamagedError(f"a Thrift number does not fit in {bits} bits")
         return (raw >> 1) ^ -(raw & 1)
+
+    def byte(self) -> int:
+        """The next byte."""
+        position = self.position
+        if position >= len(self.data):
+            raise DamagedError("unexpected end of Thrift data")
+        self.position = position + 1
+        return self.data[position]
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes."""
@@ -86,14 +88,12 @@ class Reader:
         """One struct; a field that occurs twice keeps its last value."""
         fields: dict[int, Any] = {}
         last_id = 0
-        while header := self.take(1)[0]:
+        while header := self.byte():
             wire_type = header & 15
             delta = header >> 4
             last_id = last_id + delta if delta else self.integer(16)
-            if wire_type == Type.TRUE:
-                fields[last_id] = True
-            elif wire_type == Type.FALSE:
-                fields[last_id] = False
+            if wire_type in _BOOLS:
+                fields[last_id] = _BOOLS[wire_type]
             else:
                 fields[last_id] = self._value(wire_type, depth + 1)
         return fields
@@ -101,43 +101,50 @@ class Reader:
     def _value(self, wire_type: int, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             raise DamagedError("Thrift data is nested too deeply")
-        match wire_type:
-            case Type.TRUE | Type.FALSE:
-                return self.take(1)[0] == Type.TRUE
-            case Type.BYTE:
-                return self.take(1)[0]
-            case Type.I16 | Type.I32 | Type.I64:
-                return self.integer(_INTEGER_BITS[Type(wire_type)])
-            case Type.DOUBLE:
-                return _DOUBLE.unpack(self.take(8))[0]
-            case Type.BINARY:
-                return self.take(self.varint())
-            case Type.LIST | Type.SET:
-                header = self.take(1)[0]
-                count = header >> 4 if header >> 4 < 15 else self.varint()
-                self._check_count(count)
-                return [self._value(header & 15, depth + 1) for _ in range(count)]
-            case Type.MAP:
-                count = self.varint()
-                self._check_count(count)
-                types = self.take(1)[0] if count else 0
-                items: dict[Any, Any] = {}
-                for _ in range(count):
-                    key = self._value(types >> 4, depth + 1)
-                    if not isinstance(key, int | bytes):
-                        raise DamagedError("a Thrift map has a key that is no number or string")
-                    items[key] = self._value(types & 15, depth + 1)
-                return items
-            case Type.STRUCT:
-                return self.structure(depth)
-            case _:
-                raise DamagedError(f"unknown Thrift type {wire_type}")
+        read = _READERS.get(wire_type)
+        if read is None:
+            raise DamagedError(f"unknown Thrift type {wire_type}")
+        return read(self, depth)
+
+    def _list(self, depth: int) -> list[Any]:
+        header = self.byte()
+        count = header >> 4 if header >> 4 < 15 else self.varint()
+        self._check_count(count)
+        return [self._value(header & 15, depth + 1) for _ in range(count)]
+
+    def _map(self, depth: int) -> dict[Any, Any]:
+        count = self.varint()
+        self._check_count(count)
+        types = self.byte() if count else 0
+        items: dict[Any, Any] = {}
+        for _ in range(count):
+            key = self._value(types >> 4, depth + 1)
+            if not isinstance(key, int | bytes):
+                raise DamagedError("a Thrift map has a key that is no number or string")
+            items[key] = self._value(types & 15, depth + 1)
+        return items
 
     def _check_count(self, count: int) -> None:
         # every element takes at least one byte, so a count past this is a lie
         if count > len(self.data) - self.position:
             raise DamagedError(f"a Thrift list of {count} elements does not fit in its data")
 
+
+_BOOLS: Final = {int(Type.TRUE): True, int(Type.FALSE): False}
+# By plain numbers: what a start of an image waits for, and members of an enumeration are slow.
+_READERS: Final[dict[int, Callable[[Reader, int], Any]]] = {
+    **dict.fromkeys(_BOOLS, lambda reader, _: _BOOLS.get(reader.byte(), False)),
+    int(Type.BYTE): lambda reader, _: reader.byte(),
+    int(Type.I16): lambda reader, _: reader.integer(16),
+    int(Type.I32): lambda reader, _: reader.integer(32),
+    int(Type.I64): lambda reader, _: reader.integer(64),
+    int(Type.DOUBLE): lambda reader, _: _DOUBLE.unpack(reader.take(8))[0],
+    int(Type.BINARY): lambda reader, _: reader.take(reader.varint()),
+    int(Type.LIST): Reader._list,  # noqa: SLF001 - its own table
+    int(Type.SET): Reader._list,  # noqa: SLF001
+    int(Type.MAP): Reader._map,  # noqa: SLF001
+    int(Type.STRUCT): Reader.structure,
+}
 
 Field = tuple[int, Type, Any]
 """Id, type and value of a struct's field, as `encode_struct` takes them."""

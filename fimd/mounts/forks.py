@@ -104,7 +104,7 @@ class Template:
         files: list[int],
         fields: Mapping[str, str],
     ) -> Process:
-        request = request_bytes(worker, name, arguments, inherited(**fields))
+        request = request_bytes(worker, name, arguments, inherited(), fields)
         if len(request) > MAX_REQUEST:
             raise MountError(f"{name}: the arguments take {len(request)} bytes")
         async with self._turn:

@@ -22,7 +22,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from fimd import logs
@@ -38,9 +38,12 @@ def main(modules: list[str]) -> None:
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
+    messages = os.dup(2)  # a worker's own standard error is its output
+    logged: dict[str, Any] | None = None
     workers: dict[str, Serve] = {name: importlib.import_module(name).serve for name in modules}
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's affair
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon has the pidfds
+    asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
     while True:
@@ -48,6 +51,9 @@ def main(modules: list[str]) -> None:
         if not message:
             return
         request = json.loads(message)
+        if request["log"] != logged:  # here and not in each worker, which would copy the pages
+            logged = request["log"]
+            logs.setup(**logged, descriptor=messages)
         pid = os.fork()
         if pid == 0:
             control.close()
@@ -67,11 +73,10 @@ def _become_worker(serve: Serve, request: dict[str, Any], files: list[int]) -> N
         with open("/proc/self/comm", "w") as comm:
             comm.write(request["name"])
         report, output, *files = files
-        messages = os.dup(2)
         for stream in (1, 2):  # what libfuse and a dying interpreter say
             os.dup2(output, stream)
         os.close(output)
-        logs.setup(**request["log"], descriptor=messages)
+        logs.add_to_all(request["fields"])
         status = _serve(serve, request["arguments"], files, report)
     except BaseException:
         logging.getLogger(__name__).exception("%s failed", request["name"])
@@ -107,12 +112,24 @@ def _serve(serve: Serve, arguments: dict[str, Any], files: list[int], report: in
     return 0
 
 
-def request_bytes(worker: str, name: str, arguments: dict[str, Any], log: dict[str, Any]) -> bytes:
+def request_bytes(
+    worker: str,
+    name: str,
+    arguments: dict[str, Any],
+    log: Mapping[str, Any],
+    fields: Mapping[str, str],
+) -> bytes:
     """Encode one request; `name` becomes the worker's name in ps (15 bytes).
 
-    `log` is what `fimd.logs.setup` is called with.
+    `log` is what `fimd.logs.setup` is called with, `fields` is for each of the worker's messages.
     """
-    request = {"worker": worker, "name": name, "arguments": arguments, "log": log}
+    request = {
+        "worker": worker,
+        "name": name,
+        "arguments": arguments,
+        "log": dict(log),
+        "fields": dict(fields),
+    }
     return json.dumps(request).encode()
 
 

@@ -13,7 +13,10 @@ from tests.bench.rows import write
 from tests.bench.world import MissingError
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "performance.md"
-BENCHMARKS: Final = ("start", "crowd", "bus", "commit", "layer", "growth", "casefold", "create")
+BENCHMARKS: Final = (
+    *("start", "crowd", "bus", "commit", "layer", "growth", "casefold", "create"),
+    "kernel_overlay",
+)
 
 
 def main() -> int:

@@ -1,30 +1,32 @@
-"""The kernel overlay as instances have it against the same overlay mounted by hand.
+"""The kernel overlay as instances have it beside the same overlay mounted by hand.
 
-Run from the project's root: python tests/bench/kernel_overlay.py [ROUNDS]. Both have the same two
-DwarFS layers, served by one process each, and uppers of their own on one filesystem; every round
-measures the same operations on one after the other, so that ratios are of one machine at one
-time; the median is shown. Wanted: at most 1.1 of the time by hand.
+Both have the same two DwarFS layers, served by one process each, and uppers of their own on one
+filesystem. Every round mounts both anew, and does the same to both, slice by slice in turn: what
+else uses the disk falls on both.
 """
 
 import contextlib
 import os
 import random
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
-
-from fimd.dwarfs.write import create  # noqa: E402 -- found by the line above
-from tests.overlays.stacks import Mounter  # noqa: E402
+from fimd.dwarfs.write import create
+from tests.bench.rows import Row, compared
+from tests.bench.timing import Rounds, seconds
+from tests.overlays.stacks import Mounter
 
 FOLDERS, FILES = 20, 100
-WANTED = 1.1
+_ROUNDS = 7
+_SLICE = 40
+"""Files."""
+_MOST = 1.1
+"""Of the time by hand, for all operations together."""
+_OURS, _THEIRS = "fimd", "mounted by hand"
 
 
 def make_layers(base: Path) -> list[Path]:
@@ -73,10 +75,9 @@ def read(root: Path, paths: list[str]) -> None:
         (root / path).read_bytes()
 
 
-def list_all(root: Path, _paths: list[str]) -> None:
-    for _ in range(5):
-        for folder in range(FOLDERS):
-            os.listdir(root / f"dir{folder:02}")
+def list_all(root: Path, paths: list[str]) -> None:
+    for path in paths[: len(paths) // 20]:
+        os.listdir((root / path).parent)
 
 
 def write_new(root: Path, paths: list[str]) -> None:
@@ -117,47 +118,40 @@ OPERATIONS: dict[str, Callable[[Path, list[str]], None]] = {
 }
 
 
-def measure(root: Path, paths: list[str], action: Callable[[Path, list[str]], None]) -> float:
-    began = time.perf_counter()
-    action(root, paths)
-    return (time.perf_counter() - began) * 1000
-
-
-def main(rounds: int) -> None:
-    """Print milliseconds for each operation and the ratio, and the ratio of all together."""
-    dice = random.Random(6)
+def measure() -> Iterator[Row]:
+    """Measure each operation, and all of them together."""
+    generator = random.Random(6)
     paths = [f"dir{folder:02}/file{file:03}" for folder in range(FOLDERS) for file in range(FILES)]
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in OPERATIONS}
-    with tempfile.TemporaryDirectory() as directory:
-        layers = make_layers(Path(directory))
-        for turn in range(rounds):
-            base = Path(directory, f"round{turn}")
+    measured, together = {name: Rounds() for name in OPERATIONS}, Rounds()
+    with tempfile.TemporaryDirectory(prefix="fimd-bench-") as name:
+        layers = make_layers(Path(name))
+        for number in range(_ROUNDS):
+            generator.shuffle(paths)
+            base = Path(name, f"round{number}")
             base.mkdir()
-            dice.shuffle(paths)
-            with Mounter(base, layers) as mounter, mounter.mounted("bwrap") as ours:
-                [stack] = (base / "fim").glob("app/*/stacks/*")
-                lower = [os.readlink(stack / "layers" / str(number)) for number in (1, 0)]
-                with by_hand(lower, base / "hand") as hand:
-                    look(ours, paths)  # what both have of the layers is in the kernel then
-                    look(hand, paths)
-                    for name, action in OPERATIONS.items():
-                        times = {}
-                        for root in (ours, hand) if turn % 2 else (hand, ours):
-                            times[root] = measure(root, paths, action)
-                        taken[name].append((times[ours], times[hand]))
-    print(f"{'milliseconds, median of ' + str(rounds):38} {'by hand':>9} {'fimd':>9} {'ratio':>6}")
-    for name, pairs in taken.items():
-        mine = statistics.median(pair[0] for pair in pairs)
-        hand_ = statistics.median(pair[1] for pair in pairs)
-        ratio = statistics.median(ours / hand for ours, hand in pairs)
-        print(f"{name:38} {hand_:9.1f} {mine:9.1f} {ratio:6.2f}")
-    totals = [
-        sum(taken[name][turn][0] for name in taken) / sum(taken[name][turn][1] for name in taken)
-        for turn in range(rounds)
-    ]
-    together = statistics.median(totals)
-    print(f"{'all together':38} {'':9} {'':9} {together:6.2f}  (wanted: at most {WANTED})")
+            with both(base, layers) as roots:
+                for root in roots.values():
+                    look(root, paths)  # what both have of the layers is in the kernel then
+                taken = {kind: dict.fromkeys(OPERATIONS, 0.0) for kind in roots}
+                slices = [paths[start : start + _SLICE] for start in range(0, len(paths), _SLICE)]
+                for operation, part in product(OPERATIONS, slices):
+                    for kind in list(roots)[:: generator.choice((-1, 1))]:
+                        action = partial(OPERATIONS[operation], roots[kind], part)
+                        taken[kind][operation] += seconds(action)
+            for kind, by_operation in taken.items():
+                together.note(kind, sum(by_operation.values()))
+                for operation, value in by_operation.items():
+                    measured[operation].note(kind, value)
+    for operation, rounds in measured.items():
+        yield compared(operation, rounds, _OURS, _THEIRS)
+    yield compared("all of these together", together, _OURS, _THEIRS, most=_MOST)
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
+@contextlib.contextmanager
+def both(base: Path, layers: list[Path]) -> Iterator[dict[str, Path]]:
+    """Mount the overlay twice over one set of layers."""
+    with Mounter(base, layers) as mounter, mounter.mounted("bwrap") as ours:
+        [stack] = (base / "fim").glob("app/*/stacks/*")
+        lower = [os.path.realpath(stack / "layers" / str(number)) for number in (1, 0)]
+        with by_hand(lower, base / "hand") as hand:
+            yield {_OURS: ours, _THEIRS: hand}
