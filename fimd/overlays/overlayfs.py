@@ -46,6 +46,11 @@ LIMITS: Final = (
         view_helps=True,
     ),
     Limit(
+        "renaming directories made again",
+        "renaming one in the place of a layer's deleted directory brings that back",
+        "it marks no deletion where it takes the renamed directory for its own alone",
+    ),
+    Limit(
         "special bits",
         "a layer's directory that is changed loses its set-group-ID bit; so does a file with its "
         "set-user-ID bit where the user is not root",

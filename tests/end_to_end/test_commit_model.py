@@ -233,8 +233,10 @@ class Life(RuleBasedStateMachine):
         if self.world.overlay == "overlayfs" and self.kind(source) == tarfile.FIFOTYPE:
             return  # its limit "special files"
         old, new = shlex.quote(source), shlex.quote(destination)
-        if self.world.overlay == "unionfs" and self.kind(source) == tarfile.DIRTYPE:
-            self.both(f"cp -a {old} {new} && rm -rf {old}")  # its limit "directories lose content"
+        is_directory = self.kind(source) == tarfile.DIRTYPE
+        # unionfs's limit "directories lose content", overlayfs's "renaming directories made again"
+        if is_directory and self.world.overlay in {"unionfs", "overlayfs"}:
+            self.both(f"cp -a {old} {new} && rm -rf {old}")
         else:
             self.both(f"mv {old} {new}")
 
