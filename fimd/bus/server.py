@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _UNKNOWN: Final = "org.freedesktop.DBus.Error."
 _STANDARD: Final = (Introspectable, Peer, Properties, ObjectManager)
-_COALESCE: Final = 0.05
+_COALESCE: Final = 0.2
 """Seconds in which changes of an object are gathered into one signal: longer than a start takes,
 which changes each of its layers."""
 

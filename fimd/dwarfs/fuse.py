@@ -12,10 +12,12 @@ import logging
 import os
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
+
+from fimd.dwarfs import fusermount
 
 try:  # pyfuse3 3.3 and later
     from pyfuse3 import asyncio as pyfuse3_asyncio
@@ -180,17 +182,30 @@ async def run(
 
     `on_ready` is called once the kernel has the mount, `on_answered` after each answer: what it
     does, briefly and without raising, is done while the client works. Raises RuntimeError where
-    mounting fails (libfuse has then said why on standard error). Cancelling ends the service and
+    mounting fails (standard error then says why). Cancelling ends the service and
     unmounts.
     """
     _enable(on_answered)
     logging.getLogger("pyfuse3").addFilter(lambda record: not _answer_came_too_late(record))
-    pyfuse3.init(operations, mount_point, set(options))
-    unmount = True
-    try:
+    with _session(operations, mount_point, set(options)):
         on_ready()
         await pyfuse3.main()
-        unmount = False  # the kernel ended the connection: the mount is gone already
+
+
+@contextlib.contextmanager
+def _session(operations: Any, mount_point: str, options: set[str]) -> Iterator[None]:
+    """Mount, and unmount unless the body comes to its end: then the mount is gone already."""
+    by_libfuse = os.geteuid() == 0
+    place = mount_point if by_libfuse else f"/dev/fd/{fusermount.mount(mount_point, options)}"
+    unmount = True
+    try:
+        pyfuse3.init(operations, place, options)
+        try:
+            yield
+            unmount = False
+        finally:
+            with contextlib.suppress(OSError):  # somebody else has detached it
+                pyfuse3.close(unmount=unmount)
     finally:
-        with contextlib.suppress(OSError):  # somebody else has detached it
-            pyfuse3.close(unmount=unmount)
+        if unmount and not by_libfuse:
+            fusermount.unmount(mount_point)

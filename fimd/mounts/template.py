@@ -69,7 +69,7 @@ def _become_worker(serve: Serve, request: dict[str, Any], files: list[int]) -> N
     status = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libfuse waits for fusermount3
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # fusermount3 is waited for
         with open("/proc/self/comm", "w") as comm:
             comm.write(request["name"])
         report, output, *files = files

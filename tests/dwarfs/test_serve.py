@@ -20,6 +20,13 @@ Rows = Callable[[Path], list[tuple[str, ...]]]
 pytestmark = pytest.mark.usefixtures("no_mounts_left")
 
 HUGE = 1 << 30
+NOBODY = 65534
+AS_NOBODY = f"""
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+"""
 
 
 def without_huge_digests(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -142,19 +149,21 @@ def test_a_name_that_cannot_be_is_an_input_error_for_its_directory(
 def test_a_plain_user_mounts_without_devices_and_setuid(images: Path, open_directory: Path) -> None:
     point = open_directory / "plain-mount"
     point.mkdir()
-    os.chown(point, 65534, 65534)
-    code = """
+    os.chown(point, NOBODY, NOBODY)
+    code = (
+        """
 import asyncio, os, sys
 sys.path.insert(0, os.getcwd())
 from fimd.dwarfs import Image
 from fimd.dwarfs.serve import serve
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
+"""
+        + AS_NOBODY
+        + """
 with Image.open(sys.argv[1]) as image:
     asyncio.run(serve(image, sys.argv[2], fsname="x", cache_bytes=1 << 20,
                       on_ready=lambda: print("ready", flush=True)))
 """
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(images / "made/mix-default.dwarfs"), str(point)],
         stdout=subprocess.PIPE,
@@ -194,11 +203,17 @@ def test_many_readers_of_one_file_all_get_it(images: Path, mount: Mount) -> None
     assert len(digests) == 1
 
 
-def test_cancelling_the_service_unmounts(images: Path, tmp_path: Path) -> None:
-    code = """
-import asyncio, sys
+@pytest.mark.parametrize("switch", ["", AS_NOBODY], ids=["own", "plain"])
+def test_cancelling_the_service_unmounts(images: Path, open_directory: Path, switch: str) -> None:
+    point = open_directory / "cancelled"
+    point.mkdir()
+    if switch and os.geteuid() == 0:
+        os.chown(point, NOBODY, NOBODY)
+    code = f"""
+import asyncio, os, sys
 from fimd.dwarfs import Image
 from fimd.dwarfs.serve import serve
+{switch}
 
 async def main():
     ready = asyncio.Event()
@@ -215,7 +230,7 @@ async def main():
 
 asyncio.run(main())
 """
-    command = [sys.executable, "-c", code, str(images / "made/tiny.dwarfs"), str(tmp_path)]
+    command = [sys.executable, "-c", code, str(images / "made/tiny.dwarfs"), str(point)]
     done = subprocess.run(
         command,
         check=False,
@@ -225,7 +240,30 @@ asyncio.run(main())
         cwd=Path(__file__).parents[2],
     )
     assert (done.stdout, done.stderr, done.returncode) == ("cancelled\n", "", 0)
-    assert not os.path.ismount(tmp_path)
+    assert not os.path.ismount(point)
+    point.rmdir()
+
+
+def test_a_plain_users_mount_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+from fimd.dwarfs import fusermount
+{AS_NOBODY}
+try:
+    fusermount.mount(sys.argv[1], ["ro"])
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "missing")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        cwd=Path(__file__).parents[2],
+    )
+    assert "could not mount" in done.stdout
+    assert "fusermount3:" in done.stderr
 
 
 def test_a_mount_that_cannot_be_made_is_an_error(

@@ -43,10 +43,14 @@ class Account:
         return f'#!/bin/sh\nexec {self.python} -P -m {module} "$@"\n'
 
     def installed(self, module: str) -> str:
-        """Return a program of the project as the Debian package installs it, without a shell."""
+        """Return a program of the project as the Debian package installs its client.
+
+        That is without a shell, and without `site`, which finds what is installed beside it.
+        """
+        places = [str(PROJECT), sysconfig.get_path("platlib")]
         return (
-            f"#!{self.python} -P\nimport sys\n\nfrom {module}.__main__ import main\n\n"
-            "sys.exit(main())\n"
+            f"#!{self.python} -SP\nimport sys\n\nsys.path += {places!r}\n"
+            f"from {module}.__main__ import main\n\nsys.exit(main())\n"
         )
 
 
