@@ -58,7 +58,7 @@ def _changes(image: str) -> list[Any]:
     try:
         with SourceTree(root) as tree, open_layers(places) as layers:
             lower = Merged(layers)
-            entries = canonical(read_upper(root, tree.scan()), lower, lambda _note: None)
+            entries = canonical(read_upper(root, tree.scan()), lower)
             seen = all(map(are_kept, layers))
             found = changes(entries, lower, owners=seen)
             return sorted(found, key=lambda item: item.path)

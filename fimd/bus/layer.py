@@ -15,12 +15,12 @@ class LayerInterface(Interface):
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
 
-    @prop("ay", constant=True)
+    @prop("ay")
     def Source(self) -> bytes:
-        """The file that holds the layer."""
+        """The file that holds the layer, where it was last found."""
         return encode_path(self._layer.source.path)
 
-    @prop("t", constant=True)
+    @prop("t")
     def Offset(self) -> int:
         """The layer's first byte in the file."""
         return self._layer.source.offset

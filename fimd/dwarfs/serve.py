@@ -25,7 +25,7 @@ from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.reader import Image
-from fimd.dwarfs.tree import HOLE, Attributes
+from fimd.dwarfs.tree import HOLE, ROOT, Attributes
 
 _FOR_EVER: Final = 1e9  # seconds
 _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
@@ -51,6 +51,7 @@ async def serve(
     allow_other: bool = False,
     cache_bytes: int,
     threads: int = 2,
+    inode_offset: int = 1,
     on_ready: Callable[[], None],
 ) -> None:
     """Mount `image` and serve it until it is unmounted.
@@ -58,7 +59,9 @@ async def serve(
     `uid` and `gid` are shown as the owner of everything; None leaves what the image says. At most
     `cache_bytes` of decompressed blocks are kept. `on_ready` is called once the kernel has the
     mount. Raises RuntimeError where mounting fails. Starts `threads` threads when it first
-    decompresses, none before. One image per process: pyfuse3 cannot do more.
+    decompresses, none before. `inode_offset` is added to the tree's inode numbers, but for the
+    root's: with offsets far apart, images that are shown as one filesystem have no number in
+    common. One image per process: pyfuse3 cannot do more.
     """
     # FLAC and RICEPP are decoded in Python: let requests be answered meanwhile
     sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -74,7 +77,7 @@ async def serve(
     if os.geteuid() == 0:  # anyone else gets nosuid and nodev from fusermount3
         options += ["dev", "suid"]
     with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
-        operations = _Operations(image, _Blocks(image, cache_bytes, pool), uid, gid)
+        operations = _Operations(image, _Blocks(image, cache_bytes, pool), uid, gid, inode_offset)
         await fuse.run(operations, mount_point, options, on_ready, operations.prepare)
 
 
@@ -128,15 +131,18 @@ class _OpenFile:
 
 
 class _Operations(pyfuse3.Operations):
-    """Answers the kernel. FUSE's inode numbers begin at 1, the tree's at 0."""
+    """Answers the kernel. The root is 1 to FUSE, and 0 in the tree."""
 
-    def __init__(self, image: Image, blocks: _Blocks, uid: int | None, gid: int | None) -> None:
+    def __init__(
+        self, image: Image, blocks: _Blocks, uid: int | None, gid: int | None, inode_offset: int
+    ) -> None:
         super().__init__()
         self._image = image
         self._tree = image.tree
         self._blocks = blocks
         self._uid = uid
         self._gid = gid
+        self._offset = inode_offset
         self._open_files: dict[int, _OpenFile] = {}
         self._next_handle = 1
         # handle, first entry and number of entries; the same with the entries
@@ -151,22 +157,26 @@ class _Operations(pyfuse3.Operations):
         self._absent.st_ino = 0
         self._absent.entry_timeout = _FOR_EVER
 
+    def _inode(self, number: int) -> int:
+        """The tree's number of what has this one to FUSE."""
+        return ROOT if number == pyfuse3.ROOT_INODE else number - self._offset
+
     @_guarded
     async def lookup(
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        inode = self._tree.lookup(parent - 1, name)
+        inode = self._tree.lookup(self._inode(parent), name)
         if inode is None:
             return self._absent  # with a timeout: the kernel remembers that it is not there
         return self._attributes(self._tree.attributes(inode))
 
     @_guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._tree.attributes(inode - 1))
+        return self._attributes(self._tree.attributes(self._inode(inode)))
 
     @_guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._tree.readlink(inode - 1)
+        return self._tree.readlink(self._inode(inode))
 
     @_guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
@@ -197,7 +207,7 @@ class _Operations(pyfuse3.Operations):
 
     def _listing(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
         attributes = self._tree.attributes
-        for name, inode in self._tree.readdir(fh - 1, start):
+        for name, inode in self._tree.readdir(self._inode(fh), start):
             yield name, attributes(inode)
 
     @_guarded
@@ -206,7 +216,7 @@ class _Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.EROFS)
         handle = self._next_handle
         self._next_handle += 1
-        self._open_files[handle] = _OpenFile(self._image.file_map(inode - 1))
+        self._open_files[handle] = _OpenFile(self._image.file_map(self._inode(inode)))
         return pyfuse3.FileInfo(fh=handle, keep_cache=True)
 
     @_guarded
@@ -255,7 +265,7 @@ class _Operations(pyfuse3.Operations):
     def _attributes(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         inode, mode, nlink, uid, gid, rdev, size, allocated, atime, mtime, ctime = attributes
         entry = self._entry
-        entry.st_ino = inode + 1
+        entry.st_ino = inode + self._offset if inode else pyfuse3.ROOT_INODE
         entry.st_mode = mode
         entry.st_nlink = nlink
         entry.st_uid = uid if self._uid is None else self._uid

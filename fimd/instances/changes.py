@@ -4,7 +4,7 @@ Whatever is being changed is reserved for the job, and refused to instances and 
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -73,12 +73,11 @@ class Changes:
     ) -> Job:
         """Make a layer of what was changed. Raises InUseError, with the PIDs of who uses it."""
         check_level(level)
-        layers = await self.layers(image, external, data)
         name = image.facts.path
-        above = len(layers.sources) - len(image.facts.layers) if mode == "binary" else 0
-        request = CommitRequest(layers.data.path, name, mode, path, level, (), above)
         async with AsyncExitStack() as held:
-            await held.enter_async_context(self._stacks.reserve(layers.data, "a commit"))
+            layers = await self._reserve(held, "a commit", image, external, data)
+            above = len(layers.sources) - len(image.facts.layers) if mode == "binary" else 0
+            request = CommitRequest(layers.data.path, name, mode, path, level, (), above)
             if mode == "binary":
                 held.enter_context(self._changes_image(name, "a commit"))
             arguments = {**vars(request), "lower": layers.places}
@@ -100,25 +99,30 @@ class Changes:
     ) -> Job:
         """Make one layer of those numbered `first` to `last` in the list."""
         check_level(level)
-        layers = await self.layers(image, external, data)
-        if not 0 <= first < last < len(layers.sources):
-            raise InvalidArgumentError(
-                f"{first} to {last} is no range of two layers or more: there are 0 to "
-                f"{len(layers.sources) - 1}"
-            )
-        places = layers.places
-        arguments = {"below": places[:first], "layers": places[first : last + 1], "level": level}
-        return await self._change_stack("squash", image, layers, arguments)
+
+        def arguments(layers: Layers) -> dict[str, Any]:
+            if not 0 <= first < last < len(layers.sources):
+                raise InvalidArgumentError(
+                    f"{first} to {last} is no range of two layers or more: there are 0 to "
+                    f"{len(layers.sources) - 1}"
+                )
+            places = layers.places
+            return {"below": places[:first], "layers": places[first : last + 1], "level": level}
+
+        return await self._change_stack("squash", image, external, data, arguments)
 
     async def remove(self, image: Image, index: int, data: str | None) -> Job:
         """Remove the topmost layer, which has that number in the list without FIM_LAYERS."""
-        layers = await self.layers(image, (), data)
-        if index != len(layers.sources) - 1:
-            raise InvalidArgumentError(
-                f"layer {index} is not the topmost, which is {len(layers.sources) - 1}: only that "
-                "can be removed"
-            )
-        return await self._change_stack("remove", image, layers, {"layer": layers.places[index]})
+
+        def arguments(layers: Layers) -> dict[str, Any]:
+            if index != len(layers.sources) - 1:
+                raise InvalidArgumentError(
+                    f"layer {index} is not the topmost, which is {len(layers.sources) - 1}: only "
+                    "that can be removed"
+                )
+            return {"layer": layers.places[index]}
+
+        return await self._change_stack("remove", image, (), data, arguments)
 
     async def export(
         self, image: Image, index: int, path: str, external: Sequence[str], data: str | None
@@ -136,21 +140,42 @@ class Changes:
 
     async def reset(self, image: Image, data: str | None) -> Job:
         """Throw away what was changed in the data directory."""
-        layers = await self.layers(image, (), data)
         async with AsyncExitStack() as held:
-            await held.enter_async_context(self._stacks.reserve(layers.data, "a reset"))
+            layers = await self._reserve(held, "a reset", image, (), data)
             return self._start("reset", image, {"data": layers.data.path}, held)
 
+    async def _reserve(
+        self,
+        held: AsyncExitStack,
+        purpose: str,
+        image: Image,
+        external: Sequence[str],
+        data: str | None,
+    ) -> Layers:
+        """Keep a data directory until `held` is closed, and only then read the layers."""
+        await self._images.open(image.facts.path, data)  # no directory is made for one that is gone
+        directory = await asyncio.to_thread(DataDirectory.of, image.facts.path, data)
+        await held.enter_async_context(self._stacks.reserve(directory, purpose))
+        return await self.layers(image, external, data)
+
     async def _change_stack(
-        self, what: str, image: Image, layers: Layers, arguments: dict[str, Any]
+        self,
+        what: str,
+        image: Image,
+        external: Sequence[str],
+        data: str | None,
+        arguments: Callable[[Layers], dict[str, Any]],
     ) -> Job:
-        """Start what changes both an image and its data directory."""
+        """Start what changes both an image and its data directory.
+
+        `arguments` are what the job needs to know of the layers.
+        """
         name = image.facts.path
         async with AsyncExitStack() as held:
-            await held.enter_async_context(self._stacks.reserve(layers.data, f"a {what}"))
+            layers = await self._reserve(held, f"a {what}", image, external, data)
             held.enter_context(self._changes_image(name, f"a {what}"))
-            arguments = {"image": name, "data": layers.data.path, **arguments}
-            return self._start(what, image, arguments, held)
+            known = {"image": name, "data": layers.data.path}
+            return self._start(what, image, {**known, **arguments(layers)}, held)
 
     async def _change_image(self, what: str, image: Image, arguments: dict[str, Any]) -> Job:
         async with AsyncExitStack() as held:

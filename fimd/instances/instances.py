@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import structlog
@@ -22,7 +22,7 @@ from fimd.instances.plan import LaunchPlan, launch_plan
 from fimd.instances.request import StartRequest
 from fimd.instances.sandbox import Sandbox
 from fimd.instances.setting_up import SettingUp
-from fimd.instances.stack import Stack, Stacks, StackSpec
+from fimd.instances.stack import OutdatedError, Stack, Stacks, StackSpec
 from fimd.instances.terminal import terminal_signals
 from fimd.instances.waiting import patiently
 from fimd.layers.resolve import Resolver
@@ -36,6 +36,8 @@ from fimd.paths import RuntimeTree
 log = structlog.get_logger(__name__)
 
 DEFAULT_OVERLAY = "bwrap"
+_GLANCE = 0.1
+"""Seconds between two looks at a process that is asked to end."""
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
 CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
@@ -73,7 +75,7 @@ class Instances:
             raise BusyError(f"process {request.pid} is starting an image already")
         self._starting.add(request.pid)
         try:
-            return await patiently(lambda: self._start(request), request.wait, request.pid)
+            return await patiently(lambda: self._up_to_date(request), request.wait, request.pid)
         except FimError as error:
             log.warning(
                 "start refused",
@@ -86,6 +88,12 @@ class Instances:
         finally:
             self._starting.discard(request.pid)
 
+    async def _up_to_date(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
+        """Start an image, with what a commit that ended meanwhile has made of it."""
+        while True:
+            with suppress(OutdatedError):
+                return await self._start(request)
+
     async def _start(self, request: StartRequest) -> tuple[Instance, LaunchPlan, list[str]]:
         if self.closed:
             raise ShuttingDownError("fimd is shutting down: try again in a moment")
@@ -95,12 +103,13 @@ class Instances:
             await self._predecessor(request.pid)
             started = start_time(request.pid)
             await self._sandbox.check()
+            changes = self._stacks.changes
             image, data, sources, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._layers.acquire_all(sources)
             undo.callback(self._layers.release_all, layers)
             overlay, casefold = _choose(request, image, warnings)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
-            stack = await self._stacks.acquire(spec, layers, request.pid)
+            stack = await self._stacks.acquire(spec, layers, request.pid, changes)
             undo.push_async_callback(self._stacks.release, stack, request.pid)
             warnings += stack.warnings
             directory = str(self._tree.instance(request.pid))
@@ -168,18 +177,23 @@ class Instances:
                 await asyncio.to_thread(shutil.rmtree, directory / name)
             else:
                 found.append((facts, process))
-        stacks = await self._stacks.adopt({facts["stack"] for facts, _ in found})
+        users: dict[str, list[int]] = {}
+        for facts, process in found:
+            users.setdefault(facts["stack"], []).append(process.pid)
+        stacks = await self._stacks.adopt(users)
         for facts, process in found:
             stack = stacks.get(facts["stack"])
             if stack is None:
-                log.error("an instance's filesystem is gone", fim_instance=process.pid)
-                process.close()
+                log.error("an instance's filesystem is unknown", fim_instance=process.pid)
+                remains = self._tree.instance(process.pid)
+                process.on_end(partial(shutil.rmtree, remains, ignore_errors=True))
                 continue
             layers = [self._layers.retain(layer_id) for layer_id in facts["layers"]]
             present = tuple(layer for layer in layers if layer is not None)
             image = await asyncio.to_thread(adoption.image_facts, facts, self._resolver)
             instance = adoption.instance(facts, process, stack, present, image)
-            stack.users.add(process.pid)
+            if stack.failed:
+                instance.state = InstanceState.FAILED
             self.running.add(instance.id, instance)
             process.on_end(partial(self._on_end, instance))
             log.info("instance adopted", fim_instance=process.pid, fim_image=image.path)
@@ -223,10 +237,10 @@ class Instances:
             log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)
 
     async def stop(self, instance: Instance, seconds: float = 10.0) -> None:
-        """End an instance: ask its program, then end its process, and what that waits for."""
-        for child in _children(instance.pid) or [instance.pid]:
-            _terminate(child)
-        if not await instance.process.wait(seconds):
+        """End an instance: ask its program, then end both, and what they wait for."""
+        if not await _asked_to_end(instance.process, seconds):
+            for child in _children(instance.pid):
+                _signal(child, signal.SIGKILL)
             instance.process.send_signal(signal.SIGKILL)
             if not await instance.process.wait(_KILLED):
                 await self._stacks.give_up_silent(instance.stack, _KILLED)
@@ -269,9 +283,28 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _terminate(pid: int) -> None:
+async def _asked_to_end(process: Process, seconds: float) -> bool:
+    """Ask the program of a process to end, or the process where it has none; tell whether it did.
+
+    One that is starting has other children than its program: each is asked as it appears.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    asked: set[int] = set()
+    while True:
+        for pid in {*(_children(process.pid) or [process.pid])} - asked:
+            _signal(pid, signal.SIGTERM)
+            asked.add(pid)
+        left = deadline - loop.time()
+        if await process.wait(min(left, _GLANCE)):
+            return True
+        if left <= _GLANCE:
+            return False
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
     try:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass  # it ended by itself meanwhile
     except PermissionError as error:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
@@ -41,6 +41,10 @@ log = structlog.get_logger(__name__)
 CASEFOLD_MODES: Final = ("off", "on", "preserve")
 _LAST_WORD: Final = 3.0
 """Seconds in which a stack that is about to be unmounted has to answer."""
+
+
+class OutdatedError(FimError):
+    """The layers of a data directory were read before something changed them."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +118,24 @@ class Stacks:
         self._reserved: dict[str, str] = {}
         self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.changes = 0
+        """How often something that changes a data directory was done with it."""
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
         self.before_unmount: Callable[[], Awaitable[None]] = _at_once
         """Waited for before a mount is taken away."""
 
-    async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int) -> Stack:
+    async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int, changes: int) -> Stack:
         """Let the process use a stack, which is mounted where it isn't yet.
 
-        Raises InUseError, with the PIDs, where others use its data directory with other layers or
-        another overlay; MountError or UnsupportedError where it can't be mounted.
+        `changes` is what it was before the layers were read. Raises OutdatedError where it is
+        another now; InUseError, with the PIDs, where others use the data directory with other
+        layers or another overlay; MountError or UnsupportedError where it can't be mounted.
         """
         async with self._lock(spec.id):
             self._check_reserved(spec.data)
+            if self.changes != changes:
+                raise OutdatedError(f"{spec.data.path} was changed meanwhile: try again")
             existing = stack = self._stacks.get(spec.id)
             if stack is None:
                 stack = await self._mount(spec, layers)
@@ -193,6 +202,7 @@ class Stacks:
             yield
         finally:
             del self._reserved[data.path]
+            self.changes += 1
             self._turns.free(stack_id)
 
     def _check_reserved(self, data: DataDirectory) -> None:
@@ -272,7 +282,6 @@ class Stacks:
                 name,
                 backend.marks(),
                 spec.id,
-                log.warning,
             )
         except (DwarfsError, OSError) as error:
             raise DataDirectoryError(
@@ -339,15 +348,17 @@ class Stacks:
         except FimError as error:
             log.error("stack could not be detached", fim_stack=stack.spec.id, reason=str(error))
 
-    async def adopt(self, used: set[str]) -> dict[str, Stack]:
-        """Take over the stacks that living instances use, and remove the others.
+    async def adopt(self, users: Mapping[str, Collection[int]]) -> dict[str, Stack]:
+        """Take over the stacks that living processes use, and remove the others.
 
-        Returns them by their identifiers; `users` is for the caller to fill.
+        `users` are their PIDs by the stack's identifier; returns the stacks by the same. What has
+        died of a stack since it was recorded is answered as if it died now.
         """
         for stack_id in os.listdir(self._tree.root / "stacks"):
             directory = str(self._tree.stack(stack_id))
-            stack = _recorded(directory) if stack_id in used else None
+            stack = _recorded(directory) if stack_id in users else None
             if stack is not None:
+                stack.users.update(users[stack_id])
                 self._stacks[stack_id] = stack
                 self._watch(stack)
                 log.info("stack adopted", fim_stack=stack_id, data=stack.spec.data.path)
@@ -403,6 +414,10 @@ def _identify(process: Process) -> list[int]:
     return [process.pid, process.started]
 
 
+def _identified(pid: int, started: int) -> Process:
+    return Process.known(pid, started) or Process(pid, None)
+
+
 def _record(stack: Stack) -> None:
     """Write down what a later daemon needs to take the stack over."""
     facts = {
@@ -418,7 +433,7 @@ def _record(stack: Stack) -> None:
 
 
 def _recorded(directory: str) -> Stack | None:
-    """Return the stack that a record describes, if its processes live."""
+    """Return the stack that a record describes, None where there is none that makes sense."""
     facts = records.read(_record_path(directory))
     try:
         if facts is None:
@@ -426,10 +441,8 @@ def _recorded(directory: str) -> Stack | None:
         written = facts["spec"]
         data = DataDirectory(**written["data"])
         spec = StackSpec(data, tuple(written["layers"]), written["overlay"], written["casefold"])
-        process = Process.known(*facts["overlay_process"])
-        view = Process.known(*facts["view_process"]) if facts["view_process"] else None
-        if process is None or (view is None and facts["view_process"]):
-            return None
+        process = _identified(*facts["overlay_process"])
+        view = _identified(*facts["view_process"]) if facts["view_process"] else None
         overlay = Overlay(process, facts["overlay_root"], (), facts["mount_point"])
         if overlay.mount_point is None:
             overlay = kernel.held_by(process, overlay.root, owned=facts["owned"])

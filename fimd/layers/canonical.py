@@ -5,18 +5,13 @@ holds such a device for every lower name that it hides, since DwarFS has no exte
 """
 
 import stat
-from collections.abc import Callable
 
 from fimd.dwarfs.write import Entry
-from fimd.dwarfs.write.entries import printable
 from fimd.layers.merged import Merged, join
 from fimd.layers.upper import Upper
 
-Note = Callable[[str], None]
-"""Told, in a sentence, what could not be kept."""
 
-
-def canonical(upper: Upper, lower: Merged, note: Note) -> list[Entry]:
+def canonical(upper: Upper, lower: Merged) -> list[Entry]:
     """Return the entries of a layer that shows over `lower` what the upper shows.
 
     Marks that hide nothing are left out, because kernel overlayfs would list them where no lower
@@ -41,8 +36,6 @@ def canonical(upper: Upper, lower: Merged, note: Note) -> list[Entry]:
             path in upper.whiteouts or lower.find(path) is not None
         ):
             hidden.add(path)
-        elif path in upper.whiteouts:
-            note(f"the deletion of {printable(path)} has no effect on the layers below: left out")
     for path in hidden:
         _add_directories(path.rpartition(b"/")[0], entries, lower)
     for path in hidden:

@@ -64,11 +64,10 @@ def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None]
         with SourceTree(root) as tree:
             scanned = tree.scan(cancelled=work.cancelled)
             upper = read_upper(root, scanned)
-            if upper.is_empty:
-                done(None)
-                return
-            committed = _store(request, work, tree, scanned, upper)
-            aside = _empty(request.data, tree, scanned, work)
+            committed, aside = None, None
+            if not upper.is_empty:
+                committed = _store(request, work, tree, scanned, upper)
+                aside = _empty(request.data, tree, scanned, work)
             if aside is not None:
                 work.unerased(aside.kept())
         lock.close()
@@ -82,7 +81,7 @@ def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None]
 def entries_of(upper: Upper, lower: Sequence[LayerPlace], work: Work) -> list[Entry]:
     """Return what a layer of the upper holds, which has deletions in their canonical form."""
     with open_layers(lower if upper.has_marks else ()) as images:
-        entries = canonical(upper, Merged(images), work.note)
+        entries = canonical(upper, Merged(images))
     for name, count in sorted(upper.attributes.items()):
         work.note(f"the attribute {name} of {count} files is not kept: DwarFS has none")
     return entries

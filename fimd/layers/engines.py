@@ -19,6 +19,8 @@ from fimd.mounts.table import MountTable
 from fimd.settings import Settings
 
 WORKER: Final = "fimd.layers.worker"
+_INODE_NUMBERS: Final = 1 << 32
+_INODES: Final = 1 << 24  # more than a layer has
 
 Engine = Callable[[LayerSource, str], Awaitable[Process]]
 """Mounts a layer at a mount point and returns the process that serves it."""
@@ -55,6 +57,7 @@ def _embedded(settings: Settings, template: Template) -> Engine:
                     "source": f"fimd-{layer.id}",
                     "allow_other": os.getuid() == 0,
                     "cache": settings.cache << 20,
+                    "inode_offset": _inode_offset(layer),
                 },
                 files=[descriptor],
                 serves=("fim_layer", layer.id),
@@ -66,6 +69,15 @@ def _embedded(settings: Settings, template: Template) -> Engine:
             os.close(descriptor)
 
     return mount
+
+
+def _inode_offset(layer: LayerSource) -> int:
+    """Return what a layer's inode numbers begin at, most likely far from those of others.
+
+    fuse-overlayfs shows the layers' numbers as they are: where hard links of two layers had one
+    number, tar and cp would take them for one file. Programs of 32 bits know none above 2**32.
+    """
+    return 1 + int(layer.id, 16) % (_INODE_NUMBERS - _INODES)
 
 
 def _external(program: str, settings: Settings, table: MountTable, outputs: Outputs) -> Engine:

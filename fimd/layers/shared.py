@@ -94,6 +94,7 @@ class Layers:
             if layer.state not in {LayerState.UNMOUNTING, LayerState.FAILED}:
                 break
             await layer.gone.wait()
+        layer.source = source  # the file may have been moved since it was mounted
         layer.references += 1
         if layer.timer is not None:
             layer.timer.cancel()

@@ -25,7 +25,7 @@ def squashed(layers: Sequence[Image], below: Sequence[Image]) -> list[Entry]:
                 together.opaque.add(path)
             _, deleted = node.names()
             together.whiteouts.update(join(path, name) for name in deleted)
-    return canonical(together, Merged(below), lambda _note: None)
+    return canonical(together, Merged(below))
 
 
 def write_squashed(

@@ -27,5 +27,6 @@ async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[
             fsname=arguments["source"],
             allow_other=arguments["allow_other"],
             cache_bytes=arguments["cache"],
+            inode_offset=arguments["inode_offset"],
             on_ready=on_ready,
         )

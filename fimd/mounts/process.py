@@ -55,17 +55,21 @@ def is_held_up(pid: int) -> bool:
 class Process:
     """A process and the moment of its end. Owns its pidfd until the process has ended.
 
-    `status` is the exit status, or minus the signal, of a child that has ended.
+    `status` is the exit status, or minus the signal, of a child that has ended. One without a pidfd
+    has ended before anybody watched it.
     """
 
-    def __init__(self, pid: int, pidfd: int, reap: Callable[[], int] | None = None) -> None:
+    def __init__(self, pid: int, pidfd: int | None, reap: Callable[[], int] | None = None) -> None:
         self.pid = pid
         self.status: int | None = None
-        self._pidfd = pidfd
+        self._pidfd = -1 if pidfd is None else pidfd
         self._reap = reap
         self._ended = asyncio.Event()
         self._observers: list[Callable[[], None]] = []
-        asyncio.get_running_loop().add_reader(pidfd, self._on_end)
+        if pidfd is None:
+            self._ended.set()
+        else:
+            asyncio.get_running_loop().add_reader(pidfd, self._on_end)
 
     @classmethod
     def watch(cls, pid: int) -> Self:

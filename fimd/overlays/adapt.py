@@ -35,7 +35,6 @@ def adapt(
     backend: str,
     marks_directory: bytes | None,
     work: str,
-    note: Callable[[str], None],
 ) -> None:
     """Bring the upper of a data directory to the form that `backend` reads.
 
@@ -57,7 +56,7 @@ def adapt(
     if upper.has_marks or marked:
         places = [LayerPlace(layer.path, layer.offset, layer.size) for layer in layers]
         with open_layers(places) as images:
-            entries = canonical(upper, Merged(images), note)
+            entries = canonical(upper, Merged(images))
         deleted = {entry.path for entry in entries if is_whiteout(entry.mode, entry.rdev)}
         there = [entry for entry in upper.entries if entry.is_directory]
         present = {entry.path for entry in there}

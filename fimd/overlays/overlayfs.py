@@ -1,8 +1,17 @@
-"""fuse-overlayfs: overlay semantics in user space."""
+"""fuse-overlayfs: overlay semantics in user space.
 
+When a file is created in a directory, or removed, it looks for the names there anew, and then in
+every layer, also in those that are hidden from the directory by a deletion or a file in a layer
+between. So just above such a layer comes one that deletes each of these names.
+"""
+
+import asyncio
 import os
+import stat
 from typing import Final
 
+from fimd.errors import MountError
+from fimd.layers.ghosts import ghosts
 from fimd.limits import Limit
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.output import Outputs
@@ -36,6 +45,23 @@ LIMITS: Final = (
         _GHOSTS,
         view_helps=True,
     ),
+    Limit(
+        "renaming directories made again",
+        "renaming one in the place of a layer's deleted directory brings that back",
+        "it marks no deletion where it takes the renamed directory for its own alone",
+    ),
+    Limit(
+        "special bits",
+        "a layer's directory that is changed loses its set-group-ID bit; so does a file with its "
+        "set-user-ID bit where the user is not root",
+        "it copies them up by calls that clear these bits",
+    ),
+    Limit(
+        "special files",
+        "giving a layer's fifo, socket or device another name or other attributes leaves an empty "
+        "file, or fails (EIO) as well",
+        "it copies every file up as a regular one",
+    ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )
 
@@ -44,7 +70,12 @@ async def mount(
     stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
 ) -> Overlay:
     """Mount the overlay in the foreground of a process of its own."""
-    options = [f"lowerdir={stack.top_down('layers/{}')}", "upperdir=upper", "workdir=work"]
+    try:
+        marked = await asyncio.to_thread(_make_whiteouts, stack)
+    except OSError as error:
+        raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
+    lower = ":".join(stack.lower(marked))
+    options = [f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
     else:
@@ -59,3 +90,15 @@ async def mount(
         directory=stack.path,
     )
     return Overlay(process, stack.merged, (), stack.merged)
+
+
+def _make_whiteouts(stack: StackDirectory) -> set[int]:
+    """Make the layers of deletions; return the numbers of the layers that have one above."""
+    found = ghosts(stack.sources, os.path.join(stack.path, "upper"))
+    for index, paths in found.items():
+        top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index)
+        for path in paths:
+            whiteout = os.path.join(top, path)
+            os.makedirs(os.path.dirname(whiteout), exist_ok=True)
+            os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
+    return set(found)

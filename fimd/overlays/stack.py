@@ -1,7 +1,7 @@
 """What every overlay backend gets and gives."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass
 
 from fimd.layers.source import LayerSource
@@ -16,7 +16,7 @@ class StackDirectory:
 
         layers/0..N   links to the layers' mounts, base first
         upper, work   links to the writable directories
-        marks/N       of unionfs: what layer N deletes
+        marks/N       what an overlay needs above layer N to read it, and those below, as it should
         merged/       where the overlay is to be mounted
 
     No path of the user's ever stands in a mount option, where a comma, a colon or a backslash
@@ -45,9 +45,16 @@ class StackDirectory:
         layers = (os.path.join(self.path, "layers", str(index)) for index in range(self.layers))
         return [os.path.join(self.path, "upper"), *layers]
 
-    def top_down(self, pattern: str = "{}") -> str:
+    def top_down(self) -> str:
         """Return the layers' names, topmost first, joined by colons."""
-        return ":".join(pattern.format(index) for index in reversed(range(self.layers)))
+        return ":".join(str(index) for index in reversed(range(self.layers)))
+
+    def lower(self, marked: Container[int]) -> Iterator[str]:
+        """Yield the layers' paths, topmost first, each below its marks where it has some."""
+        for index in reversed(range(self.layers)):
+            if index in marked:
+                yield f"marks/{index}"
+            yield f"layers/{index}"
 
 
 @dataclass(frozen=True)

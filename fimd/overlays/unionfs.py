@@ -1,8 +1,10 @@
 """unionfs-fuse: works everywhere, and under the case-insensitive view.
 
 It knows no deletions in read-only branches but its own marks, and a mark hides a path in the
-branches below the one that holds it. So just above each layer that deletes something comes a
-branch with nothing but marks, made from the layer's metadata.
+branches below the one that holds it. Nor does a file hide what is below a directory of the same
+name in a lower branch, once there is a directory again. So just above each layer that deletes
+something, or that has directories which the next one replaces, comes a branch with nothing but
+marks, made from the layers' metadata.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from typing import Final
 import structlog
 
 from fimd.errors import UnsupportedError
+from fimd.layers.hidden import hidden_directories
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.whiteouts import whiteouts
 from fimd.limits import Limit
@@ -82,11 +85,7 @@ async def mount(
     if os.getuid() == 0:
         options += ["allow_other"]  # programs that drop their privileges see their own root
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
-    branches = ["upper=RW"]
-    for index in reversed(range(stack.layers)):
-        if index in marked:
-            branches.append(f"marks/{index}=RO")
-        branches.append(f"layers/{index}=RO")
+    branches = ["upper=RW", *(f"{name}=RO" for name in stack.lower(marked))]
     process = await mount_by_command(
         [program, "-f", "-o", ",".join(options), ":".join(branches), stack.merged],
         serves=("fim_stack", stack.id),
@@ -127,14 +126,17 @@ def _marks_directory(program: str) -> bytes:
 def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
     """Make the branches of marks; return the numbers of the layers that have one."""
     marked = set()
-    for index, source in enumerate(stack.sources):
+    hidden = hidden_directories(stack.sources)
+    replaced: frozenset[bytes] = frozenset()
+    for index, source in reversed(list(enumerate(stack.sources))):
         deleted = whiteouts(source)
-        if not deleted:
+        hides, replaced = deleted | replaced, hidden[index] - deleted
+        if not hides:
             continue
         marked.add(index)
         top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index, directory)
         os.makedirs(top)
-        for path in deleted:
+        for path in hides:
             parent, name = os.path.split(os.path.join(top, path))
             if len(name) + len(HIDDEN) > _LONGEST_NAME:
                 log.warning("name too long for unionfs to hide", path=path, fim_layer=source.id)

@@ -57,11 +57,6 @@ def measure() -> Iterator[Row]:
         yield from _size(session, scratch)
 
 
-def _daemon(session: Session) -> int:
-    [pid] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
-    return pid
-
-
 def _first_start(session: Session, image: Path) -> float:
     """Return the median time of a start that finds nothing mounted, in milliseconds."""
     taken = []
@@ -86,7 +81,7 @@ def _layers(session: Session, scratch: Path) -> Iterator[Row]:
         image = session.adopt(make_image(layers[:count], scratch / "image"), f"{count}.flatimage")
         (scratch / "image").unlink()
         times.append((count, _first_start(session, image)))
-        memory.append((count, resident(_daemon(session)) * 1024))
+        memory.append((count, resident(session.daemon()) * 1024))
     yield _curve("first start by layers", times, "ms")
     yield _curve("memory of the daemon by layers", memory, "KiB")
 
@@ -101,7 +96,7 @@ def _instances(session: Session, scratch: Path) -> Iterator[Row]:
         while len(running) < count:
             running.append(session.background(image, "sleep 3600"))
         times.append((count, statistics.median(seconds(start) for _ in range(3 * _RUNS)) * 1e3))
-        memory.append((count, resident(_daemon(session)) * 1024))
+        memory.append((count, resident(session.daemon()) * 1024))
     for process in running:
         process.kill()
         process.wait()
@@ -131,7 +126,7 @@ def _files(session: Session, scratch: Path) -> Iterator[Row]:
         (scratch / "image").unlink()
         times.append((count, _first_start(session, image)))
         program = session.background(image, "sleep 3600")
-        memory.append((count, resident(_daemon(session)) * 1024))
+        memory.append((count, resident(session.daemon()) * 1024))
         worker.append((count, _of_workers(session)))
         program.kill()
         program.wait()
@@ -161,7 +156,7 @@ def _size(session: Session, scratch: Path) -> Iterator[Row]:
         append_sparse_layer(image, small, gigabytes << 30)
         os.chown(image, session.account.uid, session.account.gid)
         times.append((gigabytes, _first_start(session, image)))
-        memory.append((gigabytes, resident(_daemon(session)) * 1024))
+        memory.append((gigabytes, resident(session.daemon()) * 1024))
         image.unlink()
     yield _curve("first start by GiB of the image", times, "ms")
     yield _flat("memory of the daemon by GiB of the image", memory, "KiB")

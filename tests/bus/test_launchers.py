@@ -115,7 +115,7 @@ def test_uses_are_counted_once_whatever_becomes_of_the_daemon(
 ) -> None:
     running = session.background(image, "sleep 60")
     for signal in ("KILL", "TERM"):
-        [pid] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+        pid = session.daemon()
         session.output("kill", f"-{signal}", str(pid))
         wait_for(lambda pid=pid: pid not in session.processes(), what="its end")
         facts = listed(session)["app.flatimage"]
@@ -157,7 +157,7 @@ def test_gdbus_opens_an_image_which_outlives_the_daemon(session: Session, image:
     assert mark.read_text() == f"{session.directory}/home startup-9\n"
     [instance] = session.objects("ps")
     status = Path(f"/proc/{instance['Pid']}/stat").read_text().rpartition(")")[2].split()
-    [pid] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    pid = session.daemon()
     assert int(status[1]) != pid, "the daemon is its parent"
     assert int(status[3]) != os.getsid(pid), "it is in the daemon's session"
     session.output("kill", "-KILL", str(pid))

@@ -32,13 +32,30 @@ def test_the_page_starts_a_program_and_ends_it(
     assert (done.returncode, done.stdout.split(":")[1]) == (0, " a  b\n"), done
     assert session.run(scripts["start"], image, "sh", "-c", "exit 7").returncode == 7
     running = session.start(scripts["start"], image, "sleep", "60")
-    [instance] = wait_for(lambda: session.objects("ps"), what="the instance")
-    assert instance["Pid"] == running.pid
+    session.instances_of(running)
     path = f"{ROOT}/instance/{running.pid:010d}"
     began = time.monotonic()
     session.output(scripts["stop"], path)
     assert running.wait(10) != 0
     assert time.monotonic() - began < 8
+    session.wait_until_clean()
+
+
+def test_a_program_that_starts_while_its_end_is_asked_for_ends(
+    session: Session, image: Path, scripts: dict[str, Path]
+) -> None:
+    text = scripts["start"].read_text()
+    script = session.directory / "bin" / "by-dbus-slowly"
+    script.write_text(text.replace("exec env", "sleep 60 || true; exec env"))
+    script.chmod(0o755)
+    running = session.start(script, image, "sleep", "60")
+    path = f"{ROOT}/instance/{running.pid:010d}"
+    session.instances_of(running)
+    wait_for(lambda: "sleep 60 " in session.processes().values(), what="the script's last child")
+    began = time.monotonic()
+    session.output(scripts["stop"], path)
+    assert running.wait(10) != 0
+    assert time.monotonic() - began < 2.5  # before the 3 s after which it would be killed
     session.wait_until_clean()
 
 

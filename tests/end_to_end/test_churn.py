@@ -84,7 +84,7 @@ class Churn:
 
 def descriptors(session: Session) -> int:
     """How many descriptors the daemon has."""
-    [daemon] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    daemon = session.daemon()
     return len(os.listdir(f"/proc/{daemon}/fd"))
 
 

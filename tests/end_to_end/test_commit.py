@@ -89,7 +89,7 @@ def test_what_is_in_the_image_needs_no_data_directory_and_travels_with_it(
     change(session, image, FIRST)
     before = seen(session, image, *TOPS)
     commit(session, image, "binary")
-    session.run("rm", "-r", data_of(image))
+    session.remove_data(data_of(image))
     copy = session.adopt(image, "elsewhere.flatimage")
     assert difference(before, seen(session, copy, *TOPS)) == {}
 
@@ -257,7 +257,7 @@ def test_a_commit_that_is_killed_loses_nothing_and_leaves_nothing(
             stderr=subprocess.PIPE,
         )
         worker = wait_for(lambda: worker_of(session), what="the worker")
-        [daemon] = [p for p, words in session.processes().items() if words.endswith("-m fimd ")]
+        daemon = session.daemon()
         time.sleep(delay)
         with suppress(ProcessLookupError):  # it was quicker
             victims = {"worker": worker, "daemon": daemon, "client": client.pid}
@@ -277,7 +277,7 @@ def test_files_that_their_owner_may_not_read_are_committed_as_they_are(
     change(session, image, "echo secret > /shadow; mkdir /closed; echo x > /closed/x")
     change(session, image, "chmod 000 /shadow /closed")
     assert commit(session, image, "binary")
-    session.run("rm", "-r", data_of(image))
+    session.remove_data(data_of(image))
     shown = session.output(image, "fim-root", "stat", "-c", "%a %s", "/shadow", "/closed/x")
     assert shown == "0 7\n644 2\n"
 

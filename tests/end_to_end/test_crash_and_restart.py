@@ -18,13 +18,6 @@ WRITER = (
 )
 
 
-def daemon(session: Session) -> int:
-    """The daemon's process."""
-    found = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
-    assert len(found) == 1, session.processes()
-    return found[0]
-
-
 def process_named(session: Session, name: str) -> int:
     """The one process of the session that goes by a name."""
     found = [
@@ -56,7 +49,7 @@ def test_programs_go_on_while_the_daemon_is_killed_and_comes_back(
         return int(counter.read_text() or "0") if counter.exists() else 0
 
     wait_for(lambda: count() > 2)
-    kill(daemon(session))
+    kill(session.daemon())
     before = count()
     wait_for(lambda: count() > before + 2, what="the program's progress without a daemon")
 
@@ -76,7 +69,7 @@ def test_programs_go_on_while_the_daemon_is_killed_and_comes_back(
 
 def test_what_ended_while_there_was_no_daemon_is_removed(session: Session, image: Path) -> None:
     lost = session.background(image, "sleep 60")
-    kill(daemon(session))
+    kill(session.daemon())
     lost.kill()
     lost.wait()
     assert session.mounts()
@@ -89,7 +82,7 @@ def test_a_record_that_a_killed_daemon_did_not_finish_keeps_nobody_from_starting
 ) -> None:
     session.output(image, "fim-exec", "true")
     session.wait_until_clean()
-    kill(daemon(session))
+    kill(session.daemon())
     (session.tree / "layers" / "0123456789abcdef.json.new").write_text("{")
     (session.tree / "layers" / "0123456789abcdef.json").write_text("[]")
     (session.tree / "stacks" / "0123456789abcdef").mkdir()
@@ -146,6 +139,58 @@ def test_the_kernel_overlay_outlives_its_holder(session: Session, image: Path) -
     session.wait_until_clean()
 
 
+def test_the_kernel_overlay_outlives_its_holder_and_the_daemon_together(
+    session: Session, image: Path
+) -> None:
+    programs = [session.background(image, "echo one > /shared; sleep 60") for _ in range(2)]
+    [holder] = [pid for pid, words in session.processes().items() if words == "sleep infinity "]
+    kill(session.daemon())
+    kill(holder)
+    instances = session.instances_of(*programs)
+    assert {instance["State"] for instance in instances} == {"running"}
+    assert session.output(image, "fim-exec", "cat", "/shared") == "one\n"  # in the same overlay
+    refused = session.run(image, "fim-layer", "commit", "layer")
+    assert refused.returncode == 125
+    assert str(programs[0].pid) in refused.stderr
+    for program in programs:
+        program.kill()
+        program.wait()
+    session.wait_until_clean()
+    assert session.output(image, "fim-exec", "cat", "/shared") == "one\n"
+
+
+def test_a_union_that_died_while_there_was_no_daemon_is_noticed_by_the_next(
+    session: Session, image: Path, busybox: Path
+) -> None:
+    session.output(image, "fim-overlay", "set", "unionfs")
+    elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that outlives its root
+    program = session.background(image, f"exec {elsewhere} sleep 60")
+    [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
+    kill(session.daemon())
+    kill(process_named(session, "unionfs"))
+    [instance] = session.instances_of(program)
+    assert instance["State"] == "failed"
+    done = session.run(image, "fim-exec", "true")
+    assert done.returncode == 125
+    assert f"process {program.pid}, whose filesystem died" in done.stderr
+    program.kill()
+    program.wait()
+    session.wait_until_clean()
+    assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+
+
+def test_an_instance_whose_stack_is_unknown_leaves_nothing(session: Session, image: Path) -> None:
+    program = session.background(image, "sleep 60")
+    kill(session.daemon())
+    [record] = session.tree.glob("stacks/*/stack.json")
+    record.unlink()
+    session.objects("ps")
+    program.kill()
+    program.wait()
+    session.wait_until_clean()
+
+
 def test_the_template_that_dies_is_replaced(session: Session, image: Path) -> None:
     session.output("fimctl", "status")
     [template] = [pid for pid, words in session.processes().items() if "mounts.template" in words]
@@ -157,7 +202,7 @@ def test_a_stopped_daemon_leaves_running_programs_to_the_next(
     session: Session, image: Path
 ) -> None:
     program = session.background(image, "sleep 60")
-    first = daemon(session)
+    first = session.daemon()
     began = time.monotonic()
     os.kill(first, signal.SIGTERM)
     wait_for(lambda: not Path(f"/proc/{first}").exists())
@@ -173,7 +218,7 @@ def test_a_second_daemon_is_refused_with_the_first_ones_process(session: Session
     session.output("fimctl", "status")
     done = session.run("fimd")
     assert done.returncode == os.EX_CONFIG
-    assert f"another fimd (process {daemon(session)}) owns {session.tree}" in done.stderr
+    assert f"another fimd (process {session.daemon()}) owns {session.tree}" in done.stderr
 
 
 def test_prune_unmounts_what_lingers(
@@ -190,7 +235,7 @@ def test_prune_unmounts_what_lingers(
 
 def test_shutdown_ends_everything_where_it_is_to(session: Session, image: Path) -> None:
     program = session.background(image, "trap 'exit 5' TERM; while :; do sleep 0.1; done")
-    first = daemon(session)
+    first = session.daemon()
     session.output("fimctl", "shutdown")
     wait_for(lambda: not Path(f"/proc/{first}").exists())
     assert program.poll() is None

@@ -132,3 +132,17 @@ def test_other_layers_over_a_data_directory_in_use_are_refused_with_its_users(
     assert "the overlay bwrap (not unionfs)" in done.stderr
     elsewhere = {"FIM_LAYERS": str(extra), "FIM_DIR_DATA": "elsewhere"}
     assert session.output(image, "fim-exec", "cat", "/who", variables=elsewhere) == "extra"
+
+
+@pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])
+def test_a_layers_file_may_be_moved_while_it_is_mounted(
+    session: Session, image: Path, make_layer: MakeLayer, overlay: str
+) -> None:
+    session.output(image, "fim-overlay", "set", overlay)
+    layer = make_layer("one", {"who": "one"})
+    variables = {"FIM_LAYERS": str(layer), "FIM_DIR_DATA": f"{session.directory}/work/first"}
+    session.background(image, "sleep 60", variables=variables)
+    moved = layer.rename(layer.with_name("moved"))
+    assert seen(session, image, "/who", str(moved)) == "one"
+    sources = {one["Source"] for one in session.objects("layers")}
+    assert sources == {str(image), str(moved)}

@@ -221,7 +221,7 @@ def test_what_was_changed_by_1_0_8_is_seen_and_changed_in_its_place(
     assert done.returncode == 0, done
     assert list(former.iterdir()) == []
     assert foreign.output("fim-exec", "cat", "/old", "/new") == "old\nnew\n"
-    session.output("rm", "-r", foreign.data)
+    session.remove_data(foreign.data)
     assert foreign.output("fim-exec", "cat", "/new") == "new\n"
 
 
@@ -322,7 +322,7 @@ def test_one_bad_record_does_not_hide_the_others(
     run("fim-exec", "sh", "-c", "echo kept > /kept")
     run("fim-layer", "commit", "binary")
     assert foreign.outside()[: len(before)] == before
-    session.output("rm", "-r", foreign.data)
+    session.remove_data(foreign.data)
     assert run("fim-exec", "cat", "/top", "/kept") == "top\nkept\n"
 
 

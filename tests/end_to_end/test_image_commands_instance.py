@@ -125,12 +125,13 @@ def test_a_shell_has_the_users_terminal_with_its_size_and_job_control(
         terminal.type("\x03")
         type_in("echo co''de $?")
         assert terminal.wait_for(r"code (\d+)")[1] == "130"
-        type_in("sh -c 'echo wa\"\"iting; exec sleep 60'")
+        script = 'trap "echo conti""nued" CONT; echo wa""iting; while :; do sleep 0.1; done'
+        type_in(f"sh -c '{script}'")
         terminal.wait_for("waiting")
         terminal.type("\x1a")
         terminal.wait_for("Stopped")
         type_in("fg")
-        terminal.wait_for("sleep 60")
+        terminal.wait_for("continued")
         terminal.type("\x03")
         type_in("echo co''de $?")
         assert terminal.wait_for(r"code (\d+)")[1] == "130"

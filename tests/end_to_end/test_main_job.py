@@ -23,8 +23,7 @@ def test_two_instances_share_each_layer_and_the_writable_view(
     assert session.output(image, "fim-exec", "sh", "-c", "echo hello > /shared") == ""
     assert session.output(image, "fim-root", "cat", "/shared") == "hello\n"
 
-    instances = session.objects("ps")
-    assert {instance["Pid"] for instance in instances} == {first.pid, second.pid}
+    instances = session.instances_of(first, second)
     assert {instance["Overlay"] for instance in instances} == {overlay}
     assert [layer["References"] for layer in session.objects("layers")] == [2]
     drawn = session.output("fimctl", "stack", image)

@@ -26,12 +26,6 @@ done
 """
 
 
-def daemon(session: Session) -> int:
-    """The daemon's process."""
-    [found] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
-    return found
-
-
 @pytest.mark.timeout(300)
 def test_twenty_instances_go_on_without_a_gap_while_the_daemon_is_killed_and_comes_back(
     session: Session, busybox_image: Path
@@ -65,11 +59,11 @@ def test_twenty_instances_go_on_without_a_gap_while_the_daemon_is_killed_and_com
     wait_for(lambda: all((u / f"count-{n % EACH}").exists() for n, u in enumerate(uppers)))
     all_go_on("under the first daemon")
     for _ in range(2):
-        first = daemon(session)
+        first = session.daemon()
         os.kill(first, signal.SIGKILL)
         all_go_on("without a daemon")
         instances = session.objects("ps")  # starts the next one
-        assert daemon(session) != first
+        assert session.daemon() != first
         assert {item["Pid"] for item in instances} == {program.pid for program in programs}
         assert {item["State"] for item in instances} == {"running"}
         references = sorted(layer["References"] for layer in session.objects("layers"))
@@ -100,7 +94,7 @@ def test_what_the_daemon_holds_does_not_grow(
     script = (PROJECT / "tests" / "support" / "cycles.py").read_text()
     began = time.monotonic()
     process = session.start(
-        *(account.python, "-P", "-c", script, image, str(daemon(session)), str(cycles), "4"),
+        *(account.python, "-P", "-c", script, image, str(session.daemon()), str(cycles), "4"),
         stdout=subprocess.PIPE,
     )
     output, _ = process.communicate(timeout=1700)

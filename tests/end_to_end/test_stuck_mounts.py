@@ -140,7 +140,7 @@ def test_the_daemon_leaves_in_time_and_the_next_one_goes_on(
     for pid in patient.processes():
         if comm(pid).startswith(name):
             os.kill(pid, signal.SIGSTOP)
-    [daemon] = [pid for pid, words in patient.processes().items() if words.endswith("-m fimd ")]
+    daemon = patient.daemon()
     with at_most(10):
         os.kill(daemon, signal.SIGTERM)
         wait_for(lambda: ended(daemon), what="the daemon's end")

@@ -26,7 +26,7 @@ def make_tree(top: Path) -> None:
             (top / directory / name).write_text(f"base {directory}/{name}\n")
 
 
-def change(dice: random.Random, number: int) -> str:
+def random_change(dice: random.Random, number: int) -> str:
     """A command that changes something below the current directory, or fails in silence."""
 
     def path() -> str:
@@ -45,6 +45,19 @@ def change(dice: random.Random, number: int) -> str:
             f"mkdir -p {one} && echo {number} > {one}/a",
         ]
     )
+
+
+def change(session: Session, image: Path, overlay: str, script: str) -> str:
+    """Run a script that has to succeed; return what it printed."""
+    words = ("fim-root", "sh", "-ec", script)
+    return session.output(image, *words, variables={"FIM_OVERLAY": overlay})
+
+
+def commit(session: Session, image: Path) -> None:
+    """Make a layer, without any warning."""
+    done = session.run(image, "fim-layer", "commit", "layer")
+    assert done.returncode == 0, done
+    assert "W::" not in done.stderr
 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(40, marks=pytest.mark.slow)])
@@ -75,7 +88,9 @@ def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
         overlay = dice.choice([name for name in OVERLAYS if name != previous])
         previous = overlay
         variables = {"FIM_OVERLAY": overlay, "FIM_LAYERS": str(layer)}
-        script = "; ".join(f"{{ {change(dice, number)}; }}" for _ in range(dice.randint(1, 8)))
+        script = "; ".join(
+            f"{{ {random_change(dice, number)}; }}" for _ in range(dice.randint(1, 8))
+        )
         expected, shown = both(variables)
         assert shown == expected, f"before round {number}, {overlay}"
         subprocess.run(
@@ -84,3 +99,52 @@ def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
         session.run(image, "fim-exec", "sh", "-c", f"cd /t; {script}", variables=variables)
         expected, shown = both(variables)
         assert shown == expected, f"after round {number}, {overlay}: {script}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_directory_in_place_of_a_file_has_no_names_of_one_that_was_there_before_the_file(
+    session: Session, image: Path, overlay: str, committed: bool
+) -> None:
+    change(session, image, overlay, "mkdir -p /w/a/old /w/b/c/old")
+    commit(session, image)
+    change(session, image, overlay, "rm -r /w/a /w/b/c; echo x > /w/a; echo x > /w/b/c")
+    commit(session, image)
+    again = "rm /w/a /w/b/c; mkdir /w/a /w/b/c; echo x > /w/a/new"
+    change(session, image, overlay, again)
+    if committed:
+        commit(session, image)
+    for other in (overlay, *OVERLAYS, *OVERLAYS):
+        found = change(session, image, other, "find /w")
+        assert sorted(found.split()) == ["/w", "/w/a", "/w/a/new", "/w/b", "/w/b/c"], other
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_removed_from_a_directory_made_again_does_not_uncover_a_hidden_one(
+    session: Session, image: Path, overlay: str
+) -> None:
+    first = "mkdir -p /w/$d/sub; echo old > /w/$d/x; echo old > /w/$d/sub/y"
+    change(session, image, "bwrap", f"for d in a b; do {first}; done")
+    commit(session, image)
+    change(session, image, "bwrap", "rm -r /w/a /w/b; echo file > /w/b")
+    commit(session, image)
+    change(session, image, "bwrap", "rm /w/b; mkdir -p /w/a/sub /w/b/sub")
+    again = "for f in x sub/y; do echo new > $d/$f; rm $d/$f; ls $d/$f 2>/dev/null || true; done"
+    for _ in ("in the upper", "in a layer"):
+        script = f"for d in /w/a /w/b; do {again}; done; find /w"
+        shown = change(session, image, overlay, script)
+        assert sorted(shown.split()) == ["/w", "/w/a", "/w/a/sub", "/w/b", "/w/b/sub"]
+        commit(session, image)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_hard_links_of_several_layers_are_not_taken_for_each_other(
+    session: Session, image: Path, overlay: str
+) -> None:
+    for name in ("1", "2", "3"):
+        script = f"mkdir -p /w/{name}; cd /w/{name}; echo {name} > a; ln a b"
+        change(session, image, overlay, script)
+        commit(session, image)
+    script = "cp -a /w /copy; cd /copy; cat 1/a 1/b 2/a 2/b 3/a 3/b"
+    copied = change(session, image, overlay, script)
+    assert copied.split() == ["1", "1", "2", "2", "3", "3"]

@@ -116,6 +116,19 @@ def test_a_start_waits_for_a_commit(session: Session, image: Path) -> None:
     assert commit.wait(30) == 0
 
 
+@pytest.mark.parametrize("mode", ["binary", "layer"])
+def test_whoever_starts_while_a_commit_ends_sees_what_was_committed(
+    session: Session, image: Path, mode: str
+) -> None:
+    for number in range(3):
+        session.output(image, "fim-exec", "sh", "-c", f"echo {number} > /count")
+        commit = session.start("fimctl", "layer", "commit", image, mode, stdout=subprocess.PIPE)
+        while commit.poll() is None:
+            done = session.run(image, "fim-exec", "cat", "/count")
+            assert done.stdout == f"{number}\n" or "is going on" in done.stderr, done
+        session.output(image, "fim-exec", "cat", "/count")
+
+
 @pytest.mark.parametrize("seconds", ["-1", "nan", "1e9", "soon"])
 def test_what_is_no_time_is_refused(session: Session, image: Path, seconds: str) -> None:
     done = session.run("fimctl", "run", f"--wait={seconds}", image, "true")

@@ -35,7 +35,7 @@ def test_sighup_takes_over_the_file(session: Session) -> None:
     file = session.directory / "home" / ".config" / "fimd" / "fimd.toml"
     file.parent.mkdir(parents=True)
     file.write_text('log_level = "debug"\ncache = 7\n')
-    [pid] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    pid = session.daemon()
     session.output("kill", "-HUP", str(pid))
 
     def level() -> object:
@@ -140,7 +140,7 @@ def test_logs_have_what_mount_programs_say_even_without_a_daemon(
     assert len(entry["fim_stack"]) == 16
     assert entry["program"] == "unionfs"
 
-    [daemon] = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
+    daemon = session.daemon()
     before = numbers(image)[-1]
     session.output("kill", "-KILL", str(daemon))
     time.sleep(0.5)

@@ -121,6 +121,22 @@ def test_an_empty_upper_makes_no_layer(data: Path, image: Path) -> None:
     assert image.read_bytes() == before
 
 
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_the_data_directory_is_free_as_soon_as_a_commit_says_that_it_is_done(
+    is_empty: bool, data: Path, image: Path
+) -> None:
+    if not is_empty:
+        fill(data)
+    freed: list[bool] = []
+
+    def done(made: Committed | None) -> None:
+        with exclusive(str(data)):
+            freed.append((made is None) == is_empty)
+
+    commit(request(data, image, "layer"), Work(), done)
+    assert freed == [True]
+
+
 def test_managed_layers_are_numbered_above_the_highest_up_to_999(data: Path, image: Path) -> None:
     for name in ("layer-007.layer", "layer-0999.layer", "other"):
         (data / "layers" / name).write_bytes(b"")

@@ -60,7 +60,7 @@ async def main(base: str, data: str, paths: list[str]) -> None:
             overlay, mode = line.split()
             spec = StackSpec(directory, tuple(layer.id for layer in mounted), overlay, mode)
             async with AsyncExitStack() as held:
-                stack = await stacks.acquire(spec, mounted, os.getpid())
+                stack = await stacks.acquire(spec, mounted, os.getpid(), stacks.changes)
                 held.push_async_callback(stacks.release, stack, os.getpid())
                 print(describe(stack), flush=True)
                 await asyncio.to_thread(sys.stdin.readline)

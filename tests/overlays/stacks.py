@@ -106,6 +106,10 @@ def fill(directory: Path) -> None:
     (directory / "big").write_bytes(b"0123456789abcdef" * 20_000)
     (directory / "script").write_text("#!/bin/sh\necho ran\n")
     (directory / "script").chmod(0o755)
+    (directory / "setuid").write_text("lower\n")
+    (directory / "setuid").chmod(0o4755)
+    (directory / "setgid").mkdir()
+    (directory / "setgid").chmod(0o2755)
     for name in ("a", "b", "gone", "sub/c"):
         (directory / "dir" / name).write_text(f"base {name}\n")
     for name in ("one", "two"):

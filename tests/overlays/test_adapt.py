@@ -38,7 +38,7 @@ def test_a_directory_in_which_something_was_deleted_stays_what_it_is_below(tmp_p
     mark.parent.mkdir(parents=True)
     mark.touch()
     (data / "work").mkdir()
-    adapt(str(data), [layer], "bwrap", None, "w", lambda _note: None)
+    adapt(str(data), [layer], "bwrap", None, "w")
     inner = data / "root" / "outer" / "inner"
     deleted = (inner / "gone").lstat()
     assert stat.S_ISCHR(deleted.st_mode)

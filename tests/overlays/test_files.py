@@ -293,6 +293,20 @@ def test_coming_up_from_a_layer_changes_neither_mode_nor_owner_nor_content(place
         assert getattr(after, fact) == getattr(before, fact), fact
 
 
+def test_the_special_bits_of_what_comes_up_from_a_layer_are_kept(place: Place) -> None:
+    limited = "special bits" in place.limits
+    (place / "setuid").rename(place / "renamed")
+    (place / "setgid" / "file").touch()
+    assert bool((place / "renamed").stat().st_mode & 0o4000) == (not limited or os.getuid() == 0)
+    assert bool((place / "setgid").stat().st_mode & 0o2000) == (not limited)
+
+
+def test_a_fifo_that_comes_up_from_a_layer_is_one_still(place: Place) -> None:
+    (place / "fifo").rename(place / "renamed")
+    is_fifo = stat.S_ISFIFO((place.upper / "renamed").lstat().st_mode)
+    assert is_fifo == ("special files" not in place.limits)
+
+
 @ORIGINS
 def test_extended_attributes_are_kept_or_refused(place: Place, origin: str) -> None:
     path = file_of(place, origin)

@@ -289,6 +289,16 @@ def test_a_deleted_directory_made_again_is_empty(place: Place, name: str) -> Non
     assert (place / name).read_text() == "a file now"
 
 
+@pytest.mark.parametrize("name", ["full", "dir", "over", "empty"])
+def test_a_deleted_directory_made_again_may_be_renamed(place: Place, name: str) -> None:
+    remove(place / name)
+    (place / name).mkdir()
+    subprocess.run(["mv", place / name, place / "renamed"], check=True, timeout=20)
+    assert os.listdir(place / "renamed") == []
+    returns = "renaming directories made again" in place.limits
+    assert (name in os.listdir(place.path)) == returns
+
+
 def test_a_directory_that_is_not_empty_stays(place: Place) -> None:
     for name in ("full", "over", "dir"):
         with pytest.raises(OSError, match="not empty"):
@@ -303,7 +313,7 @@ def test_a_directory_that_is_not_empty_stays(place: Place) -> None:
 
 def test_a_listing_follows_every_change(place: Place) -> None:
     base = {"file", "big", "script", "dir", "empty", "over", "full", "link", "fifo"}
-    base |= {"first", "second"}
+    base |= {"first", "second", "setuid", "setgid"}
     assert set(os.listdir(place.path)) == base
     (place / "new").touch()
     (place / "file").unlink()

@@ -85,8 +85,9 @@ class Session:
             time.sleep(0.05)
         left = self.processes(), self.mounts()
         if any(left):
+            doing = "\n".join(map(_doing, left[0]))
             self._clear()
-        assert left == ({}, []), f"left behind: {left}\n{self.said()}"
+            raise AssertionError(f"left behind: {left}\n{doing}\n{self.said()}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -214,6 +215,12 @@ class Session:
                 continue
         return found
 
+    def daemon(self) -> int:
+        """Return the daemon's process: not a child that has yet to become another program."""
+        named = {pid for pid, words in self.processes().items() if words.endswith("-m fimd ")}
+        [found] = [pid for pid in named if _parent(pid) not in named]
+        return found
+
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -234,6 +241,24 @@ class Session:
             time.sleep(0.05)
         left = self.mounts(), self.leftovers()
         assert left == ([], []), f"left behind: {left}\n{self.said()}"
+
+    def instances_of(self, *processes: "subprocess.Popen[bytes]") -> list[Any]:
+        """Wait until the instances are those of the processes; what ended is released later."""
+        pids = {process.pid for process in processes}
+
+        def are_theirs() -> Any:
+            instances = self.objects("ps")
+            return instances if {one["Pid"] for one in instances} == pids else None
+
+        return list(wait_for(are_theirs, what="the instances, and the end of those before"))
+
+    def remove_data(self, data: Path) -> None:
+        """Remove a data directory once the daemon has nothing to do in it any more."""
+        wait_for(
+            lambda: self.objects("ps") == [] and not any((data / "tmp").glob("*")),
+            what="the end of what works in the data directory",
+        )
+        self.output("rm", "-r", data)
 
     def _clear(self) -> None:
         for pid in self.processes():
@@ -260,3 +285,22 @@ def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -
             raise AssertionError(f"{what} did not come within {seconds:g} s")
         time.sleep(0.02)
     return value
+
+
+def _parent(pid: int) -> int | None:
+    """Return a process's parent, None where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def _doing(pid: int) -> str:
+    """Tell what a process that should have ended does: its parent, state and system call."""
+    try:
+        entry = Path("/proc", str(pid))
+        status = (entry / "status").read_text().splitlines()
+        shown = [line for line in status if line.startswith(("State:", "PPid:", "Sig", "Shd"))]
+        return "\n".join([f"process {pid}", *shown, (entry / "syscall").read_text()])
+    except OSError as error:
+        return f"process {pid}: {error.strerror}"

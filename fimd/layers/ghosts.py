@@ -1,0 +1,90 @@
+"""Names in directories that layers hide, where there is a directory again further up.
+
+They must not show there. Who reads the stack by its rules never sees them; this is for those who
+look further than they should.
+"""
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from fimd.dwarfs.errors import DamagedError, DwarfsError
+from fimd.dwarfs.reader import Image
+from fimd.errors import BadLayerError
+from fimd.layers.hidden import hidden_directories
+from fimd.layers.merged import join, open_layers
+from fimd.layers.place import LayerPlace
+from fimd.layers.source import LayerSource
+
+
+def ghosts(sources: tuple[LayerSource, ...], upper: str) -> dict[int, set[bytes]]:
+    """Return the paths, by the number of the layer that hides them.
+
+    A directory that is there again as such is not among them, but the ghosts in it are. `sources`
+    are base first. Raises BadLayerError. Reads the files: for a thread.
+    """
+    found: defaultdict[int, set[bytes]] = defaultdict(set)
+    hidden = hidden_directories(sources)
+    if not any(hidden):
+        return found
+    top = os.fsencode(upper)
+    places = [LayerPlace(source.path, source.offset, source.size) for source in sources]
+    with open_layers(places) as images:
+        try:
+            for number, directories in enumerate(hidden):
+                for path in _below(images[:number], images[number + 1 :], top, directories):
+                    found[number].add(path)
+        except DwarfsError as error:
+            raise BadLayerError(f"layer {error}") from error
+    return found
+
+
+def _below(
+    lower: Sequence[Image], above: Sequence[Image], top: bytes, directories: Iterable[bytes]
+) -> Iterator[bytes]:
+    """Yield the names of lower layers in directories that are there again, in all depths."""
+
+    def is_there(path: bytes) -> bool:
+        return _is_directory(top, path) or any(_find(image, path) is not None for image in above)
+
+    left = sum(image.metadata.entry_count for image in lower)
+    pending = [path for path in directories if is_there(path)]
+    while pending:
+        directory = pending.pop()
+        parts = [(image, _find(image, directory)) for image in lower]
+        names = {
+            name for image, inode in parts if inode is not None for name, _ in image.readdir(inode)
+        }
+        left -= len(names)
+        if left < 0:
+            raise DamagedError("directories share their entries", path=lower[-1].source.name)
+        for name in names:
+            path = join(directory, name)
+            if is_there(path):
+                pending.append(path)
+            else:
+                yield path
+
+
+def _find(image: Image, path: bytes) -> int | None:
+    """The inode of a directory, None where there is none."""
+    inode = image.root
+    for name in path.split(b"/"):
+        child = image.lookup(inode, name)
+        if child is None or not image.tree.is_directory(child):
+            return None
+        inode = child
+    return inode
+
+
+def _is_directory(top: bytes, path: bytes) -> bool:
+    """Tell whether a path is a directory, and so are those above it: no links."""
+    for name in path.split(b"/"):
+        top = os.path.join(top, name)
+        try:
+            if not stat.S_ISDIR(os.lstat(top).st_mode):
+                return False
+        except OSError:
+            return False
+    return True
