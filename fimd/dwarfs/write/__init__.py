@@ -11,11 +11,26 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from fimd.dwarfs.write.entries import Entry, PackError, Piece, ReadContent, printable
 from fimd.dwarfs.write.levels import DEFAULT_LEVEL, LEVELS, Level
-from fimd.dwarfs.write.pack import Progress, Settings, Summary, create_from
 from fimd.dwarfs.write.scan import Keep, Skip, SourceTree
+from fimd.dwarfs.write.settings import Progress, Settings, Summary
+
+if TYPE_CHECKING:
+    from fimd.dwarfs.write.pack import create_from
+
+else:
+
+    def __getattr__(name):  # noqa: ANN001, ANN202 - the type checker sees the import above
+        """Import what packs, and numpy, when it is first asked for: the daemon never asks."""
+        if name == "create_from":
+            from fimd.dwarfs.write.pack import create_from  # noqa: PLC0415 - late on purpose
+
+            return create_from
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "DEFAULT_LEVEL",
@@ -77,6 +92,8 @@ def create(
             cannot be written; the message names it.
         CancelledError: the caller wanted it to end.
     """
+    from fimd.dwarfs.write.pack import create_from  # noqa: PLC0415 - as above
+
     settings = Settings(level, threads, subsecond, sparse, created, progress, cancelled)
     with SourceTree(source, on_skip=on_skip) as tree, _target(output) as target:
         found = tree.scan(
