@@ -89,7 +89,7 @@ async def run(live: LiveSettings) -> None:
         undo.callback(connection.disconnect)
         callers = Callers(connection)
         server = ObjectServer(connection, ROOT, callers.allowed)
-        engines_used = {"dwarfs": engine[0]}
+        engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping
         )
@@ -108,7 +108,7 @@ async def run(live: LiveSettings) -> None:
         await connection.own(BUS_NAME)
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()
-        log.info("serving", name=BUS_NAME, engine=engine[0], tree=str(tree.root))
+        log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
         await first(housekeeping.left.wait(), connection.closed())
         log.info("stopping")
         instances.closed = True

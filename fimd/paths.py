@@ -117,9 +117,9 @@ class RuntimeTree:
         """FIM_DIR_APP_SBIN."""
         return self.root / "sbin"
 
-    def layer(self, layer_id: str) -> Path:
-        """Return the mount point of a layer."""
-        return self.root / "layers" / layer_id
+    def layers(self, mount_id: str) -> Path:
+        """Return the mount point of layers that one process serves."""
+        return self.root / "layers" / mount_id
 
     def stack(self, stack_id: str) -> Path:
         """Return the directory of a stack."""

@@ -2,7 +2,7 @@
 
 from fimd.bus.declare import Interface, prop
 from fimd.bus.options import encode_path
-from fimd.layers.shared import Layer
+from fimd.layers.mounted import Layer
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

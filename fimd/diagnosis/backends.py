@@ -130,12 +130,12 @@ async def _embedded(scratch: str, table: MountTable, outputs: Outputs) -> list[F
     template = Template([engines.WORKER, casefold.WORKER], outputs)
     template.start()
     settings = Settings(mount_timeout=_SECONDS, engine="embedded", casefold_engine="embedded")
-    _, mount_layer = engines.choose(settings, template, table, outputs)
+    engine = engines.choose(settings, template, table, outputs)
     mount_view = casefold.choose(settings, template, table, outputs)
     try:
         return list(
             await asyncio.gather(
-                _try("layer (embedded)", lambda: _layer(scratch, mount_layer, table)),
+                _try("layer (embedded)", lambda: _layer(scratch, engine, table)),
                 _try("view (embedded)", lambda: _view(scratch, mount_view, table)),
             )
         )
@@ -151,16 +151,15 @@ async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
     return fine(name, "mounts and is read")
 
 
-async def _layer(scratch: str, mount: engines.Engine, table: MountTable) -> None:
+async def _layer(scratch: str, engine: engines.Engine, table: MountTable) -> None:
     source, image, point = (os.path.join(scratch, name) for name in ("tree", "image", "layer"))
     _make(scratch, "tree", "layer")
     await asyncio.to_thread(create, source, image, level=1)
     facts = os.stat(image)
     layer = LayerSource(image, 0, facts.st_size, facts.st_dev, facts.st_ino, b"doctor")
-    async with _mounted(await mount(layer, point), point, table):
-        await run(
-            ["cmp", os.path.join(point, "old"), os.path.join(source, "old")], seconds=_SECONDS
-        )
+    async with _mounted(await engine.mount([layer], point), point, table):
+        shown = os.path.join(engine.place(point, layer), "old")
+        await run(["cmp", shown, os.path.join(source, "old")], seconds=_SECONDS)
 
 
 async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:

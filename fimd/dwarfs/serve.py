@@ -1,44 +1,59 @@
-"""An image as a read-only filesystem, by pyfuse3 on asyncio.
+"""Images as read-only filesystems, by pyfuse3 on asyncio: one as a mount, or several in one.
 
 An image never changes, so the kernel may keep for ever what it has been told, and asks once. What
 it does ask is answered from the metadata at once; only blocks that have yet to be decompressed make
 a handler wait, for one of a few threads.
 """
 
-import asyncio
 import contextlib
 import errno
 import functools
 import gc
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final, Protocol
 
 import pyfuse3
 
 from fimd.dwarfs import fuse
-from fimd.dwarfs.blocks import BlockCache
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DwarfsError
-from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.reader import Image
-from fimd.dwarfs.tree import HOLE, ROOT, Attributes
+from fimd.dwarfs.served import FOR_EVER, OpenFile, ServedImage
 
-_FOR_EVER: Final = 1e9  # seconds
-_STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
 _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
-_READ_AHEAD: Final = 128 << 10
 _ENTRIES_OF_A_REPLY: Final = 24  # about what 4 KiB hold
-_PREFETCHED_BLOCKS: Final = 2
+_THREADS: Final = 2
 
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
 
 _guarded = functools.partial(fuse.guarded, expected=(DwarfsError,))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How one image is shown.
+
+    Attributes:
+        uid, gid: the owner of everything; None leaves what the image says.
+        cache_bytes: how much of decompressed blocks is kept at most.
+        inode_offset: what is added to the tree's inode numbers. With offsets far apart, images that
+            are shown as one filesystem have no number in common.
+    """
+
+    image: Image
+    uid: int | None
+    gid: int | None
+    cache_bytes: int
+    inode_offset: int
 
 
 async def serve(
@@ -50,8 +65,7 @@ async def serve(
     fsname: str,
     allow_other: bool = False,
     cache_bytes: int,
-    threads: int = 2,
-    inode_offset: int = 1,
+    threads: int = _THREADS,
     on_ready: Callable[[], None],
 ) -> None:
     """Mount `image` and serve it until it is unmounted.
@@ -59,10 +73,51 @@ async def serve(
     `uid` and `gid` are shown as the owner of everything; None leaves what the image says. At most
     `cache_bytes` of decompressed blocks are kept. `on_ready` is called once the kernel has the
     mount. Raises RuntimeError where mounting fails. Starts `threads` threads when it first
-    decompresses, none before. `inode_offset` is added to the tree's inode numbers, but for the
-    root's: with offsets far apart, images that are shown as one filesystem have no number in
-    common. One image per process: pyfuse3 cannot do more.
+    decompresses, none before. One mount per process: pyfuse3 cannot do more.
     """
+    with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
+        first = pyfuse3.ROOT_INODE
+        served = ServedImage(image, pool, uid=uid, gid=gid, cache_bytes=cache_bytes, first=first)
+        await _run(_Operations([served], [image]), mount_point, fsname, allow_other, on_ready)
+
+
+async def serve_all(
+    images: Mapping[bytes, Shown],
+    mount_point: str,
+    *,
+    fsname: str,
+    allow_other: bool = False,
+    threads: int = _THREADS,
+    on_ready: Callable[[], None],
+) -> None:
+    """Mount several images as directories with these names, and serve them as `serve` does."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
+        names = {}
+        end = pyfuse3.ROOT_INODE + 1
+        for name, shown in sorted(images.items(), key=lambda item: item[1].inode_offset):
+            first = max(shown.inode_offset, end)
+            end = first + shown.image.metadata.node_count
+            names[name] = ServedImage(
+                shown.image,
+                pool,
+                uid=shown.uid,
+                gid=shown.gid,
+                cache_bytes=shown.cache_bytes,
+                first=first,
+            )
+        operations = _Operations(
+            [_Top(names), *names.values()], [shown.image for shown in images.values()]
+        )
+        await _run(operations, mount_point, fsname, allow_other, on_ready)
+
+
+async def _run(
+    operations: "_Operations",
+    mount_point: str,
+    fsname: str,
+    allow_other: bool,
+    on_ready: Callable[[], None],
+) -> None:
     # FLAC and RICEPP are decoded in Python: let requests be answered meanwhile
     sys.setswitchinterval(_SWITCH_INTERVAL)
     gc.freeze()  # what is here now stays until the process ends
@@ -76,9 +131,7 @@ async def serve(
         options.append("allow_other")
     if os.geteuid() == 0:  # anyone else gets nosuid and nodev from fusermount3
         options += ["dev", "suid"]
-    with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
-        operations = _Operations(image, _Blocks(image, cache_bytes, pool), uid, gid, inode_offset)
-        await fuse.run(operations, mount_point, options, on_ready, operations.prepare)
+    await fuse.run(operations, mount_point, options, on_ready, operations.prepare)
 
 
 def _escape(value: str) -> str:
@@ -87,96 +140,87 @@ def _escape(value: str) -> str:
     return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
 
 
-class _Blocks:
-    """The blocks of an image for an event loop: at hand, or awaited."""
+class _Part(Protocol):
+    """What answers for the inodes from `first` on, up to the next part's."""
 
-    def __init__(self, image: Image, capacity: int, pool: ThreadPoolExecutor) -> None:
-        self._cache = BlockCache(image.load_block, capacity)
-        self._pool = pool
-        self._loading: dict[int, asyncio.Future[Buffer]] = {}
-        self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
-        self.peek = self._cache.peek
+    first: int
 
-    def load(self, number: int) -> "asyncio.Future[Buffer]":
-        """The block, once a thread has it; who asks meanwhile gets the same future."""
-        future = self._loading.get(number)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._pool, self._cache.get, number)
-            self._loading[number] = future
-            future.add_done_callback(functools.partial(self._loaded, number))
-        return future
-
-    def prefetch(self, file: FileMap, offset: int) -> None:
-        """Start on the blocks that reading on from `offset` will need."""
-        for number in file.following_blocks(offset, self._prefetched):
-            if self.peek(number) is None:
-                self.load(number)
-
-    def _loaded(self, number: int, future: "asyncio.Future[Buffer]") -> None:
-        del self._loading[number]
-        if not future.cancelled():
-            future.exception()  # a prefetch's failure is nobody's, until the block is read
+    def lookup(self, directory: int, name: bytes) -> pyfuse3.EntryAttributes | None: ...
+    def attributes(self, inode: int) -> pyfuse3.EntryAttributes: ...
+    def readlink(self, inode: int) -> bytes: ...
+    def listing(self, directory: int, start: int) -> Iterator[tuple[bytes, Any]]: ...
+    def fill(self, attributes: Any) -> pyfuse3.EntryAttributes: ...
+    def open(self, inode: int, flags: int) -> OpenFile: ...
 
 
-class _OpenFile:
-    """What is known of a file while it is open."""
+class _Top:
+    """The directory that several images lie in."""
 
-    __slots__ = ("block", "file", "next_offset")
+    first = pyfuse3.ROOT_INODE
 
-    def __init__(self, file: FileMap) -> None:
-        self.file = file
-        self.next_offset = 0
-        self.block = HOLE
+    def __init__(self, images: Mapping[bytes, ServedImage]) -> None:
+        self._images = images
+        self._entry = pyfuse3.EntryAttributes()
+        self._entry.st_ino = pyfuse3.ROOT_INODE
+        self._entry.st_mode = stat.S_IFDIR | 0o755
+        self._entry.st_nlink = 2 + len(images)
+        self._entry.st_uid, self._entry.st_gid = os.getuid(), os.getgid()
+        self._entry.entry_timeout = self._entry.attr_timeout = FOR_EVER
+
+    def lookup(self, _directory: int, name: bytes) -> pyfuse3.EntryAttributes | None:
+        image = self._images.get(name)
+        return None if image is None else image.root()
+
+    def attributes(self, _inode: int) -> pyfuse3.EntryAttributes:
+        return self._entry
+
+    def readlink(self, _inode: int) -> bytes:
+        raise pyfuse3.FUSEError(errno.EINVAL)
+
+    def listing(self, _directory: int, start: int) -> Iterator[tuple[bytes, ServedImage]]:
+        return islice(self._images.items(), start, None)
+
+    def fill(self, image: ServedImage) -> pyfuse3.EntryAttributes:
+        return image.root()
+
+    def open(self, _inode: int, _flags: int) -> OpenFile:
+        raise pyfuse3.FUSEError(errno.EISDIR)
 
 
 class _Operations(pyfuse3.Operations):
-    """Answers the kernel. The root is 1 to FUSE, and 0 in the tree."""
+    """Answers the kernel: asks the part that an inode belongs to."""
 
-    def __init__(
-        self, image: Image, blocks: _Blocks, uid: int | None, gid: int | None, inode_offset: int
-    ) -> None:
+    def __init__(self, parts: Sequence[_Part], images: Sequence[Image]) -> None:
         super().__init__()
-        self._image = image
-        self._tree = image.tree
-        self._blocks = blocks
-        self._uid = uid
-        self._gid = gid
-        self._offset = inode_offset
-        self._open_files: dict[int, _OpenFile] = {}
+        self._parts = parts
+        self._firsts = [part.first for part in parts]
+        self._images = images
+        self._open_files: dict[int, OpenFile] = {}
         self._next_handle = 1
         # handle, first entry and number of entries; the same with the entries
         self._next_listing: tuple[int, int, int] | None = None
-        self._prepared: tuple[int, int, list[tuple[bytes, Attributes]]] = (0, 0, [])
-        # every answer is sent before the next one is made: one buffer serves all of them
-        self._entry = pyfuse3.EntryAttributes()
-        self._entry.entry_timeout = self._entry.attr_timeout = _FOR_EVER
-        self._times = (0, 0, 0)  # what the buffer has
-        self._entry.st_blksize = _READ_AHEAD
+        self._prepared: tuple[int, int, list[tuple[bytes, Any]]] = (0, 0, [])
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
-        self._absent.entry_timeout = _FOR_EVER
+        self._absent.entry_timeout = FOR_EVER
 
-    def _inode(self, number: int) -> int:
-        """The tree's number of what has this one to FUSE."""
-        return ROOT if number == pyfuse3.ROOT_INODE else number - self._offset
+    def _part(self, inode: int) -> _Part:
+        return self._parts[bisect_right(self._firsts, inode) - 1]
 
     @_guarded
     async def lookup(
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        inode = self._tree.lookup(self._inode(parent), name)
-        if inode is None:
-            return self._absent  # with a timeout: the kernel remembers that it is not there
-        return self._attributes(self._tree.attributes(inode))
+        # with a timeout where there is none: the kernel remembers that it is not there
+        return self._part(parent).lookup(parent, name) or self._absent
 
     @_guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._tree.attributes(self._inode(inode)))
+        return self._part(inode).attributes(inode)
 
     @_guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._tree.readlink(self._inode(inode))
+        return self._part(inode).readlink(inode)
 
     @_guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
@@ -189,8 +233,9 @@ class _Operations(pyfuse3.Operations):
         if (directory, start) != (fh, start_id):
             prepared = []
         position = start_id
-        fill, reply = self._attributes, pyfuse3.readdir_reply
-        for name, facts in chain(prepared, self._listing(fh, start_id + len(prepared))):
+        part = self._part(fh)
+        fill, reply = part.fill, pyfuse3.readdir_reply
+        for name, facts in chain(prepared, part.listing(fh, start_id + len(prepared))):
             position += 1
             if not reply(token, name, fill(facts), position):  # the reply is full
                 self._next_listing = fh, position - 1, position - start_id
@@ -203,20 +248,14 @@ class _Operations(pyfuse3.Operations):
         fh, start, count = self._next_listing
         self._next_listing = None
         with contextlib.suppress(Exception):  # the reader will be told when it asks
-            self._prepared = fh, start, list(islice(self._listing(fh, start), count))
-
-    def _listing(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
-        attributes = self._tree.attributes
-        for name, inode in self._tree.readdir(self._inode(fh), start):
-            yield name, attributes(inode)
+            self._prepared = fh, start, list(islice(self._part(fh).listing(fh, start), count))
 
     @_guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        if flags & (os.O_WRONLY | os.O_RDWR):
-            raise pyfuse3.FUSEError(errno.EROFS)
+        opened = self._part(inode).open(inode, flags)
         handle = self._next_handle
         self._next_handle += 1
-        self._open_files[handle] = _OpenFile(self._image.file_map(self._inode(inode)))
+        self._open_files[handle] = opened
         return pyfuse3.FileInfo(fh=handle, keep_cache=True)
 
     @_guarded
@@ -225,58 +264,15 @@ class _Operations(pyfuse3.Operations):
 
     @_guarded
     async def read(self, fh: int, off: int, size: int) -> Buffer:  # type: ignore[override]
-        opened = self._open_files[fh]
-        pieces = opened.file.pieces(off, size)
-        parts: list[Buffer] = []
-        blocks = self._blocks
-        # all are asked for before any is waited for, and what is needed now before what is later
-        waiting = {
-            number: blocks.load(number)
-            for number, _, _ in pieces
-            if number != HOLE and blocks.peek(number) is None
-        }
-        # the kernel reads ahead this far at once when a program wants it all
-        if off == opened.next_offset and (off or size >= _READ_AHEAD) and pieces:
-            last = pieces[-1][0]
-            if last != opened.block:
-                opened.block = last
-                blocks.prefetch(opened.file, off + size - 1)
-        opened.next_offset = off + size
-        for number, start, length in pieces:
-            if number == HOLE:
-                parts.append(bytes(length))
-                continue
-            block = blocks.peek(number)
-            if block is None:
-                block = await (waiting.get(number) or blocks.load(number))
-            parts.append(self._image.slice(number, block, start, length))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return await self._open_files[fh].read(off, size)
 
     @_guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = _FILESYSTEM_BLOCK
-        answer.f_blocks = -(-self._image.total_size // _FILESYSTEM_BLOCK)
-        answer.f_files = self._image.metadata.inode_count
+        size = sum(image.total_size for image in self._images)
+        answer.f_blocks = -(-size // _FILESYSTEM_BLOCK)
+        answer.f_files = sum(image.metadata.inode_count for image in self._images)
         answer.f_namemax = _NAME_MAX
         answer.f_bfree = answer.f_bavail = answer.f_ffree = answer.f_favail = 0
         return answer
-
-    def _attributes(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        inode, mode, nlink, uid, gid, rdev, size, allocated, atime, mtime, ctime = attributes
-        entry = self._entry
-        entry.st_ino = inode + self._offset if inode else pyfuse3.ROOT_INODE
-        entry.st_mode = mode
-        entry.st_nlink = nlink
-        entry.st_uid = uid if self._uid is None else self._uid
-        entry.st_gid = gid if self._gid is None else self._gid
-        entry.st_rdev = rdev
-        entry.st_size = size
-        entry.st_blocks = -(-allocated // _STAT_BLOCK)
-        # the slowest of all, and neighbours often have the same
-        if (times := (atime, mtime, ctime)) != self._times:
-            self._times = times
-            entry.st_atime_ns = atime
-            entry.st_mtime_ns = mtime
-            entry.st_ctime_ns = ctime
-        return entry

@@ -8,8 +8,8 @@ from fimd.instances.image import ImageFacts, read_image
 from fimd.instances.instance import Instance
 from fimd.instances.request import StartRequest
 from fimd.instances.stack import Stack
+from fimd.layers.mounted import Layer
 from fimd.layers.resolve import Resolver
-from fimd.layers.shared import Layer
 from fimd.mounts.process import Process
 
 _NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at", "directory")

@@ -9,7 +9,7 @@ from fimd import records
 from fimd.instances.image import ImageFacts
 from fimd.instances.request import StartRequest
 from fimd.instances.stack import Stack
-from fimd.layers.shared import Layer
+from fimd.layers.mounted import Layer
 from fimd.mounts.process import Process
 
 RECORD: Final = "instance.json"

@@ -105,8 +105,8 @@ class Instances:
             await self._sandbox.check()
             changes = self._stacks.changes
             image, data, sources, warnings = await asyncio.to_thread(self._read, request)
-            layers = await self._layers.acquire_all(sources)
-            undo.callback(self._layers.release_all, layers)
+            layers = await self._layers.acquire(sources)
+            undo.callback(self._layers.release, layers)
             overlay, casefold = _choose(request, image, warnings)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
             stack = await self._stacks.acquire(spec, layers, request.pid, changes)
@@ -230,7 +230,7 @@ class Instances:
         try:
             await self._stacks.release(instance.stack, instance.pid)
         finally:
-            self._layers.release_all(instance.layers)
+            self._layers.release(instance.layers)
             shutil.rmtree(instance.directory, ignore_errors=True)
             instance.process.close()
             self.running.remove(instance.id)

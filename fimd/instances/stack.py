@@ -24,8 +24,8 @@ from fimd.errors import (
 )
 from fimd.instances.data import DataDirectory, remove_work
 from fimd.instances.waiting import Turns
+from fimd.layers.mounted import Layer
 from fimd.layers.recovery import clean_up
-from fimd.layers.shared import Layer
 from fimd.mounts import silent
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, is_held_up

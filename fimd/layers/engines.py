@@ -1,9 +1,11 @@
-"""The two DwarFS engines that can mount a layer; both must show the same tree."""
+"""The two DwarFS engines that can mount layers; both must show the same tree."""
 
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from fimd.dwarfs.errors import DwarfsError
@@ -16,20 +18,45 @@ from fimd.mounts.forks import Template
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
+from fimd.mounts.template import MAX_FILES
 from fimd.settings import Settings
 
 WORKER: Final = "fimd.layers.worker"
 _INODE_NUMBERS: Final = 1 << 32
 _INODES: Final = 1 << 24  # more than a layer has
+_WORTH_A_PROCESS: Final = 8
+"""Layers for which another process is started, where a processor is there for it."""
 
-Engine = Callable[[LayerSource, str], Awaitable[Process]]
-"""Mounts a layer at a mount point and returns the process that serves it."""
+_Mount = Callable[[Sequence[LayerSource], str], Awaitable[Process]]
 
 
-def choose(
-    settings: Settings, template: Template, table: MountTable, outputs: Outputs
-) -> tuple[str, Engine]:
-    """Return the engine that the settings ask for, and its name."""
+@dataclass(frozen=True)
+class Engine:
+    """One way of mounting layers.
+
+    Attributes:
+        name: "embedded" or "external".
+        mount: mounts layers at a mount point and returns the process that serves them.
+        most: how many layers one mount may show.
+    """
+
+    name: str
+    mount: Callable[[Sequence[LayerSource], str], Awaitable[Process]]
+    most: int
+
+    def place(self, mount_point: str, layer: LayerSource) -> str:
+        """Where a layer's tree is, of those that are mounted there."""
+        return mount_point if self.most == 1 else os.path.join(mount_point, layer.id)
+
+    def divide(self, layers: Sequence[LayerSource]) -> list[Sequence[LayerSource]]:
+        """Divide layers among mounts: no more of these than can work at the same time."""
+        processes = min(os.cpu_count() or 1, -(-len(layers) // _WORTH_A_PROCESS))
+        each = min(self.most, -(-len(layers) // max(processes, 1)))
+        return [layers[start : start + each] for start in range(0, len(layers), each or 1)]
+
+
+def choose(settings: Settings, template: Template, table: MountTable, outputs: Outputs) -> Engine:
+    """Return the engine that the settings ask for."""
     program = shutil.which("dwarfs")
     if settings.engine == "external" and program is None:
         raise UnsupportedError(
@@ -37,38 +64,58 @@ def choose(
             "engine to 'embedded'"
         )
     if program is None or settings.engine == "embedded":
-        return "embedded", _embedded(settings, template)
-    return "external", _external(program, settings, table, outputs)
+        return Engine("embedded", _embedded(settings, template), MAX_FILES)
+    return Engine("external", _external(program, settings, table, outputs), 1)
 
 
-def _embedded(settings: Settings, template: Template) -> Engine:
-    async def mount(layer: LayerSource, mount_point: str) -> Process:
-        descriptor = _open(layer)
-        try:
-            return await template.fork(
-                WORKER,
-                name=f"layer-{layer.id[:8]}",
-                arguments={
-                    "offset": layer.offset,
-                    "size": layer.size,
-                    "mount_point": mount_point,
-                    "uid": os.getuid(),
-                    "gid": os.getgid(),
-                    "source": f"fimd-{layer.id}",
-                    "allow_other": os.getuid() == 0,
-                    "cache": settings.cache << 20,
-                    "inode_offset": _inode_offset(layer),
-                },
-                files=[descriptor],
-                serves=("fim_layer", layer.id),
-                seconds=settings.mount_timeout,
-            )
-        except MountError as error:
-            raise MountError(f"layer {layer.path} (at byte {layer.offset}): {error}") from error
-        finally:
-            os.close(descriptor)
+def _embedded(settings: Settings, template: Template) -> _Mount:
+    async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
+        with ExitStack() as opened:
+            files: dict[tuple[int, int], int] = {}  # one descriptor for each file
+            for layer in layers:
+                if (layer.device, layer.inode) not in files:
+                    descriptor = _open(layer)
+                    opened.callback(os.close, descriptor)
+                    files[layer.device, layer.inode] = descriptor
+            numbers = {file: number for number, file in enumerate(files)}
+            try:
+                return await template.fork(
+                    WORKER,
+                    name=f"layer-{layers[0].id[:8]}",
+                    arguments={
+                        "mount_point": mount_point,
+                        "uid": os.getuid(),
+                        "gid": os.getgid(),
+                        "source": f"fimd-{layers[0].id}",
+                        "allow_other": os.getuid() == 0,
+                        "cache": settings.cache << 20,
+                        "layers": [
+                            {
+                                "id": layer.id,
+                                "file": numbers[layer.device, layer.inode],
+                                "offset": layer.offset,
+                                "size": layer.size,
+                                "inode_offset": _inode_offset(layer),
+                            }
+                            for layer in layers
+                        ],
+                    },
+                    files=list(files.values()),
+                    serves=("fim_layer", layers[0].id),
+                    seconds=settings.mount_timeout,
+                )
+            except MountError as error:
+                raise MountError(f"{_described(layers)}: {error}") from error
 
     return mount
+
+
+def _described(layers: Sequence[LayerSource]) -> str:
+    first = layers[0]
+    if len(layers) == 1:
+        return f"layer {first.path} (at byte {first.offset})"
+    others = any(layer.path != first.path for layer in layers)
+    return f"{len(layers)} layers of {first.path}{' and other files' if others else ''}"
 
 
 def _inode_offset(layer: LayerSource) -> int:
@@ -77,11 +124,12 @@ def _inode_offset(layer: LayerSource) -> int:
     fuse-overlayfs shows the layers' numbers as they are: where hard links of two layers had one
     number, tar and cp would take them for one file. Programs of 32 bits know none above 2**32.
     """
-    return 1 + int(layer.id, 16) % (_INODE_NUMBERS - _INODES)
+    return 2 + int(layer.id, 16) % (_INODE_NUMBERS - _INODES)
 
 
-def _external(program: str, settings: Settings, table: MountTable, outputs: Outputs) -> Engine:
-    async def mount(layer: LayerSource, mount_point: str) -> Process:
+def _external(program: str, settings: Settings, table: MountTable, outputs: Outputs) -> _Mount:
+    async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
+        (layer,) = layers
         kept = await asyncio.to_thread(_keeps_owners, layer)
         options = [
             *([] if kept else [f"uid={os.getuid()},gid={os.getgid()}"]),

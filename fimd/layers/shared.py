@@ -1,11 +1,13 @@
-"""Layers' mounts, shared by all instances: one mount per distinct layer, counted references."""
+"""Layers' mounts, shared by all instances: each distinct layer once, with counted references.
+
+The layers that one start is the first to need are mounted together, by as few processes as can work
+at the same time. Each is counted for itself; a mount goes when none of its layers is used.
+"""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from typing import Final
 
@@ -14,9 +16,10 @@ import structlog
 from fimd import records
 from fimd.errors import FimError, MountError
 from fimd.layers.engines import Engine
+from fimd.layers.mounted import Layer, LayerMount, LayerState
 from fimd.layers.source import LayerSource
 from fimd.mounts import descriptors, silent
-from fimd.mounts.process import Process, is_held_up
+from fimd.mounts.process import is_held_up
 from fimd.mounts.unmount import clear
 from fimd.observe import Collection
 from fimd.paths import RuntimeTree
@@ -24,40 +27,11 @@ from fimd.paths import RuntimeTree
 log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 16
-"""Layers that are being mounted or unmounted at the same time: each takes some descriptors and a
+"""Mounts that are being made or taken away at the same time: each takes some descriptors and a
 process, and has its time limit to itself."""
 _LAST_WORD: Final = 3.0
-"""Seconds in which a layer that is about to be unmounted has to answer."""
-
-
-class LayerState(StrEnum):
-    """Where a layer's mount is in its life."""
-
-    MOUNTING = "mounting"
-    MOUNTED = "mounted"
-    IDLE = "idle"  # mounted, used by nobody, for the linger
-    UNMOUNTING = "unmounting"
-    FAILED = "failed"  # its process died under its users
-
-
-class Layer:
-    """One layer's mount. Its owner is Layers; others look."""
-
-    def __init__(self, source: LayerSource, mount_point: str, engine: str) -> None:
-        self.source = source
-        self.mount_point = mount_point
-        self.engine = engine
-        self.state = LayerState.MOUNTING
-        self.references = 0
-        self.process: Process | None = None
-        self.mounted: asyncio.Future[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.gone = asyncio.Event()
-
-    @property
-    def id(self) -> str:
-        """The layer's identifier."""
-        return self.source.id
+"""Seconds in which a mount that is about to be taken away has to answer."""
+_LEAVING: Final = {LayerState.UNMOUNTING, LayerState.FAILED}
 
 
 class Layers:
@@ -66,12 +40,12 @@ class Layers:
     def __init__(
         self,
         tree: RuntimeTree,
-        engine: tuple[str, Engine],
+        engine: Engine,
         linger: Callable[[], float],
         answer_in: float,
     ) -> None:
         self._tree = tree
-        self._engine_name, self._mount = engine
+        self._engine = engine
         self._linger = linger
         self._answer_in = answer_in
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -82,61 +56,85 @@ class Layers:
         """Waited for before a mount is taken away."""
         self.mounted: Collection[Layer] = Collection()
 
-    async def acquire(self, source: LayerSource) -> Layer:
-        """Take a reference to a layer, mounting it where nobody has yet.
+    async def acquire(self, sources: Sequence[LayerSource]) -> list[Layer]:
+        """Take a reference to each of these layers, all or none; mount those that nobody has yet.
 
-        Raises BadLayerError or MountError; then nothing was taken.
+        Those that were there and hang are mounted afresh. Raises BadLayerError or MountError.
         """
         while True:
-            layer = self.mounted.get(source.id)
-            if layer is None:
-                layer = self._begin(source)
-            if layer.state not in {LayerState.UNMOUNTING, LayerState.FAILED}:
-                break
-            await layer.gone.wait()
+            await self._until_gone(sources)
+            begun = self._begin(sources)
+            layers = [self._take(source) for source in sources]
+            try:
+                mounts = {layer.mount.id: layer.mount for layer in layers}
+                if await self._all_mounted(mounts.values(), begun):
+                    old = [layer for layer in layers if layer.mount not in begun]
+                    if not await self.give_up_silent(old, self._answer_in):
+                        return layers
+            except BaseException:
+                self.release(layers)
+                raise
+            self.release(layers)
+
+    async def _until_gone(self, sources: Iterable[LayerSource]) -> None:
+        """Wait until none of them is there still and on its way out."""
+        while leaving := [
+            layer
+            for source in sources
+            if (layer := self.mounted.get(source.id)) is not None and layer.state in _LEAVING
+        ]:
+            await leaving[0].mount.gone.wait()
+
+    def _begin(self, sources: Iterable[LayerSource]) -> list[LayerMount]:
+        """Begin to mount those of them that are not there."""
+        missing = {source.id: source for source in sources if self._unknown(source.id)}
+        begun = []
+        for part in self._engine.divide(list(missing.values())):
+            first = part[0].id
+            mount = LayerMount(first, str(self._tree.layers(first)), self._engine.name)
+            for source in part:
+                layer = Layer(source, mount, self._engine.place(mount.mount_point, source))
+                mount.layers.append(layer)
+                self.mounted.add(layer.id, layer)
+            task = asyncio.create_task(self._mount(mount), name=f"mount {mount.id}")
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            mount.mounted = task
+            begun.append(mount)
+        return begun
+
+    def _unknown(self, layer_id: str) -> bool:
+        return self.mounted.get(layer_id) is None
+
+    def _take(self, source: LayerSource) -> Layer:
+        layer = self.mounted.get(source.id)
+        assert layer is not None
         layer.source = source  # the file may have been moved since it was mounted
         layer.references += 1
-        if layer.timer is not None:
-            layer.timer.cancel()
-            layer.timer = None
+        if layer.mount.timer is not None:
+            layer.mount.timer.cancel()
+            layer.mount.timer = None
         if layer.state is LayerState.IDLE:
             layer.state = LayerState.MOUNTED
         self.mounted.changed(layer.id)
-        assert layer.mounted is not None
-        try:
-            await asyncio.shield(layer.mounted)
-        except BaseException:
-            self.release(layer)
-            raise
         return layer
 
-    async def acquire_all(self, sources: Sequence[LayerSource]) -> list[Layer]:
-        """Take a reference to each of these layers, of which none hangs; all or none.
+    async def _all_mounted(self, mounts: Iterable[LayerMount], ours: list[LayerMount]) -> bool:
+        """Wait for the mounts; tell whether they are there.
 
-        Raises what `acquire` raises.
+        What somebody else began may fail by a layer that only they want: it is no error here.
+        Raises what went wrong with ours.
         """
-        there = {source.id for source in sources if self.mounted.get(source.id) is not None}
-        layers = await self._acquire_each(sources)
-        try:
-            old = [layer for layer in layers if layer.id in there]
-            if not await self.give_up_silent(old, self._answer_in):
-                return layers
-        except BaseException:
-            self.release_all(layers)
-            raise
-        self.release_all(layers)
-        return await self.acquire_all(sources)  # those that were given up are mounted afresh
-
-    async def _acquire_each(self, sources: Sequence[LayerSource]) -> list[Layer]:
-        tasks = [asyncio.create_task(self.acquire(source)) for source in sources]
-        try:
-            return await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            self.release_all(outcome for outcome in outcomes if isinstance(outcome, Layer))
-            raise
+        waiting = {mount.id: asyncio.shield(mount.mounted) for mount in mounts}
+        outcomes = await asyncio.gather(*waiting.values(), return_exceptions=True)
+        failed = {
+            mount_id: outcome
+            for mount_id, outcome in zip(waiting, outcomes, strict=True)
+            if outcome is not None
+        }
+        for mount in ours:
+            if mount.id in failed:
+                raise failed[mount.id]
+        return not failed
 
     async def give_up_silent(self, layers: Iterable[Layer], seconds: float) -> bool:
         """End the processes of those that do not answer in time; tell whether there was any.
@@ -144,123 +142,107 @@ class Layers:
         Their users get errors, and who comes next mounts them afresh.
         """
         asked = {
-            layer.mount_point: layer
+            layer.mount.mount_point: layer.mount
             for layer in layers
             if layer.process is not None and is_held_up(layer.process.pid)
         }
         found = [asked[point] for point in await silent.silent(list(asked), seconds)]
-        await asyncio.gather(*(_end(layer) for layer in found))
+        await asyncio.gather(*(_end(mount) for mount in found))
         return bool(found)
 
-    def release_all(self, layers: Iterable[Layer]) -> None:
-        """Give a reference to each back."""
+    def release(self, layers: Iterable[Layer]) -> None:
+        """Give a reference to each back. A mount goes when the linger is over and nobody came."""
         for layer in layers:
-            self.release(layer)
+            layer.references -= 1
+            assert layer.references >= 0
+            if layer.references == 0 and layer.state is LayerState.MOUNTED:
+                layer.state = LayerState.IDLE
+                self._rest(layer.mount)
+            self.mounted.changed(layer.id)
 
-    def release(self, layer: Layer) -> None:
-        """Give a reference back. The mount goes when the linger is over and nobody came."""
-        layer.references -= 1
-        assert layer.references >= 0
-        if layer.references == 0 and layer.state is LayerState.MOUNTED:
-            layer.state = LayerState.IDLE
-            self._retire_after(layer, self._linger())
-        self.mounted.changed(layer.id)
+    def _rest(self, mount: LayerMount) -> None:
+        """Begin the linger of a mount that nobody uses."""
+        if mount.idle and mount.timer is None:
+            loop = asyncio.get_running_loop()
+            mount.timer = loop.call_later(self._linger(), self._retire, [mount])
 
-    def _begin(self, source: LayerSource) -> Layer:
-        layer = Layer(source, str(self._tree.layer(source.id)), self._engine_name)
-        self.mounted.add(layer.id, layer)
-        task = asyncio.create_task(self._mount_layer(layer), name=f"mount {layer.id}")
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        layer.mounted = task
-        return layer
-
-    async def _mount_layer(self, layer: Layer) -> None:
+    async def _mount(self, mount: LayerMount) -> None:
         try:
             with suppress(FileExistsError):  # and no look at what it is: it may not answer
-                os.mkdir(layer.mount_point, 0o700)
+                os.mkdir(mount.mount_point, 0o700)
             async with self._turns:
-                descriptors.check()
-                layer.process = await self._mount(layer.source, layer.mount_point)
-            self._record(layer)
+                descriptors.check(len(mount.layers))
+                sources = [layer.source for layer in mount.layers]
+                mount.process = await self._engine.mount(sources, mount.mount_point)
+            records.write(self._record_path(mount.id), mount.record())
         except BaseException as error:
-            layer.state = LayerState.FAILED
-            if self.mounted.get(layer.id) is layer:
-                self.mounted.remove(layer.id)
-            if isinstance(error, FimError):
-                await self._clear(layer.id)  # it may be mounted, with its process dead
+            self._set(mount, LayerState.FAILED)
+            try:
+                if isinstance(error, FimError | OSError):
+                    await self._clear(mount.id)  # it may be mounted, with its process dead
+            finally:
+                self._remove(mount)
             if isinstance(error, OSError):
-                raise MountError(f"layer {layer.source.path}: {error.strerror}") from error
+                path = mount.layers[0].source.path
+                raise MountError(f"layer {path}: {error.strerror}") from error
             raise
-        log.info("layer mounted", fim_layer=layer.id, path=layer.source.path)
-        layer.process.on_end(lambda: self._on_process_end(layer))
-        layer.state = LayerState.MOUNTED
-        if layer.references == 0:  # its user was cancelled meanwhile
-            layer.state = LayerState.IDLE
-            self._retire_after(layer, self._linger())
-        self.mounted.changed(layer.id)
+        mount.process.on_end(lambda: self._on_process_end(mount))
+        for layer in mount.layers:
+            log.info("layer mounted", fim_layer=layer.id, path=layer.source.path)
+            # its user may have been cancelled meanwhile
+            layer.state = LayerState.MOUNTED if layer.references else LayerState.IDLE
+            self.mounted.changed(layer.id)
+        self._rest(mount)
 
-    def _on_process_end(self, layer: Layer) -> None:
-        if layer.state not in {LayerState.MOUNTED, LayerState.IDLE}:
+    def _set(self, mount: LayerMount, state: LayerState) -> None:
+        for layer in mount.layers:
+            layer.state = state
+            self.mounted.changed(layer.id)
+
+    def _remove(self, mount: LayerMount) -> None:
+        for layer in mount.layers:
+            self.mounted.remove(layer.id)
+        mount.gone.set()
+
+    def _on_process_end(self, mount: LayerMount) -> None:
+        if mount.layers[0].state in _LEAVING:
             return
-        log.error("layer's process died", fim_layer=layer.id, path=layer.source.path)
-        if layer.timer is not None:
-            layer.timer.cancel()
-        layer.state = LayerState.FAILED
-        self.mounted.changed(layer.id)
-        self._spawn(self._unmount(layer))
-        self.on_failure(layer)
+        if mount.timer is not None:
+            mount.timer.cancel()
+        self._set(mount, LayerState.FAILED)
+        for layer in mount.layers:
+            log.error("layer's process died", fim_layer=layer.id, path=layer.source.path)
+        self._spawn(self._unmount(mount))
+        for layer in mount.layers:
+            self.on_failure(layer)
 
-    def _record_path(self, layer_id: str) -> str:
-        return f"{self._tree.layer(layer_id)}.json"
-
-    def _record(self, layer: Layer) -> None:
-        """Write down what a later daemon needs to take the mount over."""
-        assert layer.process is not None
-        source = layer.source
-        facts = {
-            **asdict(source),
-            "content": source.content.hex(),
-            "engine": layer.engine,
-            "pid": layer.process.pid,
-            "process_started": layer.process.started,
-        }
-        records.write(self._record_path(layer.id), facts)
+    def _record_path(self, mount_id: str) -> str:
+        return f"{self._tree.layers(mount_id)}.json"
 
     async def adopt(self, mount_points: set[str]) -> None:
         """Take over the mounts of a daemon that died, and remove what is no mount any more.
 
-        Each is idle until `retain` or `acquire` takes a reference; `settle` lets the others go.
+        Each layer is idle until `retain` or `acquire` takes a reference; `settle` lets the others
+        go.
         """
         directory = str(self._tree.root / "layers")
         records.remove_unfinished(directory)
-        for layer_id in {name.removesuffix(".json") for name in os.listdir(directory)}:
-            mount_point = str(self._tree.layer(layer_id))
-            layer = self._recorded(layer_id)
-            if layer is None or layer.process is None or mount_point not in mount_points:
-                await self._clear(layer_id)
+        for mount_id in {name.removesuffix(".json") for name in os.listdir(directory)}:
+            mount_point = str(self._tree.layers(mount_id))
+            facts = records.read(self._record_path(mount_id))
+            mount = LayerMount.recorded(mount_id, mount_point, facts)
+            if mount is None or mount.process is None or not self._is_there(mount, mount_points):
+                await self._clear(mount_id)
                 continue
-            layer.process.on_end(partial(self._on_process_end, layer))
-            self.mounted.add(layer.id, layer)
-            log.info("layer adopted", fim_layer=layer.id, path=layer.source.path)
+            mount.process.on_end(partial(self._on_process_end, mount))
+            for layer in mount.layers:
+                self.mounted.add(layer.id, layer)
+                log.info("layer adopted", fim_layer=layer.id, path=layer.source.path)
 
-    def _recorded(self, layer_id: str) -> Layer | None:
-        """Return the layer that a record describes, if its process lives."""
-        facts = records.read(self._record_path(layer_id))
-        try:
-            if facts is None:
-                return None
-            engine, pid, started = (facts.pop(key) for key in ("engine", "pid", "process_started"))
-            source = LayerSource(**{**facts, "content": bytes.fromhex(facts["content"])})
-            layer = Layer(source, str(self._tree.layer(layer_id)), engine)
-            if source.id != layer_id:
-                return None
-            layer.process = Process.known(pid, started)
-        except (KeyError, TypeError, ValueError):
-            return None
-        layer.state = LayerState.IDLE
-        layer.mounted = asyncio.get_running_loop().create_future()
-        layer.mounted.set_result(None)
-        return layer
+    def _is_there(self, mount: LayerMount, mount_points: set[str]) -> bool:
+        """Whether a recorded mount is one, and none of its layers was found before."""
+        unknown = all(self._unknown(layer.id) for layer in mount.layers)
+        return mount.mount_point in mount_points and unknown
 
     def retain(self, layer_id: str) -> Layer | None:
         """Take a reference to an adopted layer for an adopted instance; None where it is gone."""
@@ -272,62 +254,60 @@ class Layers:
 
     def settle(self) -> None:
         """Begin the linger of what was adopted and nobody retained."""
-        for layer in self.mounted:
-            if layer.state is LayerState.IDLE and layer.timer is None:
-                self._retire_after(layer, self._linger())
+        for mount in self._mounts():
+            self._rest(mount)
 
-    def _retire_after(self, layer: Layer, seconds: float) -> None:
-        layer.timer = asyncio.get_running_loop().call_later(seconds, self._retire, layer)
+    def _mounts(self) -> list[LayerMount]:
+        return list({layer.mount.id: layer.mount for layer in self.mounted}.values())
 
-    def _retire(self, *layers: Layer) -> None:
-        for layer in layers:
-            layer.timer = None
-            layer.state = LayerState.UNMOUNTING
-            self.mounted.changed(layer.id)
-        self._spawn(self._unmount_all(layers))
+    def _retire(self, mounts: Sequence[LayerMount]) -> None:
+        for mount in mounts:
+            mount.timer = None
+            self._set(mount, LayerState.UNMOUNTING)
+        self._spawn(self._unmount_all(mounts))
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _unmount_all(self, layers: Iterable[Layer]) -> None:
+    async def _unmount_all(self, mounts: Sequence[LayerMount]) -> None:
+        layers = [mount.layers[0] for mount in mounts]
         await self.give_up_silent(layers, _LAST_WORD)  # detached, it would hang for ever
-        await asyncio.gather(*(self._unmount(layer) for layer in layers))
+        await asyncio.gather(*(self._unmount(mount) for mount in mounts))
 
-    async def _unmount(self, layer: Layer) -> None:
+    async def _unmount(self, mount: LayerMount) -> None:
         try:
             await self.before_unmount()
             async with self._turns:
-                await self._clear(layer.id)
-            log.info("layer unmounted", fim_layer=layer.id)
+                await self._clear(mount.id)
+            for layer in mount.layers:
+                log.info("layer unmounted", fim_layer=layer.id)
         except (FimError, OSError) as error:
-            log.error("layer could not be unmounted", fim_layer=layer.id, reason=str(error))
+            log.error("layers could not be unmounted", fim_layer=mount.id, reason=str(error))
         finally:
-            if self.mounted.get(layer.id) is layer:
-                self.mounted.remove(layer.id)
-            layer.gone.set()
+            self._remove(mount)
 
-    async def _clear(self, layer_id: str) -> None:
-        await clear(str(self._tree.layer(layer_id)))
-        records.remove(self._record_path(layer_id))
+    async def _clear(self, mount_id: str) -> None:
+        await clear(str(self._tree.layers(mount_id)))
+        records.remove(self._record_path(mount_id))
 
     async def retire_idle(self) -> int:
-        """Unmount now what nobody uses, and wait until it is done; return how many those were."""
-        idle = [layer for layer in self.mounted if layer.state is LayerState.IDLE]
-        for layer in idle:
-            if layer.timer is not None:
-                layer.timer.cancel()
-        self._retire(*idle)
+        """Unmount now what nobody uses, and wait until it is done; return how many layers."""
+        idle = [mount for mount in self._mounts() if mount.idle]
+        for mount in idle:
+            if mount.timer is not None:
+                mount.timer.cancel()
+        self._retire(idle)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        return len(idle)
+        return sum(len(mount.layers) for mount in idle)
 
 
 async def _at_once() -> None:
     pass
 
 
-async def _end(layer: Layer) -> None:
-    """End a layer's process by force; what follows is as if it had died by itself."""
-    if layer.process is not None:
-        await silent.end(layer.process, layer.mount_point)
+async def _end(mount: LayerMount) -> None:
+    """End a mount's process by force; what follows is as if it had died by itself."""
+    if mount.process is not None:
+        await silent.end(mount.process, mount.mount_point)

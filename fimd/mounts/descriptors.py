@@ -18,11 +18,11 @@ def take() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _ENOUGH), most))
 
 
-def check() -> None:
-    """Raise MountError where too few are left for another mount."""
+def check(layers: int) -> None:
+    """Raise MountError where too few are left for a mount of so many layers."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd"))
-    if used + _KEPT > most:
+    if used + layers + _KEPT > most:
         raise MountError(
             f"fimd has {used} files open and may have {most}: end some instances, squash layers "
             "(fimctl layer squash), or raise the limit (ulimit -n) and restart fimd"

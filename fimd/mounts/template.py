@@ -28,7 +28,10 @@ from typing import Any, Final
 from fimd import logs
 
 MAX_REQUEST: Final = 64 << 10
-MAX_FILES: Final = 8
+MAX_FILES: Final = 200
+"""Descriptors that a worker may be given; the kernel sends at most 253 at once (unix(7))."""
+_OWN_FILES: Final = 2
+"""A worker's status pipe and its output."""
 
 Serve = Callable[[dict[str, Any], list[int], Callable[[], None]], Coroutine[Any, Any, None]]
 
@@ -47,7 +50,7 @@ def main(modules: list[str]) -> None:
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
     while True:
-        message, files, _, _ = socket.recv_fds(control, MAX_REQUEST, MAX_FILES)
+        message, files, _, _ = socket.recv_fds(control, MAX_REQUEST, _OWN_FILES + MAX_FILES)
         if not message:
             return
         request = json.loads(message)

@@ -17,7 +17,8 @@ from dbus_next.signature import Variant
 from fimd.bus.connection import BusError, Connection
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
-from fimd.layers.shared import Layer, Layers
+from fimd.layers.mounted import Layer
+from fimd.layers.shared import Layers
 from fimd.mounts.process import Process
 from fimd.observe import Event
 
@@ -51,7 +52,7 @@ class Scopes:
 
     def _on_layer(self, event: Event, _key: str, layer: Layer) -> None:
         if event is not Event.REMOVED and layer.process is not None:
-            self._move(layer.process, f"layer-{layer.id}", f"Layer in {layer.source.path}")
+            self._move(layer.process, f"layer-{layer.mount.id}", f"Layers in {layer.source.path}")
 
     def _on_instance(self, event: Event, _key: str, instance: Instance) -> None:
         if event is Event.REMOVED:

@@ -81,7 +81,8 @@ class Supervision:
     def _status(self) -> str:
         stacks = {id(instance.stack): instance.stack for instance in self._instances.running}
         layers = [layer for layer in self._layers.mounted if layer.process is not None]
-        mounts = len(layers) + sum(1 + (stack.view is not None) for stack in stacks.values())
+        mounts = len({layer.mount.id for layer in layers})
+        mounts += sum(1 + (stack.view is not None) for stack in stacks.values())
         return (
             f"{_count(len(self._instances.running), 'instance')}, {_count(len(layers), 'layer')}, "
             f"{_count(mounts, 'mount')}"

@@ -50,11 +50,8 @@ async def main(base: str, data: str, paths: list[str]) -> None:
         undo.push_async_callback(layers.retire_idle)
         view = casefold.choose(settings, template, table, outputs)
         stacks = Stacks(tree, table, outputs, view, SECONDS)
-        mounted = []
-        for source in Resolver().external(paths, []):
-            layer = await layers.acquire(source)
-            undo.callback(layers.release, layer)
-            mounted.append(layer)
+        mounted = await layers.acquire(Resolver().external(paths, []))
+        undo.callback(layers.release, mounted)
         directory = DataDirectory.open(data)
         while line := await asyncio.to_thread(sys.stdin.readline):
             overlay, mode = line.split()
