@@ -24,7 +24,7 @@ from fimd.settings import Settings
 WORKER: Final = "fimd.layers.worker"
 _INODE_NUMBERS: Final = 1 << 32
 _INODES: Final = 1 << 24  # more than a layer has
-_WORTH_A_PROCESS: Final = 8
+_WORTH_A_PROCESS: Final = 16
 """Layers for which another process is started, where a processor is there for it."""
 
 _Mount = Callable[[Sequence[LayerSource], str], Awaitable[Process]]

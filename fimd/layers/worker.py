@@ -3,9 +3,10 @@
 # What the reader imports only when an image needs it is imported here, once for every worker.
 import concurrent.futures.thread  # noqa: F401
 import lzma  # noqa: F401
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Final
 
 import lz4.block  # noqa: F401
 import xxhash  # noqa: F401
@@ -14,6 +15,9 @@ import zstandard  # noqa: F401
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.serve import Shown, serve_all
 from fimd.layers import owners
+
+_MOST_THREADS: Final = 8
+"""That decompress at the same time: more would wait for the one that answers the kernel."""
 
 
 async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None]) -> None:
@@ -36,5 +40,6 @@ async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[
             arguments["mount_point"],
             fsname=arguments["source"],
             allow_other=arguments["allow_other"],
+            threads=min(max(os.cpu_count() or 1, 2), _MOST_THREADS),
             on_ready=on_ready,
         )
