@@ -25,7 +25,8 @@ WORKER: Final = "fimd.layers.worker"
 _INODE_NUMBERS: Final = 1 << 32
 _INODES: Final = 1 << 24  # more than a layer has
 _WORTH_A_PROCESS: Final = 16
-"""Layers for which another process is started, where a processor is there for it."""
+"""Layers for which another process is started, where there is a processor for it; and which are
+mounted within the time limit of one mount."""
 
 _Mount = Callable[[Sequence[LayerSource], str], Awaitable[Process]]
 
@@ -102,7 +103,7 @@ def _embedded(settings: Settings, template: Template) -> _Mount:
                     },
                     files=list(files.values()),
                     serves=("fim_layer", layers[0].id),
-                    seconds=settings.mount_timeout,
+                    seconds=settings.mount_timeout * -(-len(layers) // _WORTH_A_PROCESS),
                 )
             except MountError as error:
                 raise MountError(f"{_described(layers)}: {error}") from error
