@@ -1,22 +1,20 @@
 """Layers, uppers and data directories for the tests of this folder."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fimd.dwarfs.write import create
 from fimd.layers.place import LayerPlace
-
-Make = Callable[[Path], None]
+from tests.layers.support import Fill, MakeLayer
 
 
 @pytest.fixture
-def make_layer(tmp_path: Path) -> Callable[[Make], LayerPlace]:
+def make_layer(tmp_path: Path) -> MakeLayer:
     """Pack what a function puts into an empty directory."""
     made = iter(range(1000))
 
-    def make(fill: Make) -> LayerPlace:
+    def make(fill: Fill) -> LayerPlace:
         number = next(made)
         source = tmp_path / f"source-{number}"
         source.mkdir()

@@ -7,6 +7,11 @@ from pathlib import Path
 from fimd.layers.place import LayerPlace
 from fimd.layers.source import LayerSource
 
+Fill = Callable[[Path], None]
+"""Puts something into an empty directory."""
+MakeLayer = Callable[[Fill], LayerPlace]
+"""The fixture `make_layer`."""
+
 
 def whiteout(path: Path) -> None:
     """Make a deletion as kernel overlayfs does."""
@@ -21,7 +26,7 @@ def sources(*places: LayerPlace) -> tuple[LayerSource, ...]:
     )
 
 
-def directories(*paths: str) -> Callable[[Path], None]:
+def directories(*paths: str) -> Fill:
     """Return what makes directories below another."""
 
     def fill(top: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,7 @@ from fimd.layers.canonical import canonical
 from fimd.layers.merged import Merged, is_whiteout, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.upper import read_upper
-from tests.layers.support import whiteout
-
-MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
+from tests.layers.support import MakeLayer, whiteout
 
 
 def lower_tree(top: Path) -> None:

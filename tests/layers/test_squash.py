@@ -21,9 +21,7 @@ from fimd.layers.order import check_visible
 from fimd.layers.place import LayerPlace
 from fimd.layers.recovery import clean_up
 from fimd.layers.work import Work
-from tests.layers.support import whiteout
-
-MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
+from tests.layers.support import MakeLayer, whiteout
 
 
 def base(top: Path) -> None:
