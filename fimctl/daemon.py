@@ -15,7 +15,6 @@ from fimctl.errors import ClientError, DaemonError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any, Final, Self
 
 BUS_NAME: Final = "org.flatimage.Fim1"
@@ -46,12 +45,7 @@ class Daemon:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.connection.close()
 
     def call(

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final, Self
 
 from fimctl import wire
@@ -59,12 +59,7 @@ class _Interrupt:
         self._before = signal.signal(signal.SIGINT, self._take)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
 
     def _take(self, _number: int, _frame: FrameType | None) -> None:

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from dataclasses import asdict
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fimctl.compression import compression_level
@@ -118,13 +117,8 @@ class _Bars:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
 
     def update(self, progress: "Progress") -> None:
         """Draw the bar of the phase."""

@@ -19,6 +19,9 @@ from fimd.dwarfs.source import Source
 from fimd.dwarfs.tree import HOLE, ROOT, Attributes, Tree
 
 DEFAULT_CACHE_BYTES: Final = 128 << 20
+LONGEST_PATH: Final = 64 << 10
+"""Bytes of a path. No system call takes as many, and those of directories nested without end would
+fill memory."""
 _SCHEMA_LIMIT: Final = 4 << 20  # bytes; real ones have some thousand
 # Metadata compresses to a fifth or so. What claims to compress far better was made to fill memory.
 _METADATA_LIMIT: Final = 32 << 20
@@ -196,7 +199,10 @@ class Image:
         return memoryview(block)[offset : offset + size]
 
     def walk(self) -> Iterator[tuple[bytes, Attributes]]:
-        """Path (the root's is b"") and attributes of every name, parents first, sorted."""
+        """Path (the root's is b"") and attributes of every name, parents first, sorted.
+
+        Raises DamagedError for what is no tree, or longer than LONGEST_PATH.
+        """
         yield b"", self.stat(ROOT)
         left = self.metadata.entry_count - 1  # the root's own entry is in no directory
         seen = {ROOT}
@@ -217,6 +223,12 @@ class Image:
                     section=SectionType.METADATA_V2.name,
                 )
             path = prefixes[-1] + name
+            if len(path) > LONGEST_PATH:
+                raise DamagedError(
+                    f"a path has more than {LONGEST_PATH} bytes",
+                    path=self.source.name,
+                    section=SectionType.METADATA_V2.name,
+                )
             yield path, self.stat(inode)
             if self.tree.is_directory(inode):
                 if inode in seen:

@@ -9,13 +9,14 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from fimd.dwarfs.errors import DamagedError, DwarfsError
+from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
 from fimd.errors import BadLayerError
 from fimd.layers.hidden import hidden_directories
 from fimd.layers.merged import join, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.source import LayerSource
+from fimd.layers.walk import Walk
 
 
 def ghosts(sources: tuple[LayerSource, ...], upper: str) -> dict[int, set[bytes]]:
@@ -48,21 +49,15 @@ def _below(
     def is_there(path: bytes) -> bool:
         return _is_directory(top, path) or any(_find(image, path) is not None for image in above)
 
-    left = sum(image.metadata.entry_count for image in lower)
-    pending = [path for path in directories if is_there(path)]
-    while pending:
-        directory = pending.pop()
-        parts = [(image, _find(image, directory)) for image in lower]
-        names = {
-            name for image, inode in parts if inode is not None for name, _ in image.readdir(inode)
-        }
-        left -= len(names)
-        if left < 0:
-            raise DamagedError("directories share their entries", path=lower[-1].source.name)
-        for name in names:
+    walk = Walk(lower)
+    for path in filter(is_there, directories):
+        found = [(number, _find(image, path)) for number, image in enumerate(lower)]
+        walk.enter(path, [(number, inode) for number, inode in found if inode is not None])
+    for directory, listings in walk:
+        for name in {name for listing in listings for name in listing.names}:
             path = join(directory, name)
             if is_there(path):
-                pending.append(path)
+                walk.enter(path, [listing.directory(name) for listing in listings])
             else:
                 yield path
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from fimd.dwarfs.errors import DwarfsError
-from fimd.dwarfs.reader import Image
+from fimd.dwarfs.errors import DamagedError, DwarfsError
+from fimd.dwarfs.reader import LONGEST_PATH, Image
 from fimd.dwarfs.tree import Attributes
 from fimd.errors import BadLayerError
 from fimd.layers.place import LayerPlace
@@ -120,11 +120,22 @@ class Merged:
         return node.names()[0] if node else set()
 
     def walk(self) -> Iterator[tuple[bytes, Node]]:
-        """Every path with what it is, parents first; the root first of all."""
+        """Every path with what it is, parents first; the root first of all.
+
+        Raises DamagedError for what is no tree (where directories lead back to each other it has
+        more names than all layers together), or longer than LONGEST_PATH.
+        """
         root = self._nodes[b""]
         pending = [(b"", root)] if root else []
+        left = sum(image.metadata.entry_count for image, _ in root.parts) if root else 0
         while pending:
             path, node = pending.pop()
+            top = node.parts[0][0].source.name
+            left -= 1
+            if left < 0:
+                raise DamagedError("directories share their entries", path=top)
+            if len(path) > LONGEST_PATH:
+                raise DamagedError(f"a path has more than {LONGEST_PATH} bytes", path=top)
             yield path, node
             for name in sorted(node.names()[0], reverse=True):
                 child = node.child(name)

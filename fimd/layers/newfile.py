@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
 from fimd.errors import AccessDeniedError, FimError
@@ -70,12 +69,7 @@ class NewFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self.fd)
         for path in (self._part, self._record):
             if path is not None:

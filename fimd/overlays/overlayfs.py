@@ -13,9 +13,9 @@ from typing import Final
 from fimd.errors import MountError
 from fimd.layers.ghosts import ghosts
 from fimd.limits import Limit
-from fimd.mounts.external import mount_by_command
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
+from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
 
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
@@ -69,27 +69,16 @@ LIMITS: Final = (
 async def mount(
     stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
 ) -> Overlay:
-    """Mount the overlay in the foreground of a process of its own."""
+    """Mount the overlay."""
     try:
         marked = await asyncio.to_thread(_make_whiteouts, stack)
     except OSError as error:
         raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
     lower = ":".join(stack.lower(marked))
     options = [f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
-    if os.getuid() == 0:
-        options += ["allow_other"]  # programs that drop their privileges see their own root
-    else:
+    if os.getuid() != 0:
         options += [f"squash_to_uid={os.getuid()}", f"squash_to_gid={os.getgid()}"]
-    process = await mount_by_command(
-        ["fuse-overlayfs", "-f", "-o", ",".join(options), stack.merged],
-        serves=("fim_stack", stack.id),
-        mount_point=stack.merged,
-        table=table,
-        outputs=outputs,
-        seconds=seconds,
-        directory=stack.path,
-    )
-    return Overlay(process, stack.merged, (), stack.merged)
+    return await mount_fuse("fuse-overlayfs", options, [], stack, table, outputs, seconds)
 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:

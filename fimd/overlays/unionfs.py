@@ -21,9 +21,9 @@ from fimd.layers.hidden import hidden_directories
 from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.layers.whiteouts import whiteouts
 from fimd.limits import Limit
-from fimd.mounts.external import mount_by_command
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
+from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
 
 log = structlog.get_logger(__name__)
@@ -79,23 +79,12 @@ LIMITS: Final = (
 async def mount(
     stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
 ) -> Overlay:
-    """Mount the union in the foreground of a process of its own."""
+    """Mount the union."""
     program = _program()
     options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
-    if os.getuid() == 0:
-        options += ["allow_other"]  # programs that drop their privileges see their own root
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
-    branches = ["upper=RW", *(f"{name}=RO" for name in stack.lower(marked))]
-    process = await mount_by_command(
-        [program, "-f", "-o", ",".join(options), ":".join(branches), stack.merged],
-        serves=("fim_stack", stack.id),
-        mount_point=stack.merged,
-        table=table,
-        outputs=outputs,
-        seconds=seconds,
-        directory=stack.path,
-    )
-    return Overlay(process, stack.merged, (), stack.merged)
+    branches = ":".join(["upper=RW", *(f"{name}=RO" for name in stack.lower(marked))])
+    return await mount_fuse(program, options, [branches], stack, table, outputs, seconds)
 
 
 def _program() -> str:

@@ -10,16 +10,14 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.files import is_locked
+
 if TYPE_CHECKING:
     from tests.casefold.conftest import View
-
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 # opening
@@ -272,18 +270,6 @@ def test_statfs_tells_of_the_source(view: View) -> None:
 
 
 # locks
-
-
-def is_locked(path: Path, kind: str) -> bool:
-    code = f"""
-import fcntl, sys
-file = open({str(path)!r}, "r+")
-try:
-    fcntl.{kind}(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    sys.exit(9)
-"""
-    return subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 9
 
 
 @pytest.mark.parametrize("kind", ["flock", "lockf"])

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from fimd.casefold.folding import fold, lower
+from tests.support.machine import live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,14 +282,4 @@ def test_random_operations_in_random_spellings_agree_with_the_model(
         # unionfs-fuse shows hard links as different files
         known = {"root": view.root, "has_hard_links": source_kind != "unionfs"}
         machine = type("Machine", (ViewMachine,), known)
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=15,
-                stateful_step_count=40,
-                deadline=None,
-                database=None,
-                phases=[Phase.explicit, Phase.generate],  # a failure is told as it was found
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        live(machine, 15, 40)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -128,9 +129,7 @@ def test_people_get_it_wrapped_to_their_terminal(session: Session) -> None:
 
 def test_it_finds_what_a_crash_left(session: Session, image: Path) -> None:
     running = session.background(image, "sleep 60")
-    daemons = [pid for pid, words in session.processes().items() if words.endswith("-m fimd ")]
-    for pid in daemons:
-        os.kill(pid, 9)
+    os.kill(session.daemon(), signal.SIGKILL)
     _, groups = doctor(session)
     assert named(groups, "leftovers")["verdict"] == "note"
     assert "fimctl status" in named(groups, "leftovers")["remedy"]

@@ -65,13 +65,12 @@ class Churn:
 
     def kill_one_of_ours(self) -> None:
         """Kill the daemon, its template, a layer's worker, an overlay or a holder."""
-        ours = [
+        ours = self.session.daemons() | {
             pid
             for pid, words in self.session.processes().items()
             if words.startswith("sleep infinity")
-            or words.endswith("-m fimd ")
             or any(name in words for name in ("mounts.template", "unionfs", "fuse-overlayfs"))
-        ]
+        }
         if ours:
             with suppress(ProcessLookupError):
                 os.kill(self.dice.choice(sorted(ours)), signal.SIGKILL)

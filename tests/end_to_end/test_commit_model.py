@@ -16,14 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from tests.support.machine import live
 from tests.support.session import Session
 from tests.support.tree import Tree, difference, parse
 
@@ -337,7 +333,7 @@ class Life(RuleBasedStateMachine):
         return self.world.session.run(*words, variables={"FIM_COMPRESSION_LEVEL": "1"})
 
 
-def live(session: Session, image: Path, examples: int, *, derandomize: bool = False) -> None:
+def live_on(session: Session, image: Path, examples: int, *, derandomize: bool = False) -> None:
     """Run the machine: each example goes on in the world that the last one left.
 
     With `derandomize` the same happens every time.
@@ -352,20 +348,9 @@ def live(session: Session, image: Path, examples: int, *, derandomize: bool = Fa
     )
     model.tell("umask 022")
     world = World(session, image, model)
-    configuration = settings(
-        max_examples=examples,
-        stateful_step_count=10,
-        derandomize=derandomize,
-        deadline=None,
-        phases=[Phase.generate],  # a failure can't be replayed on an image that lives on
-        suppress_health_check=list(HealthCheck),
-        database=None,
-        print_blob=False,
-    )
     world.start()
     try:
-        life = partial(Life, world)
-        run_state_machine_as_test(life, settings=configuration)  # type: ignore[arg-type]  # a factory
+        live(partial(Life, world), examples, 10, derandomize=derandomize)
     except Exception:
         if world.failure is not None:
             raise world.failure from None
@@ -384,7 +369,7 @@ def session(new_session: Callable[..., Session]) -> Session:
 def test_nothing_that_happens_to_an_image_changes_what_its_applications_see(
     session: Session, image: Path
 ) -> None:
-    live(session, image, 40, derandomize=True)
+    live_on(session, image, 40, derandomize=True)
 
 
 @pytest.mark.slow
@@ -392,4 +377,4 @@ def test_nothing_that_happens_to_an_image_changes_what_its_applications_see(
 def test_nothing_that_happens_to_an_image_in_a_long_life_does(
     session: Session, image: Path
 ) -> None:
-    live(session, image, 1000)
+    live_on(session, image, 1000)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.image_commands import Commands, texts
 from tests.support.session import Session
+from tests.support.tmpfs import tmpfs
 
 SHELL = ("fim-exec", "sh", "-c")
 
@@ -17,21 +18,11 @@ SHELL = ("fim-exec", "sh", "-c")
 @pytest.fixture
 def medium(session: Session, busybox_image: Path) -> Iterator[Commands]:
     """An image on a file system that is mounted read-only."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount a read-only file system")
-    point = session.directory.with_name(f"{session.directory.name}-medium")
-    point.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "medium", str(point)]
-    if subprocess.run(mount, check=False, timeout=10, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
+    with tmpfs(session.directory.with_name(f"{session.directory.name}-medium"), "64m") as point:
         shutil.copy(busybox_image, point / "app.flatimage")
         subprocess.run(["mount", "-o", "remount,ro", str(point)], check=True, timeout=10)
         yield Commands(session, point / "app.flatimage")
         session.wait_until_clean()
-    finally:
-        subprocess.run(["umount", str(point)], check=True, timeout=10)
-        point.rmdir()
 
 
 @pytest.fixture

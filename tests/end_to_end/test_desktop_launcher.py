@@ -35,10 +35,7 @@ def check_valid(*files: Path) -> None:
 
 def leave(session: Session) -> None:
     session.output("fimctl", "shutdown")
-    wait_for(
-        lambda: not any(words.endswith("-m fimd ") for words in session.processes().values()),
-        what="the daemon's end",
-    )
+    wait_for(lambda: not session.daemons(), what="the daemon's end")
 
 
 def with_launchers(session: Session) -> None:

@@ -46,15 +46,20 @@ def tree(session: Session) -> Path:
     return Path(session.settings["FIM_DIR_GLOBAL"]) / "app" / f"u{session.account.uid}"
 
 
+def make_app(session: Session, mode: int = 0o1777) -> Path:
+    """Make app/, which whoever comes first makes, and only root so that others trust it."""
+    app = tree(session).parent
+    app.mkdir()
+    app.chmod(mode)
+    return app
+
+
 def test_both_run_the_same_image_and_neither_sees_into_the_others_tree(
     neighbours: tuple[Session, Session], busybox_image: Path
 ) -> None:
     first, second = neighbours
     images = [session.adopt(busybox_image, "app.flatimage") for session in neighbours]
-    # whoever comes first makes app/, and has to be root for the other to trust it
-    app = tree(first).parent
-    app.mkdir()
-    app.chmod(0o1777)
+    make_app(first)
     programs = [
         session.background(image, "sleep 60")
         for session, image in zip(neighbours, images, strict=True)
@@ -90,8 +95,7 @@ def test_a_tree_that_the_neighbour_made_first_is_refused_with_the_way_out(
     victim, squatter = neighbours
     target = tree(victim)
     if trick != "app":
-        target.parent.mkdir()
-        target.parent.chmod(0o1777)
+        make_app(victim)
     listen = f"import socket; socket.socket(socket.AF_UNIX).bind({str(target)!r})"
     squatter.output("touch", "mine")
     tricks: dict[str, Callable[[], str]] = {
@@ -116,9 +120,7 @@ def test_a_directory_that_anyone_may_change_is_refused(
     neighbours: tuple[Session, Session], busybox_image: Path
 ) -> None:
     victim, _squatter = neighbours
-    app = tree(victim).parent
-    app.mkdir()
-    app.chmod(0o777)  # root's, and not sticky: what lies in it could be replaced
+    app = make_app(victim, 0o777)  # root's, and not sticky: what lies in it could be replaced
     image = victim.adopt(busybox_image, "app.flatimage")
     done = victim.run(image, "fim-exec", "true")
     assert done.returncode == 125
@@ -129,9 +131,7 @@ def test_a_tree_of_ones_own_that_was_left_open_is_closed(
     neighbours: tuple[Session, Session], busybox_image: Path
 ) -> None:
     victim, neighbour = neighbours
-    app = tree(victim).parent
-    app.mkdir()
-    app.chmod(0o1777)
+    make_app(victim)
     victim.output("mkdir", "-p", tree(victim) / "layers")
     victim.output("chmod", "777", tree(victim), tree(victim) / "layers")
     image = victim.adopt(busybox_image, "app.flatimage")
@@ -181,9 +181,7 @@ def test_a_directory_that_is_swapped_for_a_link_between_two_looks_is_never_follo
     neighbours: tuple[Session, Session],
 ) -> None:
     victim, squatter = neighbours
-    app = tree(victim).parent
-    app.mkdir()
-    app.chmod(0o1777)
+    make_app(victim)
     squatter.output("mkdir", "-m", "777", "trap")
     trap = squatter.directory / "work" / "trap"
     python = victim.account.python
@@ -199,21 +197,26 @@ def test_a_directory_that_is_swapped_for_a_link_between_two_looks_is_never_follo
     assert list(trap.iterdir()) == []
 
 
-@pytest.mark.parametrize("pid", [1, 0, 2**32 - 1])
-def test_a_process_that_is_not_the_callers_cannot_be_made_an_instance(
-    neighbours: tuple[Session, Session], busybox_image: Path, pid: int
-) -> None:
-    first, _second = neighbours
-    app = tree(first).parent
-    app.mkdir()
-    app.chmod(0o1777)
-    image = first.adopt(busybox_image, "app.flatimage")
-    done = first.run(
+def start_instance(
+    session: Session, busybox_image: Path, pid: int
+) -> "subprocess.CompletedProcess[str]":
+    """Ask for an instance that a process is to be."""
+    make_app(session)
+    image = session.adopt(busybox_image, "app.flatimage")
+    return session.run(
         *("gdbus", "call", "--session", "--dest", "org.flatimage.Fim1"),
         *("--object-path", "/org/flatimage/Fim1"),
         *("--method", "org.flatimage.Fim1.Manager.StartInstance"),
         *(f"b'{image}'", f"{{'pid': <uint32 {pid}>}}"),
     )
+
+
+@pytest.mark.parametrize("pid", [1, 0, 2**32 - 1])
+def test_a_process_that_is_not_the_callers_cannot_be_made_an_instance(
+    neighbours: tuple[Session, Session], busybox_image: Path, pid: int
+) -> None:
+    first, _second = neighbours
+    done = start_instance(first, busybox_image, pid)
     assert done.returncode != 0
     assert "org.flatimage.Fim1.Error." in done.stderr
     assert "fault of its own" not in done.stderr
@@ -224,16 +227,7 @@ def test_a_process_of_another_user_cannot_be_made_an_instance(
     neighbours: tuple[Session, Session], busybox_image: Path
 ) -> None:
     first, _second = neighbours
-    app = tree(first).parent
-    app.mkdir()
-    app.chmod(0o1777)
-    image = first.adopt(busybox_image, "app.flatimage")
-    done = first.run(
-        *("gdbus", "call", "--session", "--dest", "org.flatimage.Fim1"),
-        *("--object-path", "/org/flatimage/Fim1"),
-        *("--method", "org.flatimage.Fim1.Manager.StartInstance"),
-        *(f"b'{image}'", f"{{'pid': <uint32 {os.getpid()}>}}"),
-    )
+    done = start_instance(first, busybox_image, os.getpid())
     assert done.returncode != 0
     assert "org.flatimage.Fim1.Error.AccessDenied" in done.stderr
     assert f"process {os.getpid()} belongs to user {own().uid}" in done.stderr

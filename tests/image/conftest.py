@@ -1,8 +1,6 @@
 """Synthetic FlatImages: what FlatImage's own builds look like, small and with chosen faults."""
 
-import os
 import struct
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +12,7 @@ import pytest
 from fimd.image.file import open_image
 from fimd.image.layout import find_layout
 from fimd.image.reserved import Field, read_field, write_field
+from tests.support.tmpfs import tmpfs
 
 MIB = 1 << 20
 SHARED = Path(__file__).parents[2].parent / "shared" / "images"
@@ -152,14 +151,5 @@ def make_dwarfs() -> Callable[..., bytes]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount a small tmpfs")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(disk)]
-    if subprocess.run(mount, check=False, timeout=10, capture_output=True).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
+    with tmpfs(tmp_path / "disk", "16m") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True, timeout=10)

@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,9 +52,18 @@ def layer(tmp_path: Path, make_dwarfs: Dwarfs) -> Path:
     return path
 
 
-def append(image: Path, layer: Path) -> Appended:
+def append(image: Path, layer: Path, **calls: Any) -> Appended:
     with writable(image) as fd, open_image(layer) as source:
-        return append_layer(fd, source)
+        return append_layer(fd, source, **calls)
+
+
+def append_and_die(image: Path, layer: Path, **calls: Any) -> None:
+    """Append in a process that one of the calls kills."""
+    work = partial(append, image, layer, **calls)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kind", ["script", "elf-v2", "elf-v1"])
@@ -159,14 +169,7 @@ def test_killed_at_any_step_the_image_keeps_its_layers_and_takes_the_next(
         if done == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def work() -> None:
-        with writable(sample.path) as fd, open_image(layer) as source:
-            append_layer(fd, source, after=die)
-
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    append_and_die(sample.path, layer, after=die)
 
     first = (sample.layers[-1][0] + sample.layers[-1][1] + 8, layer.stat().st_size)
     with open_image(sample.path) as fd:
@@ -209,13 +212,7 @@ def test_killed_while_copying_the_image_keeps_its_layers(build: "Build", layer: 
     def die(_done: int, _total: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def work() -> None:
-        with writable(sample.path) as fd, open_image(layer) as source:
-            append_layer(fd, source, progress=die)
-
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join()
+    append_and_die(sample.path, layer, progress=die)
     with open_image(sample.path) as fd:
         chain = read_chain(fd, find_layout(fd))
     assert chain.torn_offset == sample.layers[-1][0] + sample.layers[-1][1] < chain.end

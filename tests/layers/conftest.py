@@ -1,22 +1,23 @@
 """Layers, uppers and data directories for the tests of this folder."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fimd.dwarfs.write import create
+from fimd.image.create import create_image
 from fimd.layers.place import LayerPlace
-
-Make = Callable[[Path], None]
+from tests.layers.support import Fill, MakeLayer
+from tests.support.tmpfs import tmpfs
 
 
 @pytest.fixture
-def make_layer(tmp_path: Path) -> Callable[[Make], LayerPlace]:
+def make_layer(tmp_path: Path) -> MakeLayer:
     """Pack what a function puts into an empty directory."""
     made = iter(range(1000))
 
-    def make(fill: Make) -> LayerPlace:
+    def make(fill: Fill) -> LayerPlace:
         number = next(made)
         source = tmp_path / f"source-{number}"
         source.mkdir()
@@ -35,3 +36,21 @@ def data(tmp_path: Path) -> Path:
     for name in ("root", "work", "layers", "tmp", "casefold"):
         (directory / name).mkdir(parents=True)
     return directory
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An image with one small layer."""
+    base = tmp_path / "base"
+    (base / "dir").mkdir(parents=True)
+    (base / "dir" / "old").write_text("old")
+    create(base, tmp_path / "base.layer", level=1)
+    create_image(tmp_path / "app.flatimage", [tmp_path / "base.layer"])
+    return tmp_path / "app.flatimage"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 1 MiB."""
+    with tmpfs(tmp_path / "small", "1m") as disk:
+        yield disk

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,7 @@ from fimd.layers.canonical import canonical
 from fimd.layers.merged import Merged, is_whiteout, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.upper import read_upper
-from tests.layers.support import whiteout
-
-MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
+from tests.layers.support import MakeLayer, shown, whiteout
 
 
 def lower_tree(top: Path) -> None:
@@ -91,15 +89,15 @@ def change(top: Path) -> None:
     os.symlink("new\nline", os.path.join(os.fsencode(top), b"not-\xff-utf8"))
 
 
-def visible(top: Path) -> dict[bytes, tuple[object, ...]]:
-    """What a tree shows: type, permissions, content."""
-    found: dict[bytes, tuple[object, ...]] = {}
+def visible(top: Path) -> dict[bytes, tuple[int, bytes]]:
+    """What `shown` says of layers, of a directory."""
+    found = {}
     base = os.fsencode(top)
     for directory, names, files in os.walk(base):
         for name in (*names, *files):
             path = os.path.join(directory, name)
             facts = os.lstat(path)
-            content: object = None
+            content = b""
             if os.path.islink(path):
                 content = os.readlink(path)
             elif os.path.isfile(path):
@@ -128,19 +126,9 @@ def test_a_layer_shows_over_the_lower_one_what_the_overlay_showed(
         create_from(entries, tree.read, output)
         os.close(output)
     layer = LayerPlace(str(tmp_path / "new.layer"), 0, os.stat(tmp_path / "new.layer").st_size)
-    with open_layers([place, layer]) as images:
-        shown: dict[bytes, tuple[object, ...]] = {}
-        for path, node in Merged(images).walk():
-            image, inode = node.parts[0]
-            facts = node.attributes
-            content: object = None
-            if facts.mode & 0o170000 == 0o120000:
-                content = image.readlink(inode)
-            elif facts.mode & 0o170000 == 0o100000:
-                content = bytes(image.read(inode, 0, facts.size))
-            shown[path] = (facts.mode, content)
-    shown.pop(b"")
-    assert shown == expected
+    found = shown([place, layer])
+    found.pop(b"")
+    assert found == expected
     names = {entry.path for entry in entries}
     assert not any(b".wh." in name or b"unionfs" in name for name in names)
 

@@ -1,13 +1,9 @@
 """Which names of hidden directories would show in those that are there again."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fimd.layers.ghosts import ghosts
-from fimd.layers.place import LayerPlace
-from tests.layers.support import directories, sources, whiteout
-
-MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
+from tests.layers.support import MakeLayer, directories, sources, whiteout
 
 
 def file(top: Path) -> None:

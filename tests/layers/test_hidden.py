@@ -1,6 +1,5 @@
 """Which directories of lower layers mean nothing any more, since a layer hides them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,10 +7,7 @@ import pytest
 from fimd.dwarfs.tree import Tree
 from fimd.errors import BadLayerError
 from fimd.layers.hidden import hidden_directories
-from fimd.layers.place import LayerPlace
-from tests.layers.support import directories, sources, whiteout
-
-MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
+from tests.layers.support import MakeLayer, directories, sources, whiteout
 
 
 def test_a_file_or_a_deletion_hides_the_directories_that_lower_layers_have_of_its_name(

@@ -2,17 +2,13 @@
 
 import os
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import fimd.layers.managed
 from fimd.errors import FimError, InvalidArgumentError
-from fimd.image.chain import read_chain
 from fimd.image.create import create_image
-from fimd.image.layout import find_layout
 from fimd.layers.chains import export, remove_topmost, reset, squash
 from fimd.layers.diff import changes
 from fimd.layers.entries import entry_of
@@ -21,9 +17,7 @@ from fimd.layers.order import check_visible
 from fimd.layers.place import LayerPlace
 from fimd.layers.recovery import clean_up
 from fimd.layers.work import Work
-from tests.layers.support import whiteout
-
-MakeLayer = Callable[[Callable[[Path], None]], LayerPlace]
+from tests.layers.support import MakeLayer, chain, killed_at, shown, whiteout
 
 
 def base(top: Path) -> None:
@@ -56,19 +50,6 @@ def third(top: Path) -> None:
 LAYERS = (base, second, third)
 
 
-def shown(places: list[LayerPlace]) -> dict[bytes, tuple[int, bytes]]:
-    """Modes and contents of what layers show together."""
-    found = {}
-    with open_layers(places) as images:
-        for path, node in Merged(images).walk():
-            image, inode = node.parts[0]
-            facts = node.attributes
-            is_file = image.tree.is_file(inode)
-            content = bytes(image.read(inode, 0, facts.size)) if is_file else b""
-            found[path] = (facts.mode, content)
-    return found
-
-
 @pytest.fixture
 def managed(data: Path, make_layer: MakeLayer) -> list[LayerPlace]:
     """The three layers as managed ones."""
@@ -86,12 +67,6 @@ def image(tmp_path: Path, make_layer: MakeLayer) -> Path:
     """An image with the three layers."""
     create_image(tmp_path / "app.flatimage", [Path(make_layer(fill).path) for fill in LAYERS])
     return tmp_path / "app.flatimage"
-
-
-def chain(image: Path) -> list[LayerPlace]:
-    with image.open("rb") as file:
-        layers = read_chain(file.fileno(), find_layout(file.fileno())).layers
-    return [LayerPlace(str(image), layer.offset, layer.size) for layer in layers]
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 2), (0, 2)])
@@ -142,27 +117,8 @@ def test_a_squash_of_managed_layers_that_is_killed_is_finished_or_never_was(
     step: int, data: Path, managed: list[LayerPlace], tmp_path: Path
 ) -> None:
     before = shown(managed)
-    child = os.fork()
-    if child == 0:
-        left = step
-
-        def counted(function: Callable[..., object]) -> Callable[..., object]:
-            def call(*arguments: object, **options: object) -> object:
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*arguments, **options)
-
-            return call
-
-        try:
-            for name in ("link", "replace", "unlink", "fsync"):
-                setattr(os, name, counted(getattr(os, name)))
-            squash(str(tmp_path / "app"), str(data), [], managed, 1, Work())
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    calls = [(os, name) for name in ("link", "replace", "unlink", "fsync")]
+    killed_at(step, calls, lambda: squash(str(tmp_path / "app"), str(data), [], managed, 1, Work()))
     clean_up(str(data))
     files = sorted((data / "layers").iterdir())
     assert len(files) in {1, 3}

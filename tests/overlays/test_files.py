@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.overlays.stacks import Place
+from tests.support.files import is_locked
 
 ORIGINS = pytest.mark.parametrize("origin", ["new", "lower"])
 """A file that was made here, and one that comes up from a layer when it is changed."""
@@ -361,18 +362,6 @@ for action in (lambda: open("file"), lambda: open("new", "w"), lambda: os.unlink
 
 
 # locks
-
-
-def is_locked(path: Path, kind: str) -> bool:
-    code = f"""
-import fcntl, sys
-file = open({str(path)!r}, "r+")
-try:
-    fcntl.{kind}(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    sys.exit(9)
-"""
-    return subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 9
 
 
 @ORIGINS

@@ -10,13 +10,13 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from fimd.overlays import BACKENDS
 from tests.overlays.conftest import need
 from tests.overlays.stacks import KINDS, Mounter, fill, fill_above, limits_of
+from tests.support.machine import live
 
 NAMES = ["a", "b", "file", "dir", "sub", "full", "deep", "over", "gone", "one", "with space"]
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
@@ -216,27 +216,12 @@ def world_of(tmp_path: Path, layers: list[Path]) -> Iterator[Callable[..., World
         context.__exit__(None, None, None)
 
 
-def live(world: World, examples: int, steps: int) -> None:
-    """Run the machine."""
-    configuration = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        phases=[Phase.generate],  # a failure can't be replayed on a stack that lives on
-        suppress_health_check=list(HealthCheck),
-        database=None,
-        print_blob=False,
-    )
-    life = partial(Life, world)
-    run_state_machine_as_test(life, settings=configuration)  # type: ignore[arg-type]  # a factory
-
-
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 def test_a_stack_shows_what_a_plain_directory_does(
     kind: tuple[str, str], world_of: Callable[..., World]
 ) -> None:
     need(kind[0])
-    live(world_of([kind]), 6, 25)
+    live(partial(Life, world_of([kind])), 6, 25)
 
 
 @pytest.mark.parametrize("overlay", BACKENDS)
@@ -264,6 +249,6 @@ def test_switching_overlays_back_and_forth_under_changes_changes_nothing_else(
     for overlay in BACKENDS:
         need(overlay)
     world = world_of([(overlay, "off") for overlay in BACKENDS])
-    live(world, examples, 15)
+    live(partial(Life, world), examples, 15)
     switches = sum(line.startswith("mount by") for line in world.history)
     assert switches >= 20

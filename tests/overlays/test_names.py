@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fimd.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
+from fimd.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 from tests.overlays.stacks import Place
+from tests.support.files import rename_with
 
 DEVICE = "0o20000"
-
-
-def rename_with(flags: int, source: Path, target: Path) -> None:
-    rename(os.fsencode(source), os.fsencode(target), -100, -100, flags)
 
 
 def tree(directory: Path) -> dict[str, str]:

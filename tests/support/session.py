@@ -217,9 +217,13 @@ class Session:
 
     def daemon(self) -> int:
         """Return the daemon's process: not a child that has yet to become another program."""
-        named = {pid for pid, words in self.processes().items() if words.endswith("-m fimd ")}
+        named = self.daemons()
         [found] = [pid for pid in named if _parent(pid) not in named]
         return found
+
+    def daemons(self) -> set[int]:
+        """Return all processes that are the daemon, or such a child of it."""
+        return {pid for pid, words in self.processes().items() if words.endswith("-m fimd ")}
 
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory."""

@@ -17,6 +17,7 @@ from fimd.dwarfs.format import Compression, SectionType
 from fimd.dwarfs.sections import read_header
 from fimd.dwarfs.write import LEVELS, PackError, Settings, create, create_from
 from tests.dwarfs.write.trees import Made, found
+from tests.support.tmpfs import tmpfs
 
 
 def mixed(seed: int = 1) -> Made:
@@ -149,21 +150,12 @@ def test_cancelling_ends_soon_and_leaves_nothing(level: int, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("no_thread_left")
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    point = tmp_path / "small"
-    point.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(point)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
-        pytest.skip("a small filesystem can't be mounted")
-    try:
-        made = Made()
-        made.file(b"noise", *(os.urandom(1 << 20) for _ in range(4)))
-        (tmp_path / "source").mkdir()
-        (tmp_path / "source" / "noise").write_bytes(os.urandom(4 << 20))
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "noise").write_bytes(os.urandom(4 << 20))
+    with tmpfs(tmp_path / "small", "1m") as disk:
         with pytest.raises(PackError, match=r"small/image: cannot write .* No space left"):
-            create(tmp_path / "source", point / "image")
-        assert list(point.iterdir()) == []
-    finally:
-        subprocess.run(["umount", point], check=True)
+            create(tmp_path / "source", disk / "image")
+        assert list(disk.iterdir()) == []
 
 
 @pytest.mark.usefixtures("no_thread_left")

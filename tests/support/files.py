@@ -1,0 +1,28 @@
+"""What tests do to files that takes more than a call of Python's library."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fimd.system_calls import rename
+
+
+def rename_with(flags: int, source: Path, target: Path) -> None:
+    """Rename with flags of renameat2(2)."""
+    rename(os.fsencode(source), os.fsencode(target), -100, -100, flags)
+
+
+def is_locked(path: Path, kind: str) -> bool:
+    """Tell whether another process is refused an exclusive lock; `kind` is flock or lockf."""
+    code = f"""
+import fcntl, sys
+file = open({str(path)!r}, "r+")
+try:
+    fcntl.{kind}(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(9)
+"""
+    status = subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode
+    assert status in {0, 9}
+    return status == 9
