@@ -7,6 +7,7 @@ call starts it anew.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from dbus_next.constants import MessageType
@@ -19,8 +20,10 @@ from fimd.bus.server import ERROR_PREFIX
 from fimd.errors import FimError
 from fimd.instances.catalogue import read_entries, state_directory
 
-_FIRST_CALL: Final = 3.0
-"""Seconds that the call which started the daemon may take to arrive."""
+_PATIENCE: Final = 3.0
+"""Seconds in which the call that started the daemon has to arrive, and all that follow it."""
+_NEXT_CALL: Final = 0.3
+"""Seconds that a client may take to its next call: many ask what there is before they call it."""
 
 
 async def refuse(error: FimError) -> None:
@@ -42,11 +45,13 @@ async def refuse(error: FimError) -> None:
     try:
         for name in names:
             await connection.own(name)
-        async with asyncio.timeout(_FIRST_CALL):
-            await called.wait()
+        with suppress(TimeoutError):  # whoever called has gone, or has had its answers
+            async with asyncio.timeout(_PATIENCE):
+                await called.wait()
+                while called.is_set():
+                    called.clear()
+                    await asyncio.sleep(_NEXT_CALL)
         for name in names:  # what came before this is answered
             await connection.ask_bus("ReleaseName", "s", name)
-    except TimeoutError:
-        pass  # whoever called has gone
     finally:
         connection.disconnect()
