@@ -152,13 +152,16 @@ class Layers:
 
     def release(self, layers: Iterable[Layer]) -> None:
         """Give a reference to each back. A mount goes when the linger is over and nobody came."""
+        left: dict[str, LayerMount] = {}
         for layer in layers:
             layer.references -= 1
             assert layer.references >= 0
             if layer.references == 0 and layer.state is LayerState.MOUNTED:
                 layer.state = LayerState.IDLE
-                self._rest(layer.mount)
+                left[layer.mount.id] = layer.mount
             self.mounted.changed(layer.id)
+        for mount in left.values():
+            self._rest(mount)
 
     def _rest(self, mount: LayerMount) -> None:
         """Begin the linger of a mount that nobody uses."""
