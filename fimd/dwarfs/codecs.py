@@ -4,6 +4,7 @@ Every codec here is told the most that it may produce and refuses more before it
 small file cannot fill the memory. Framing: section 3 of the format's description, DwarFS 2.5.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from fimd.dwarfs.thrift import Reader
 Buffer = bytes | memoryview
 _WORTH_A_MAPPING = 1 << 20  # bytes
 _MOST_PAGES_AT_ONCE = 64 << 20  # a frame may claim a size that it does not have
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; the mmap module has no name for it
 _LZMA_MEMORY = 1 << 30  # bytes; level 9 needs 65 MiB, and its dictionary can be set far larger
 
 
@@ -99,20 +101,24 @@ def _zstd(payload: Buffer, limit: int) -> Buffer:
 
 
 def _zstd_into_mapping(payload: Buffer, size: int) -> memoryview:
-    """Decompress to memory that the kernel has been asked for in one go.
+    """Decompress to memory that the kernel has been asked for in one go, in huge pages.
 
-    Getting the pages of a large block one by one as they are first written takes a sixth of all
+    Getting the pages of a large block one by one as they are first written takes a quarter of all
     the time. With the whole frame and room for its content zstd works as for a single call.
     """
     import mmap  # noqa: PLC0415
 
     import zstandard  # noqa: PLC0415
 
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
     try:
-        block = memoryview(mmap.mmap(-1, size, flags))
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError from error
+    with contextlib.suppress(OSError):  # a kernel that knows neither gives pages as they are used
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    with contextlib.suppress(OSError):
+        memory.madvise(_MADV_POPULATE_WRITE)
+    block = memoryview(memory)
     with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
         done = 0
         while done < size and (count := reader.readinto(block[done:])):
