@@ -6,7 +6,6 @@ a handler wait, for one of a few threads.
 """
 
 import asyncio
-import contextlib
 import errno
 import functools
 import gc
@@ -14,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
 from typing import Final
 
 import pyfuse3
@@ -24,6 +22,7 @@ from fimd.dwarfs.blocks import BlockCache
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.files import FileMap
+from fimd.dwarfs.listings import Listings
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.tree import HOLE, ROOT, Attributes
 
@@ -33,7 +32,6 @@ _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
 _READ_AHEAD: Final = 128 << 10
-_ENTRIES_OF_A_REPLY: Final = 24  # about what 4 KiB hold
 _PREFETCHED_BLOCKS: Final = 2
 
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
@@ -145,9 +143,8 @@ class _Operations(pyfuse3.Operations):
         self._offset = inode_offset
         self._open_files: dict[int, _OpenFile] = {}
         self._next_handle = 1
-        # handle, first entry and number of entries; the same with the entries
-        self._next_listing: tuple[int, int, int] | None = None
-        self._prepared: tuple[int, int, list[tuple[bytes, Attributes]]] = (0, 0, [])
+        self._listings = Listings(self._listing)
+        self.prepare = self._listings.prepare
         # every answer is sent before the next one is made: one buffer serves all of them
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = _FOR_EVER
@@ -180,34 +177,30 @@ class _Operations(pyfuse3.Operations):
 
     @_guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        self._next_listing = inode, 0, _ENTRIES_OF_A_REPLY
+        self._listings.opened(self._inode(inode))
         return inode
 
     @_guarded
+    async def releasedir(self, fh: int) -> None:
+        """Nothing is kept by handle."""
+
+    @_guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        directory, start, prepared = self._prepared
-        if (directory, start) != (fh, start_id):
-            prepared = []
-        position = start_id
+        directory = self._inode(fh)
+        told: list[Attributes] = []
+        full = False
         fill, reply = self._attributes, pyfuse3.readdir_reply
-        for name, facts in chain(prepared, self._listing(fh, start_id + len(prepared))):
-            position += 1
-            if not reply(token, name, fill(facts), position):  # the reply is full
-                self._next_listing = fh, position - 1, position - start_id
+        entries = self._listings.entries(directory, start_id)
+        for position, (name, facts) in enumerate(entries, start_id + 1):
+            if not reply(token, name, fill(facts), position):
+                full = True
                 break
+            told.append(facts)
+        self._listings.replied(directory, start_id, told, full=full)
 
-    def prepare(self) -> None:
-        """Decode what a listing will ask for next, while its reader is busy with the last reply."""
-        if self._next_listing is None:
-            return
-        fh, start, count = self._next_listing
-        self._next_listing = None
-        with contextlib.suppress(Exception):  # the reader will be told when it asks
-            self._prepared = fh, start, list(islice(self._listing(fh, start), count))
-
-    def _listing(self, fh: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
+    def _listing(self, directory: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
         attributes = self._tree.attributes
-        for name, inode in self._tree.readdir(self._inode(fh), start):
+        for name, inode in self._tree.readdir(directory, start):
             yield name, attributes(inode)
 
     @_guarded
