@@ -5,7 +5,6 @@ it does ask is answered from the metadata at once; only blocks that have yet to 
 a handler wait, for one of a few threads.
 """
 
-import asyncio
 import errno
 import functools
 import gc
@@ -18,11 +17,11 @@ from typing import Final
 import pyfuse3
 
 from fimd.dwarfs import fuse
-from fimd.dwarfs.blocks import BlockCache
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.listings import Listings
+from fimd.dwarfs.loading import Blocks
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.tree import HOLE, ROOT, Attributes
 
@@ -32,7 +31,6 @@ _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
 _READ_AHEAD: Final = 128 << 10
-_PREFETCHED_BLOCKS: Final = 2
 
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
 
@@ -75,7 +73,7 @@ async def serve(
     if os.geteuid() == 0:  # anyone else gets nosuid and nodev from fusermount3
         options += ["dev", "suid"]
     with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
-        operations = _Operations(image, _Blocks(image, cache_bytes, pool), uid, gid, inode_offset)
+        operations = _Operations(image, Blocks(image, cache_bytes, pool), uid, gid, inode_offset)
         await fuse.run(operations, mount_point, options, on_ready, operations.prepare)
 
 
@@ -83,38 +81,6 @@ def _escape(value: str) -> str:
     """Make a mount option's value of any text."""
     ascii_only = value.encode("ascii", "replace").decode()
     return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
-
-
-class _Blocks:
-    """The blocks of an image for an event loop: at hand, or awaited."""
-
-    def __init__(self, image: Image, capacity: int, pool: ThreadPoolExecutor) -> None:
-        self._cache = BlockCache(image.load_block, capacity)
-        self._pool = pool
-        self._loading: dict[int, asyncio.Future[Buffer]] = {}
-        self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
-        self.peek = self._cache.peek
-
-    def load(self, number: int) -> "asyncio.Future[Buffer]":
-        """The block, once a thread has it; who asks meanwhile gets the same future."""
-        future = self._loading.get(number)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._pool, self._cache.get, number)
-            self._loading[number] = future
-            future.add_done_callback(functools.partial(self._loaded, number))
-        return future
-
-    def prefetch(self, file: FileMap, offset: int) -> None:
-        """Start on the blocks that reading on from `offset` will need."""
-        for number in file.following_blocks(offset, self._prefetched):
-            if self.peek(number) is None:
-                self.load(number)
-
-    def _loaded(self, number: int, future: "asyncio.Future[Buffer]") -> None:
-        del self._loading[number]
-        if not future.cancelled():
-            future.exception()  # a prefetch's failure is nobody's, until the block is read
 
 
 class _OpenFile:
@@ -132,7 +98,7 @@ class _Operations(pyfuse3.Operations):
     """Answers the kernel. The root is 1 to FUSE, and 0 in the tree."""
 
     def __init__(
-        self, image: Image, blocks: _Blocks, uid: int | None, gid: int | None, inode_offset: int
+        self, image: Image, blocks: Blocks, uid: int | None, gid: int | None, inode_offset: int
     ) -> None:
         super().__init__()
         self._image = image
@@ -223,11 +189,11 @@ class _Operations(pyfuse3.Operations):
         parts: list[Buffer] = []
         blocks = self._blocks
         # all are asked for before any is waited for, and what is needed now before what is later
-        waiting = {
-            number: blocks.load(number)
-            for number, _, _ in pieces
-            if number != HOLE and blocks.peek(number) is None
-        }
+        ends: dict[int, int] = {}
+        for number, start, length in pieces:
+            if number != HOLE and blocks.peek(number, start + length) is None:
+                ends[number] = max(ends.get(number, 0), start + length)
+        waiting = {number: blocks.load(number, end) for number, end in ends.items()}
         # the kernel reads ahead this far at once when a program wants it all
         if off == opened.next_offset and (off or size >= _READ_AHEAD) and pieces:
             last = pieces[-1][0]
@@ -239,9 +205,9 @@ class _Operations(pyfuse3.Operations):
             if number == HOLE:
                 parts.append(bytes(length))
                 continue
-            block = blocks.peek(number)
+            block = blocks.peek(number, start + length)
             if block is None:
-                block = await (waiting.get(number) or blocks.load(number))
+                block = await (waiting.get(number) or blocks.load(number, start + length))
             parts.append(self._image.slice(number, block, start, length))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
