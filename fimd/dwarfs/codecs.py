@@ -4,11 +4,13 @@ Every codec here is told the most that it may produce and refuses more before it
 small file cannot fill the memory. Framing: section 3 of the format's description, DwarFS 2.5.
 """
 
+import mmap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from fimd.dwarfs.errors import CodecMissingError, DamagedError, UnsupportedError
 from fimd.dwarfs.format import Compression
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.thrift import Reader
 
 Buffer = bytes | memoryview
@@ -28,18 +30,19 @@ def decompress(compression: int, payload: Buffer, limit: int) -> Buffer:
 
 
 def decompress_in_steps(
-    compression: int, payload: Buffer, limit: int
+    compression: int, payload: Buffer, limit: int, memory: Memory | None = None
 ) -> Iterator[tuple[Buffer, int]]:
     """The same with, again and again, how many bytes of it are there, until all of them are.
 
     Only large ZSTD sections come in more than one step. Whether a section is intact is known
     with the last one, so take an earlier one's bytes only where a checksum vouches for the payload.
+    Large blocks come in memory of `memory`'s.
     """
     if compression not in _CODECS and compression != Compression.ZSTD:
         raise UnsupportedError(f"unknown compression {compression}")
     try:
         if compression == Compression.ZSTD:
-            yield from _zstd(payload, limit)
+            yield from _zstd(payload, limit, memory or Memory())
         else:
             content = _CODECS[compression](payload, limit)
             yield content, len(content)
@@ -96,7 +99,7 @@ def _lzma(payload: Buffer, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _zstd(payload: Buffer, limit: int) -> Iterator[tuple[Buffer, int]]:
+def _zstd(payload: Buffer, limit: int, memory: Memory) -> Iterator[tuple[Buffer, int]]:
     import zstandard  # noqa: PLC0415
 
     try:
@@ -105,7 +108,7 @@ def _zstd(payload: Buffer, limit: int) -> Iterator[tuple[Buffer, int]]:
             raise DamagedError("ZSTD content size unknown")
         _check_size(size, limit)
         if _WORTH_A_MAPPING <= size <= _MOST_PAGES_AT_ONCE:
-            yield from _zstd_into_mapping(payload, size)
+            yield from _zstd_into_mapping(payload, memory.take(size))
             return
         data = zstandard.ZstdDecompressor().decompress(payload)
     except zstandard.ZstdError as error:
@@ -114,17 +117,17 @@ def _zstd(payload: Buffer, limit: int) -> Iterator[tuple[Buffer, int]]:
     yield data, size
 
 
-def _zstd_into_mapping(payload: Buffer, size: int) -> Iterator[tuple[memoryview, int]]:
+def _zstd_into_mapping(payload: Buffer, mapping: mmap.mmap) -> Iterator[tuple[memoryview, int]]:
     from fimd.dwarfs import zstd  # noqa: PLC0415
 
-    memory = zstd.new_block(size)
-    block = memoryview(memory)
+    block = memoryview(mapping)
     if zstd.is_available():
-        for done in zstd.decompress(payload, memory):
+        for done in zstd.decompress(payload, mapping):
             yield block.toreadonly(), done
         return
     import zstandard  # noqa: PLC0415
 
+    size = len(block)
     # with the whole frame and room for its content the package works as for a single call
     with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
         done = 0

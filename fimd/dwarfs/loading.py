@@ -12,6 +12,7 @@ from typing import Final
 from fimd.dwarfs.blocks import BlockCache
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.files import FileMap
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.reader import Image
 
 _PREFETCHED_BLOCKS: Final = 2
@@ -46,7 +47,8 @@ class Blocks:
 
     def __init__(self, image: Image, capacity: int, pool: ThreadPoolExecutor) -> None:
         self._image = image
-        self._cache = BlockCache(self._decompress, capacity)
+        self._memory = Memory()
+        self._cache = BlockCache(self._decompress, capacity, self._memory.give_back)
         self._pool = pool
         self._loads: dict[int, _Load] = {}
         self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
@@ -82,7 +84,7 @@ class Blocks:
     def _decompress(self, number: int) -> Buffer:
         """Load a block in a thread."""
         load = self._loads[number]
-        for load.block, load.ready in self._image.load_block_in_steps(number):
+        for load.block, load.ready in self._image.load_block_in_steps(number, self._memory):
             if load.waiters:
                 load.loop.call_soon_threadsafe(load.wake)
         return load.block

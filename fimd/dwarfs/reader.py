@@ -13,6 +13,7 @@ from fimd.dwarfs.errors import DamagedError, DwarfsError, UnsupportedError, loca
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.format import Compression, SectionType
 from fimd.dwarfs.frozen import parse_schema
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.metadata import Metadata
 from fimd.dwarfs.sections import Section
 from fimd.dwarfs.source import Source
@@ -234,11 +235,13 @@ class Image:
         *_, (block, _) = self.load_block_in_steps(number)
         return block
 
-    def load_block_in_steps(self, number: int) -> Iterator[tuple[Buffer, int]]:
+    def load_block_in_steps(
+        self, number: int, memory: Memory | None = None
+    ) -> Iterator[tuple[Buffer, int]]:
         """The same with, again and again, how many of its bytes are there, until all of them are.
 
         More than one step only where the checksum has been found right: what is there then is what
-        was written, whatever comes of the rest.
+        was written, whatever comes of the rest. A large block may come in memory of `memory`'s.
         """
         if not 0 <= number < len(self.blocks):
             raise DamagedError(
@@ -249,8 +252,9 @@ class Image:
         section = self.blocks[number]
         with located(self.source.name, section.offset, section.name):
             header, payload = sections.load(self.source, self.table, section)
-            steps = codecs.decompress_in_steps(header.compression, payload, self.block_size)
-            for block, done in steps:
+            for block, done in codecs.decompress_in_steps(
+                header.compression, payload, self.block_size, memory
+            ):
                 if self.table.has_checksums or done == len(block):
                     yield block, done
 

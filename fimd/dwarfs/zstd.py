@@ -15,11 +15,11 @@ from typing import Any, Final
 from fimd.dwarfs.errors import DamagedError
 
 _LIBRARY: Final = "libzstd.so.1"
-_STEP: Final = 256 << 10  # bytes of a frame at a time: a millisecond or so
+_FIRST_STEP: Final = 128 << 10  # bytes of a frame, each step being twice the last one's
+_LARGEST_STEP: Final = 1 << 20
 _WINDOW_LOG_MAX: Final = 100  # ZSTD_d_windowLogMax
 _LARGEST_WINDOW_LOG: Final = 31 if ctypes.sizeof(ctypes.c_void_p) == 8 else 30
 _STABLE_OUTPUT: Final = 1001  # ZSTD_d_stableOutBuffer
-_MADV_POPULATE_WRITE: Final = 23  # Linux 5.14; the mmap module has no name for it
 
 
 class _Place(ctypes.Structure):
@@ -39,23 +39,6 @@ class _BufferInfo(ctypes.Structure):
     )
 
 
-def new_block(size: int) -> mmap.mmap:
-    """Memory for a block that the kernel gives in one go, in huge pages.
-
-    Getting the pages of a large block one by one as they are first written takes a quarter of all
-    the time. Raises MemoryError.
-    """
-    try:
-        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise MemoryError from error
-    with contextlib.suppress(OSError):  # a kernel that knows neither gives pages as they are used
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    with contextlib.suppress(OSError):
-        memory.madvise(_MADV_POPULATE_WRITE)
-    return memory
-
-
 def is_available() -> bool:
     """Whether the library is installed and knows what is needed here."""
     return _library() is not None
@@ -71,9 +54,11 @@ def decompress(frame: bytes | memoryview, memory: mmap.mmap) -> Iterator[int]:
         output = _Place(ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory), 0)
         given = _Place(start, 0, 0)
         left = 1
+        step = _FIRST_STEP
         while left:
             before = given.done, output.done
-            given.size = min(len(frame), given.done + _STEP)
+            given.size = min(len(frame), given.done + step)
+            step = min(2 * step, _LARGEST_STEP)
             left = library.ZSTD_decompressStream(decoder, ctypes.byref(output), ctypes.byref(given))
             if library.ZSTD_isError(left):
                 reason = library.ZSTD_getErrorName(left).decode("ascii", "replace")
