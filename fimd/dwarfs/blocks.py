@@ -63,11 +63,20 @@ class BlockCache:
             self._blocks[number] = block
             self.used += len(block)
             while self.used > self._capacity and len(self._blocks) > 1:
-                dropped = self._blocks.popitem(last=False)[1]
-                self.used -= len(dropped)
-                self._on_dropped(dropped)
+                self._drop(next(iter(self._blocks)))
         future.set_result(block)
         return block
+
+    def drop(self, number: int) -> None:
+        """Let go of a block."""
+        with self._lock:
+            if number in self._blocks:
+                self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        block = self._blocks.pop(number)
+        self.used -= len(block)
+        self._on_dropped(block)
 
     def clear(self) -> None:
         """Let go of every block."""

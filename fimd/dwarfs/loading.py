@@ -14,6 +14,7 @@ from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.reader import Image
+from fimd.dwarfs.tree import HOLE
 
 _PREFETCHED_BLOCKS: Final = 2
 
@@ -51,6 +52,7 @@ class Blocks:
         self._cache = BlockCache(self._decompress, capacity, self._memory.give_back)
         self._pool = pool
         self._loads: dict[int, _Load] = {}
+        self._passed = HOLE
         self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
 
     def peek(self, number: int, end: int) -> Buffer | None:
@@ -74,6 +76,17 @@ class Blocks:
         for number in file.following_blocks(offset, self._prefetched):
             if number not in self._loads and self._cache.peek(number) is None:
                 self._start(number)
+
+    def passed(self, file: FileMap, number: int, end: int) -> None:
+        """Let go of blocks when one was read to its end in sequence in a file that is larger.
+
+        The kernel has them now. So a large file needs the memory of a few blocks, and leaves
+        what others need where it is. The last one stays: mkdwarfs looks for repetitions in it.
+        """
+        block = self._cache.peek(number)
+        if block is not None and end == len(block) < file.size and number != self._passed:
+            self._cache.drop(self._passed)
+            self._passed = number
 
     def _start(self, number: int) -> _Load:
         load = self._loads[number] = _Load()

@@ -86,12 +86,24 @@ def _escape(value: str) -> str:
 class _OpenFile:
     """What is known of a file while it is open."""
 
-    __slots__ = ("block", "file", "next_offset")
+    __slots__ = ("block", "end", "file", "next_offset", "reading")
 
     def __init__(self, file: FileMap) -> None:
         self.file = file
         self.next_offset = 0
-        self.block = HOLE
+        self.block = HOLE  # the last one for which others were prefetched
+        self.reading = HOLE  # the one that is read in sequence,
+        self.end = 0  # up to here
+
+    def passed(self, pieces: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+        """Read on, and return each block that this leaves with where it does."""
+        left = []
+        for number, start, length in pieces:
+            if number != self.reading:
+                left.append((self.reading, self.end))
+                self.reading = number
+            self.end = start + length
+        return left
 
 
 class _Operations(pyfuse3.Operations):
@@ -200,6 +212,7 @@ class _Operations(pyfuse3.Operations):
             if last != opened.block:
                 opened.block = last
                 blocks.prefetch(opened.file, off + size - 1)
+        left = opened.passed(pieces) if off == opened.next_offset else ()
         opened.next_offset = off + size
         for number, start, length in pieces:
             if number == HOLE:
@@ -209,6 +222,8 @@ class _Operations(pyfuse3.Operations):
             if block is None:
                 block = await (waiting.get(number) or blocks.load(number, start + length))
             parts.append(self._image.slice(number, block, start, length))
+        for number, end in left:
+            blocks.passed(opened.file, number, end)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @_guarded
