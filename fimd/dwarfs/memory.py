@@ -66,6 +66,6 @@ def _is_in_use(memory: mmap.mmap) -> bool:
     """Whether there is a view of it: Python refuses to resize it then, and else does nothing."""
     try:
         memory.resize(len(memory))
-    except BufferError:
+    except (BufferError, OSError, SystemError, ValueError):  # the others: it cannot be told
         return True
     return False
