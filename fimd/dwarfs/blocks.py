@@ -12,11 +12,18 @@ class BlockCache:
     """The most recently used blocks of one image, bounded by their bytes. Safe in threads.
 
     Whoever first asks for a block loads it, and who asks meanwhile waits for the same load. The
-    block in use is kept even where it alone is larger than `capacity` bytes.
+    block in use is kept even where it alone is larger than `capacity` bytes. `on_dropped` gets what
+    is not kept any more, which somebody may still be using.
     """
 
-    def __init__(self, load: Callable[[int], Buffer], capacity: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], Buffer],
+        capacity: int,
+        on_dropped: Callable[[Buffer], None] = lambda _: None,
+    ) -> None:
         self._load = load
+        self._on_dropped = on_dropped
         self._capacity = capacity
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, Buffer] = OrderedDict()
@@ -56,9 +63,20 @@ class BlockCache:
             self._blocks[number] = block
             self.used += len(block)
             while self.used > self._capacity and len(self._blocks) > 1:
-                self.used -= len(self._blocks.popitem(last=False)[1])
+                self._drop(next(iter(self._blocks)))
         future.set_result(block)
         return block
+
+    def drop(self, number: int) -> None:
+        """Let go of a block."""
+        with self._lock:
+            if number in self._blocks:
+                self._drop(number)
+
+    def _drop(self, number: int) -> None:
+        block = self._blocks.pop(number)
+        self.used -= len(block)
+        self._on_dropped(block)
 
     def clear(self) -> None:
         """Let go of every block."""

@@ -4,11 +4,13 @@ Every codec here is told the most that it may produce and refuses more before it
 small file cannot fill the memory. Framing: section 3 of the format's description, DwarFS 2.5.
 """
 
-from collections.abc import Callable
+import mmap
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fimd.dwarfs.errors import CodecMissingError, DamagedError, UnsupportedError
 from fimd.dwarfs.format import Compression
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.thrift import Reader
 
 Buffer = bytes | memoryview
@@ -23,11 +25,27 @@ def decompress(compression: int, payload: Buffer, limit: int) -> Buffer:
     May be the payload itself where it is not compressed. Safe in threads; all but FLAC and RICEPP
     let other threads run. Raises DwarfsError.
     """
-    codec = _CODECS.get(compression)
-    if codec is None:
+    *_, (content, _) = decompress_in_steps(compression, payload, limit)
+    return content
+
+
+def decompress_in_steps(
+    compression: int, payload: Buffer, limit: int, memory: Memory | None = None
+) -> Iterator[tuple[Buffer, int]]:
+    """The same with, again and again, how many bytes of it are there, until all of them are.
+
+    Only large ZSTD sections come in more than one step. Whether a section is intact is known
+    with the last one, so take an earlier one's bytes only where a checksum vouches for the payload.
+    Large blocks come in memory of `memory`'s.
+    """
+    if compression not in _CODECS and compression != Compression.ZSTD:
         raise UnsupportedError(f"unknown compression {compression}")
     try:
-        return codec(payload, limit)
+        if compression == Compression.ZSTD:
+            yield from _zstd(payload, limit, memory or Memory())
+        else:
+            content = _CODECS[compression](payload, limit)
+            yield content, len(content)
     except ImportError as error:
         name = Compression(compression).name
         raise CodecMissingError(
@@ -81,7 +99,7 @@ def _lzma(payload: Buffer, limit: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _zstd(payload: Buffer, limit: int) -> Buffer:
+def _zstd(payload: Buffer, limit: int, memory: Memory) -> Iterator[tuple[Buffer, int]]:
     import zstandard  # noqa: PLC0415
 
     try:
@@ -90,35 +108,33 @@ def _zstd(payload: Buffer, limit: int) -> Buffer:
             raise DamagedError("ZSTD content size unknown")
         _check_size(size, limit)
         if _WORTH_A_MAPPING <= size <= _MOST_PAGES_AT_ONCE:
-            return _zstd_into_mapping(payload, size)
+            yield from _zstd_into_mapping(payload, memory.take(size))
+            return
         data = zstandard.ZstdDecompressor().decompress(payload)
     except zstandard.ZstdError as error:
         raise DamagedError(f"ZSTD decompression failed: {error}") from error
     _check_exact(data, size, "ZSTD")
-    return data
+    yield data, size
 
 
-def _zstd_into_mapping(payload: Buffer, size: int) -> memoryview:
-    """Decompress to memory that the kernel has been asked for in one go.
+def _zstd_into_mapping(payload: Buffer, mapping: mmap.mmap) -> Iterator[tuple[memoryview, int]]:
+    from fimd.dwarfs import zstd  # noqa: PLC0415
 
-    Getting the pages of a large block one by one as they are first written takes a sixth of all
-    the time. With the whole frame and room for its content zstd works as for a single call.
-    """
-    import mmap  # noqa: PLC0415
-
+    block = memoryview(mapping)
+    if zstd.is_available():
+        for done in zstd.decompress(payload, mapping):
+            yield block.toreadonly(), done
+        return
     import zstandard  # noqa: PLC0415
 
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    try:
-        block = memoryview(mmap.mmap(-1, size, flags))
-    except OSError as error:
-        raise MemoryError from error
+    size = len(block)
+    # with the whole frame and room for its content the package works as for a single call
     with zstandard.ZstdDecompressor().stream_reader(payload) as reader:
         done = 0
         while done < size and (count := reader.readinto(block[done:])):
             done += count
     _check_exact(block[:done], size, "ZSTD")
-    return block.toreadonly()
+    yield block.toreadonly(), size
 
 
 def _lz4(payload: Buffer, limit: int) -> bytes:
@@ -176,7 +192,6 @@ def _small_integers(fields: dict[int, Any]) -> dict[int, int]:
 _CODECS: dict[int, Callable[[Buffer, int], Buffer]] = {
     Compression.NONE: _none,
     Compression.LZMA: _lzma,
-    Compression.ZSTD: _zstd,
     Compression.LZ4: _lz4,
     Compression.LZ4HC: _lz4,  # the same framing: only the compressor differs
     Compression.BROTLI: _brotli,

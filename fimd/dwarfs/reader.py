@@ -13,6 +13,7 @@ from fimd.dwarfs.errors import DamagedError, DwarfsError, UnsupportedError, loca
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.format import Compression, SectionType
 from fimd.dwarfs.frozen import parse_schema
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.metadata import Metadata
 from fimd.dwarfs.sections import Section
 from fimd.dwarfs.source import Source
@@ -243,13 +244,31 @@ class Image:
 
     def load_block(self, number: int) -> Buffer:
         """Read, check and decompress a block, past the cache."""
+        *_, (block, _) = self.load_block_in_steps(number)
+        return block
+
+    def load_block_in_steps(
+        self, number: int, memory: Memory | None = None
+    ) -> Iterator[tuple[Buffer, int]]:
+        """The same with, again and again, how many of its bytes are there, until all of them are.
+
+        More than one step only where the checksum has been found right: what is there then is what
+        was written, whatever comes of the rest. A large block may come in memory of `memory`'s.
+        """
         if not 0 <= number < len(self.blocks):
             raise DamagedError(
                 f"block number out of range: {number} of {len(self.blocks)}",
                 path=self.source.name,
                 section=SectionType.METADATA_V2.name,
             )
-        return self._content(self.blocks[number], self.block_size)
+        section = self.blocks[number]
+        with located(self.source.name, section.offset, section.name):
+            header, payload = sections.load(self.source, self.table, section)
+            for block, done in codecs.decompress_in_steps(
+                header.compression, payload, self.block_size, memory
+            ):
+                if self.table.has_checksums or done == len(block):
+                    yield block, done
 
     def section_content(self, section: Section, limit: int) -> bytes:
         """A section's payload, checked and decompressed."""

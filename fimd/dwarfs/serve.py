@@ -5,7 +5,6 @@ it does ask is answered from the metadata at once; only blocks that have yet to 
 a handler wait, for one of a few threads.
 """
 
-import contextlib
 import errno
 import functools
 import gc
@@ -13,24 +12,24 @@ import os
 import stat
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, Final, Protocol
+from itertools import islice
+from typing import Final, Protocol
 
 import pyfuse3
 
 from fimd.dwarfs import fuse
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DwarfsError
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.reader import Image
-from fimd.dwarfs.served import FOR_EVER, OpenFile, ServedImage
+from fimd.dwarfs.served import FOR_EVER, OpenFile, Reply, ServedImage
 
 _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
 _SWITCH_INTERVAL: Final = 0.0005  # seconds
-_ENTRIES_OF_A_REPLY: Final = 24  # about what 4 KiB hold
 _THREADS: Final = 2
 
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
@@ -77,7 +76,9 @@ async def serve(
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
         first = pyfuse3.ROOT_INODE
-        served = ServedImage(image, pool, uid=uid, gid=gid, cache_bytes=cache_bytes, first=first)
+        served = ServedImage(
+            image, pool, Memory(), uid=uid, gid=gid, cache_bytes=cache_bytes, first=first
+        )
         await _run(_Operations([served], [image]), mount_point, fsname, allow_other, on_ready)
 
 
@@ -93,6 +94,7 @@ async def serve_all(
     """Mount several images as directories with these names, and serve them as `serve` does."""
     with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
         names = {}
+        memory = Memory()
         end = pyfuse3.ROOT_INODE + 1
         for name, shown in sorted(images.items(), key=lambda item: item[1].inode_offset):
             first = max(shown.inode_offset, end)
@@ -100,6 +102,7 @@ async def serve_all(
             names[name] = ServedImage(
                 shown.image,
                 pool,
+                memory,
                 uid=shown.uid,
                 gid=shown.gid,
                 cache_bytes=shown.cache_bytes,
@@ -148,8 +151,9 @@ class _Part(Protocol):
     def lookup(self, directory: int, name: bytes) -> pyfuse3.EntryAttributes | None: ...
     def attributes(self, inode: int) -> pyfuse3.EntryAttributes: ...
     def readlink(self, inode: int) -> bytes: ...
-    def listing(self, directory: int, start: int) -> Iterator[tuple[bytes, Any]]: ...
-    def fill(self, attributes: Any) -> pyfuse3.EntryAttributes: ...
+    def opendir(self, directory: int) -> None: ...
+    def readdir(self, directory: int, start: int, reply: Reply) -> None: ...
+    def prepare(self) -> None: ...
     def open(self, inode: int, flags: int) -> OpenFile: ...
 
 
@@ -177,11 +181,17 @@ class _Top:
     def readlink(self, _inode: int) -> bytes:
         raise pyfuse3.FUSEError(errno.EINVAL)
 
-    def listing(self, _directory: int, start: int) -> Iterator[tuple[bytes, ServedImage]]:
-        return islice(self._images.items(), start, None)
+    def opendir(self, directory: int) -> None:
+        pass
 
-    def fill(self, image: ServedImage) -> pyfuse3.EntryAttributes:
-        return image.root()
+    def readdir(self, _directory: int, start: int, reply: Reply) -> None:
+        entries = islice(self._images.items(), start, None)
+        for position, (name, image) in enumerate(entries, start + 1):
+            if not reply(name, image.root(), position):
+                break
+
+    def prepare(self) -> None:
+        pass
 
     def open(self, _inode: int, _flags: int) -> OpenFile:
         raise pyfuse3.FUSEError(errno.EISDIR)
@@ -197,9 +207,7 @@ class _Operations(pyfuse3.Operations):
         self._images = images
         self._open_files: dict[int, OpenFile] = {}
         self._next_handle = 1
-        # handle, first entry and number of entries; the same with the entries
-        self._next_listing: tuple[int, int, int] | None = None
-        self._prepared: tuple[int, int, list[tuple[bytes, Any]]] = (0, 0, [])
+        self._read = parts[0]
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOR_EVER
@@ -224,31 +232,22 @@ class _Operations(pyfuse3.Operations):
 
     @_guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        self._next_listing = inode, 0, _ENTRIES_OF_A_REPLY
+        self._read = self._part(inode)
+        self._read.opendir(inode)
         return inode
 
     @_guarded
+    async def releasedir(self, fh: int) -> None:
+        """Nothing is kept by handle."""
+
+    @_guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        directory, start, prepared = self._prepared
-        if (directory, start) != (fh, start_id):
-            prepared = []
-        position = start_id
-        part = self._part(fh)
-        fill, reply = part.fill, pyfuse3.readdir_reply
-        for name, facts in chain(prepared, part.listing(fh, start_id + len(prepared))):
-            position += 1
-            if not reply(token, name, fill(facts), position):  # the reply is full
-                self._next_listing = fh, position - 1, position - start_id
-                break
+        self._read = self._part(fh)
+        self._read.readdir(fh, start_id, functools.partial(pyfuse3.readdir_reply, token))
 
     def prepare(self) -> None:
-        """Decode what a listing will ask for next, while its reader is busy with the last reply."""
-        if self._next_listing is None:
-            return
-        fh, start, count = self._next_listing
-        self._next_listing = None
-        with contextlib.suppress(Exception):  # the reader will be told when it asks
-            self._prepared = fh, start, list(islice(self._part(fh).listing(fh, start), count))
+        """Do what the part whose directories are read can do ahead."""
+        self._read.prepare()
 
     @_guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:

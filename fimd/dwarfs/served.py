@@ -4,71 +4,43 @@ The kernel's number of an inode is the tree's with the image's first number adde
 can show several images, each with a range of its own.
 """
 
-import asyncio
 import errno
-import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pyfuse3
 
-from fimd.dwarfs.blocks import BlockCache
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.files import FileMap
+from fimd.dwarfs.listings import Listings
+from fimd.dwarfs.loading import Blocks
+from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.tree import HOLE, ROOT, Attributes
 
 FOR_EVER: Final = 1e9  # seconds
 _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
 _READ_AHEAD: Final = 128 << 10
-_PREFETCHED_BLOCKS: Final = 2
 
-
-class _Blocks:
-    """The blocks of an image for an event loop: at hand, or awaited."""
-
-    def __init__(self, image: Image, capacity: int, pool: ThreadPoolExecutor) -> None:
-        self._cache = BlockCache(image.load_block, capacity)
-        self._pool = pool
-        self._loading: dict[int, asyncio.Future[Buffer]] = {}
-        self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
-        self.peek = self._cache.peek
-
-    def load(self, number: int) -> "asyncio.Future[Buffer]":
-        """The block, once a thread has it; who asks meanwhile gets the same future."""
-        future = self._loading.get(number)
-        if future is None:
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(self._pool, self._cache.get, number)
-            self._loading[number] = future
-            future.add_done_callback(functools.partial(self._loaded, number))
-        return future
-
-    def prefetch(self, file: FileMap, offset: int) -> None:
-        """Start on the blocks that reading on from `offset` will need."""
-        for number in file.following_blocks(offset, self._prefetched):
-            if self.peek(number) is None:
-                self.load(number)
-
-    def _loaded(self, number: int, future: "asyncio.Future[Buffer]") -> None:
-        del self._loading[number]
-        if not future.cancelled():
-            future.exception()  # a prefetch's failure is nobody's, until the block is read
+Reply = Callable[[bytes, pyfuse3.EntryAttributes, int], bool]
+"""Takes an entry and the number of the next one; false where there was no room for it."""
 
 
 class OpenFile:
     """A file of an image while it is open."""
 
-    __slots__ = ("_block", "_blocks", "_file", "_image", "_next_offset")
+    __slots__ = ("_blocks", "_end", "_file", "_image", "_next_offset", "_prefetched", "_reading")
 
-    def __init__(self, image: Image, blocks: _Blocks, file: FileMap) -> None:
+    def __init__(self, image: Image, blocks: Blocks, file: FileMap) -> None:
         self._image = image
         self._blocks = blocks
         self._file = file
         self._next_offset = 0
-        self._block = HOLE
+        self._prefetched = HOLE  # the last block for which others were prefetched
+        self._reading = HOLE  # the one that is read in sequence,
+        self._end = 0  # up to here
 
     async def read(self, offset: int, size: int) -> Buffer:
         """At most `size` bytes, fewer only at the file's end."""
@@ -76,34 +48,47 @@ class OpenFile:
         parts: list[Buffer] = []
         blocks = self._blocks
         # all are asked for before any is waited for, and what is needed now before what is later
-        waiting = {
-            number: blocks.load(number)
-            for number, _, _ in pieces
-            if number != HOLE and blocks.peek(number) is None
-        }
+        ends: dict[int, int] = {}
+        for number, start, length in pieces:
+            if number != HOLE and blocks.peek(number, start + length) is None:
+                ends[number] = max(ends.get(number, 0), start + length)
+        waiting = {number: blocks.load(number, end) for number, end in ends.items()}
         # the kernel reads ahead this far at once when a program wants it all
         if offset == self._next_offset and (offset or size >= _READ_AHEAD) and pieces:
             last = pieces[-1][0]
-            if last != self._block:
-                self._block = last
+            if last != self._prefetched:
+                self._prefetched = last
                 blocks.prefetch(self._file, offset + size - 1)
+        left = self._leave(pieces) if offset == self._next_offset else ()
         self._next_offset = offset + size
         for number, start, length in pieces:
             if number == HOLE:
                 parts.append(bytes(length))
                 continue
-            block = blocks.peek(number)
+            block = blocks.peek(number, start + length)
             if block is None:
-                block = await (waiting.get(number) or blocks.load(number))
+                block = await (waiting.get(number) or blocks.load(number, start + length))
             parts.append(self._image.slice(number, block, start, length))
+        for number, end in left:
+            blocks.passed(self._file, number, end)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _leave(self, pieces: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+        """Read on in sequence, and return each block that this leaves with where it does."""
+        left = []
+        for number, start, length in pieces:
+            if number != self._reading:
+                left.append((self._reading, self._end))
+                self._reading = number
+            self._end = start + length
+        return left
 
 
 class ServedImage:
     """One image, with the numbers that its inodes have to the kernel.
 
     `uid` and `gid` are shown as the owner of everything; None leaves what the image says. At most
-    `cache_bytes` of decompressed blocks are kept.
+    `cache_bytes` of decompressed blocks are kept; `pool` and `memory` are shared with others.
 
     Attributes:
         first: what is added to the tree's inode numbers, and so the number of the top directory.
@@ -113,6 +98,7 @@ class ServedImage:
         self,
         image: Image,
         pool: ThreadPoolExecutor,
+        memory: Memory,
         *,
         uid: int | None,
         gid: int | None,
@@ -122,7 +108,8 @@ class ServedImage:
         self.image = image
         self.first = first
         self._tree = image.tree
-        self._blocks = _Blocks(image, cache_bytes, pool)
+        self._blocks = Blocks(image, cache_bytes, pool, memory)
+        self._listings = Listings(self._listing)
         self._uid = uid
         self._gid = gid
         # every answer is sent before the next one is made: one buffer serves all of them
@@ -134,25 +121,46 @@ class ServedImage:
     def lookup(self, directory: int, name: bytes) -> pyfuse3.EntryAttributes | None:
         """What a directory has under a name."""
         inode = self._tree.lookup(directory - self.first, name)
-        return None if inode is None else self.fill(self._tree.attributes(inode))
+        return None if inode is None else self._fill(self._tree.attributes(inode))
 
     def attributes(self, inode: int) -> pyfuse3.EntryAttributes:
         """What stat(2) says."""
-        return self.fill(self._tree.attributes(inode - self.first))
+        return self._fill(self._tree.attributes(inode - self.first))
 
     def root(self) -> pyfuse3.EntryAttributes:
         """What stat(2) says of the image's top directory."""
-        return self.fill(self._tree.attributes(ROOT))
+        return self._fill(self._tree.attributes(ROOT))
 
     def readlink(self, inode: int) -> bytes:
         """A symbolic link's target."""
         return self._tree.readlink(inode - self.first)
 
-    def listing(self, directory: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
-        """Each entry from number `start` on: its name, and what `fill` takes."""
+    def opendir(self, directory: int) -> None:
+        """Note that a directory is going to be read."""
+        self._listings.opened(directory - self.first)
+
+    def readdir(self, directory: int, start: int, reply: Reply) -> None:
+        """Give a directory's entries from number `start` on to `reply`, until that has no room."""
+        inode = directory - self.first
+        told: list[Attributes] = []
+        full = False
+        fill = self._fill
+        entries = self._listings.entries(inode, start)
+        for position, (name, attributes) in enumerate(entries, start + 1):
+            if not reply(name, fill(attributes), position):
+                full = True
+                break
+            told.append(attributes)
+        self._listings.replied(inode, start, told, full=full)
+
+    def prepare(self) -> None:
+        """Decode what a reader of directories will ask for next, while it is busy."""
+        self._listings.prepare()
+
+    def _listing(self, inode: int, start: int) -> Iterator[tuple[bytes, Attributes]]:
         attributes = self._tree.attributes
-        for name, inode in self._tree.readdir(directory - self.first, start):
-            yield name, attributes(inode)
+        for name, child in self._tree.readdir(inode, start):
+            yield name, attributes(child)
 
     def open(self, inode: int, flags: int) -> OpenFile:
         """A file, to be read only."""
@@ -160,8 +168,8 @@ class ServedImage:
             raise pyfuse3.FUSEError(errno.EROFS)
         return OpenFile(self.image, self._blocks, self.image.file_map(inode - self.first))
 
-    def fill(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        """The same in the kernel's form, in a buffer that the next answer overwrites."""
+    def _fill(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        """Attributes in the kernel's form, in a buffer that the next answer overwrites."""
         inode, mode, nlink, uid, gid, rdev, size, allocated, atime, mtime, ctime = attributes
         entry = self._entry
         entry.st_ino = inode + self.first

@@ -12,6 +12,7 @@ import lz4.block  # noqa: F401
 import xxhash  # noqa: F401
 import zstandard  # noqa: F401
 
+import fimd.dwarfs.zstd  # noqa: F401
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.serve import Shown, serve_all
 from fimd.layers import owners

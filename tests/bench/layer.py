@@ -22,15 +22,16 @@ from tests.bench.timing import Rounds, rate, seconds
 
 ROOT = Path(__file__).parents[2]
 _LEVEL = 7
-_LARGE = 48 << 20
+_LARGE = 256 << 20  # many blocks, of 16 MiB each: the first ones wait for memory and for each other
+_CACHE = 128 << 20  # what a layer has where nothing is set
 _ROUNDS = 3
 
-SERVE = """
+SERVE = f"""
 import asyncio, sys
 from fimd.dwarfs import Image
 from fimd.dwarfs.serve import serve
 with Image.open(sys.argv[1]) as image:
-    asyncio.run(serve(image, sys.argv[2], fsname="bench", cache_bytes=512 << 20,
+    asyncio.run(serve(image, sys.argv[2], fsname="bench", cache_bytes={_CACHE},
                       on_ready=lambda: print("ready", flush=True)))
 """
 
@@ -126,7 +127,7 @@ def forget(root: Path) -> None:
 @contextmanager
 def mounted_by_dwarfs(image: Path, point: Path) -> Iterator[Path]:
     """Mount by the external dwarfs for a while."""
-    subprocess.run(["dwarfs", image, point, "-o", "cachesize=512m"], check=True)
+    subprocess.run(["dwarfs", image, point, "-o", f"cachesize={_CACHE >> 20}m"], check=True)
     try:
         yield point
     finally:
