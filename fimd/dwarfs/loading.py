@@ -85,7 +85,7 @@ class Blocks:
         The kernel has them now. So a large file needs the memory of a few blocks, and leaves
         what others need where it is. The last one stays: mkdwarfs looks for repetitions in it.
         """
-        block = self._cache.peek(number)
+        block = self.peek(number, end)
         if block is not None and end == len(block) < file.size and number != self._passed:
             self._cache.drop(self._passed)
             self._passed = number
