@@ -228,16 +228,18 @@ class Stacks:
         notes = await asyncio.to_thread(clean_up, spec.data.path)
         for note in notes:
             log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
-        await asyncio.to_thread(_prepare, directory, spec.data, layers)
         try:
+            await asyncio.to_thread(_prepare, directory, spec.data, layers)
             overlay, name, warnings = await self._mount_overlay(directory, spec)
             try:
                 view = await self._mount_view(directory, spec, overlay, name)
             except BaseException:
                 await _unmount_overlay(overlay)
                 raise
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(_discard(directory.path))
+            if isinstance(error, OSError):
+                raise MountError(f"the overlay of {spec.data.path}: {error}: try again") from error
             raise
         stack = Stack(spec, directory, overlay, name, view, (*notes, *warnings))
         try:
@@ -474,11 +476,12 @@ def _remove(directory: str) -> None:
     """Remove the directory of a stack, and what its overlay left in the data directory."""
     with suppress(OSError):
         remove_work(os.readlink(os.path.join(directory, "work")))
-    shutil.rmtree(directory)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(directory)
 
 
 def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]) -> None:
-    """Make the links that the backends mount by."""
+    """Make the links that the backends mount by. Raises OSError."""
     os.makedirs(directory.links, mode=0o700)
     for index, layer in enumerate(layers):
         # a path of up to 59 bytes takes no block of its own on most file systems

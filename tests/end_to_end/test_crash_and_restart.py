@@ -180,6 +180,25 @@ def test_a_union_that_died_while_there_was_no_daemon_is_noticed_by_the_next(
     assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
 
 
+def test_what_is_in_the_place_of_a_stack_refuses_one_start_at_most(
+    session: Session, image: Path
+) -> None:
+    running = session.background(image, "sleep 60")
+    [stack] = (session.tree / "stacks").iterdir()
+    running.kill()
+    running.wait()
+    session.wait_until_clean()
+    (stack / "layers").mkdir(parents=True)  # as one that could not be removed
+    os.chown(stack, session.account.uid, session.account.gid)
+    os.chown(stack / "layers", session.account.uid, session.account.gid)
+    done = session.run(image, "fim-exec", "true")
+    assert done.returncode == 125
+    assert "File exists" in done.stderr
+    assert "try again" in done.stderr
+    assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+    session.wait_until_clean()
+
+
 def test_an_instance_whose_stack_is_unknown_leaves_nothing(session: Session, image: Path) -> None:
     program = session.background(image, "sleep 60")
     kill(session.daemon())
