@@ -20,11 +20,7 @@ WRITER = (
 
 def process_named(session: Session, name: str) -> int:
     """The one process of the session that goes by a name."""
-    found = [
-        pid
-        for pid in session.processes()
-        if Path(f"/proc/{pid}/comm").read_text().strip().startswith(name)
-    ]
+    found = session.named(name)
     assert len(found) == 1, session.processes()
     return found[0]
 

@@ -42,11 +42,7 @@ def with_layers(*layers: Path, data: str = "") -> dict[str, str]:
 
 def serving(session: Session) -> list[int]:
     """The processes that serve layers."""
-    return [
-        pid
-        for pid in session.processes()
-        if Path(f"/proc/{pid}/comm").read_text().startswith("layer-")
-    ]
+    return session.named("layer-")
 
 
 def damage(layer: Path) -> None:

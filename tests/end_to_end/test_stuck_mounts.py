@@ -32,13 +32,9 @@ def patient(new_session: Callable[..., Session]) -> Session:
 
 def named(session: Session, name: str) -> int:
     """The one process of the session that goes by a name."""
-    found = [pid for pid in session.processes() if comm(pid).startswith(name)]
+    found = session.named(name)
     assert len(found) == 1, session.processes()
     return found[0]
-
-
-def comm(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 @contextmanager
@@ -83,7 +79,7 @@ def test_it_hangs_neither_the_daemon_nor_a_start_and_the_next_mounts_afresh(
     image, name = prepared(patient, busybox_image, what)
     elsewhere = patient.adopt(busybox, "elsewhere/busybox")  # a program that outlives its root
     program = patient.background(image, f"exec {elsewhere} sleep 100")
-    wait_for(lambda: "busybox" in map(comm, patient.processes()), what="the program")
+    wait_for(lambda: patient.named("busybox"), what="the program")
     victim = named(patient, name)
     os.kill(victim, signal.SIGSTOP)
     with at_most(5):
@@ -137,9 +133,8 @@ def test_the_daemon_leaves_in_time_and_the_next_one_goes_on(
     program = patient.background(image, "sleep 100")
     other = patient.adopt(busybox_image, "other.flatimage")
     patient.output(other, "fim-exec", "true")  # its layer is idle
-    for pid in patient.processes():
-        if comm(pid).startswith(name):
-            os.kill(pid, signal.SIGSTOP)
+    for pid in patient.named(name):
+        os.kill(pid, signal.SIGSTOP)
     daemon = patient.daemon()
     with at_most(10):
         os.kill(daemon, signal.SIGTERM)

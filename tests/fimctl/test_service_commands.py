@@ -77,12 +77,7 @@ def test_logs_are_those_of_an_instance_or_an_image(
 def test_logs_have_what_workers_say(session: Session, image: Path) -> None:
     """A layer whose worker is killed is told of by the daemon, with the layer's field."""
     session.background(image, "sleep 30")
-    workers = [
-        pid
-        for pid in session.processes()
-        if Path(f"/proc/{pid}/comm").read_text().startswith("layer-")
-    ]
-    for pid in workers:
+    for pid in session.named("layer-"):
         session.output("kill", "-KILL", str(pid))
     wait_for(lambda: "died" in session.output("fimctl", "logs", image), what="the news")
 
@@ -157,11 +152,7 @@ def test_logs_have_what_an_embedded_worker_says_on_its_standard_error(
     """A dying interpreter, as libfuse, knows nothing of a log."""
     session.background(image, "sleep 30")
     [layer] = session.objects("layers")
-    [pid] = [
-        pid
-        for pid in session.processes()
-        if Path(f"/proc/{pid}/comm").read_text().startswith("layer-")
-    ]
+    [pid] = session.named("layer-")
     pipe = os.readlink(f"/proc/{pid}/fd/2")
     assert os.path.basename(pipe).startswith("fim_layer.")
     session.output("sh", "-c", f"echo a word of libfuse > {pipe}")

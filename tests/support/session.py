@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -224,6 +225,15 @@ class Session:
     def daemons(self) -> set[int]:
         """Return all processes that are the daemon, or such a child of it."""
         return {pid for pid, words in self.processes().items() if words.endswith("-m fimd ")}
+
+    def named(self, name: str) -> list[int]:
+        """Return the processes that go by a name, as ps shows it, or by its beginning."""
+        found = []
+        for pid in self.processes():
+            with suppress(OSError):  # it has ended meanwhile
+                if Path(f"/proc/{pid}/comm").read_text().startswith(name):
+                    found.append(pid)
+        return found
 
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory."""
