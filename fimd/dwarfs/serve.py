@@ -14,7 +14,6 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
 
@@ -25,7 +24,7 @@ from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.memory import Memory
 from fimd.dwarfs.reader import Image
-from fimd.dwarfs.served import FOR_EVER, OpenFile, Reply, ServedImage
+from fimd.dwarfs.served import FOR_EVER, OpenFile, Reply, ServedImage, Shown
 
 _FILESYSTEM_BLOCK: Final = 4096
 _NAME_MAX: Final = 255
@@ -35,24 +34,6 @@ _THREADS: Final = 2
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
 
 _guarded = functools.partial(fuse.guarded, expected=(DwarfsError,))
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How one image is shown.
-
-    Attributes:
-        uid, gid: the owner of everything; None leaves what the image says.
-        cache_bytes: how much of decompressed blocks is kept at most.
-        inode_offset: what is added to the tree's inode numbers. With offsets far apart, images that
-            are shown as one filesystem have no number in common.
-    """
-
-    image: Image
-    uid: int | None
-    gid: int | None
-    cache_bytes: int
-    inode_offset: int
 
 
 async def serve(
@@ -74,11 +55,9 @@ async def serve(
     mount. Raises RuntimeError where mounting fails. Starts `threads` threads when it first
     decompresses, none before. One mount per process: pyfuse3 cannot do more.
     """
+    shown = Shown(image, uid, gid, cache_bytes, pyfuse3.ROOT_INODE)
     with ThreadPoolExecutor(threads, thread_name_prefix="decompress") as pool:
-        first = pyfuse3.ROOT_INODE
-        served = ServedImage(
-            image, pool, Memory(), uid=uid, gid=gid, cache_bytes=cache_bytes, first=first
-        )
+        served = ServedImage(shown, pool, Memory(), shown.inode_offset)
         await _run(_Operations([served], [image]), mount_point, fsname, allow_other, on_ready)
 
 
@@ -99,15 +78,7 @@ async def serve_all(
         for name, shown in sorted(images.items(), key=lambda item: item[1].inode_offset):
             first = max(shown.inode_offset, end)
             end = first + shown.image.metadata.node_count
-            names[name] = ServedImage(
-                shown.image,
-                pool,
-                memory,
-                uid=shown.uid,
-                gid=shown.gid,
-                cache_bytes=shown.cache_bytes,
-                first=first,
-            )
+            names[name] = ServedImage(shown, pool, memory, first)
         operations = _Operations(
             [_Top(names), *names.values()], [shown.image for shown in images.values()]
         )

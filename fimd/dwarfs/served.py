@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import pyfuse3
@@ -84,34 +85,42 @@ class OpenFile:
         return left
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How one image is shown.
+
+    Attributes:
+        uid, gid: the owner of everything; None leaves what the image says.
+        cache_bytes: how much of decompressed blocks is kept at most.
+        inode_offset: what is to be added to the tree's inode numbers. With offsets far apart,
+            images that are shown as one filesystem have no number in common.
+    """
+
+    image: Image
+    uid: int | None
+    gid: int | None
+    cache_bytes: int
+    inode_offset: int
+
+
 class ServedImage:
     """One image, with the numbers that its inodes have to the kernel.
 
-    `uid` and `gid` are shown as the owner of everything; None leaves what the image says. At most
-    `cache_bytes` of decompressed blocks are kept; `pool` and `memory` are shared with others.
+    `pool` and `memory` are shared with other images.
 
     Attributes:
-        first: what is added to the tree's inode numbers, and so the number of the top directory.
+        first: what is added to the tree's inode numbers, the number of the top directory; where
+            another image has the numbers from `inode_offset` on, it is more than that.
     """
 
-    def __init__(
-        self,
-        image: Image,
-        pool: ThreadPoolExecutor,
-        memory: Memory,
-        *,
-        uid: int | None,
-        gid: int | None,
-        cache_bytes: int,
-        first: int,
-    ) -> None:
-        self.image = image
+    def __init__(self, shown: Shown, pool: ThreadPoolExecutor, memory: Memory, first: int) -> None:
+        self.image = shown.image
         self.first = first
-        self._tree = image.tree
-        self._blocks = Blocks(image, cache_bytes, pool, memory)
+        self._tree = shown.image.tree
+        self._blocks = Blocks(shown.image, shown.cache_bytes, pool, memory)
         self._listings = Listings(self._listing)
-        self._uid = uid
-        self._gid = gid
+        self._uid = shown.uid
+        self._gid = shown.gid
         # every answer is sent before the next one is made: one buffer serves all of them
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = FOR_EVER

@@ -42,7 +42,7 @@ class Engine:
     """
 
     name: str
-    mount: Callable[[Sequence[LayerSource], str], Awaitable[Process]]
+    mount: _Mount
     most: int
 
     def place(self, mount_point: str, layer: LayerSource) -> str:
@@ -51,9 +51,13 @@ class Engine:
 
     def divide(self, layers: Sequence[LayerSource]) -> list[Sequence[LayerSource]]:
         """Divide layers among mounts: no more of these than can work at the same time."""
-        processes = min(os.cpu_count() or 1, -(-len(layers) // _WORTH_A_PROCESS))
+        processes = min(os.cpu_count() or 1, _processes_worth(layers))
         each = min(self.most, -(-len(layers) // max(processes, 1)))
         return [layers[start : start + each] for start in range(0, len(layers), each or 1)]
+
+
+def _processes_worth(layers: Sequence[LayerSource]) -> int:
+    return -(-len(layers) // _WORTH_A_PROCESS)
 
 
 def choose(settings: Settings, template: Template, table: MountTable, outputs: Outputs) -> Engine:
@@ -103,7 +107,7 @@ def _embedded(settings: Settings, template: Template) -> _Mount:
                     },
                     files=list(files.values()),
                     serves=("fim_layer", layers[0].id),
-                    seconds=settings.mount_timeout * -(-len(layers) // _WORTH_A_PROCESS),
+                    seconds=settings.mount_timeout * _processes_worth(layers),
                 )
             except MountError as error:
                 raise MountError(f"{_described(layers)}: {error}") from error

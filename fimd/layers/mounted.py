@@ -54,7 +54,7 @@ class LayerMount:
         self.engine = engine
         self.layers: list[Layer] = []
         self.process: Process | None = None
-        self.mounted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.mounted: asyncio.Future[None]  # set by who mounts it, or finds it mounted
         self.timer: asyncio.TimerHandle | None = None
         self.gone = asyncio.Event()
 
@@ -98,5 +98,6 @@ class LayerMount:
             mount.process = Process.known(facts["pid"], facts["process_started"])
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+        mount.mounted = asyncio.get_running_loop().create_future()
         mount.mounted.set_result(None)
         return mount if mount.process is not None else None

@@ -14,7 +14,8 @@ import zstandard  # noqa: F401
 
 import fimd.dwarfs.zstd  # noqa: F401
 from fimd.dwarfs.reader import Image
-from fimd.dwarfs.serve import Shown, serve_all
+from fimd.dwarfs.serve import serve_all
+from fimd.dwarfs.served import Shown
 from fimd.layers import owners
 
 _MOST_THREADS: Final = 8

@@ -18,7 +18,8 @@ SERVE = """
 import asyncio, sys
 from contextlib import ExitStack
 from fimd.dwarfs import Image
-from fimd.dwarfs.serve import Shown, serve_all
+from fimd.dwarfs.serve import serve_all
+from fimd.dwarfs.served import Shown
 
 point, offset, *paths = sys.argv[1:]
 with ExitStack() as opened:
