@@ -41,6 +41,11 @@ LIMITS: Final = (
         _INODES,
     ),
     Limit("numbers of links", "hard links have an inode number each", _INODES, view_helps=True),
+    Limit(
+        "replaced files",
+        "opening a file while another takes its name may fail (ENOENT); it is there a moment later",
+        _INODES,
+    ),
     Limit("links of layers", "hard links that a layer has part when one is changed", _INODES),
     Limit(
         "directories lose content",

@@ -48,6 +48,22 @@ def test_a_file_is_renamed_to_what_is_there_or_is_not(
     assert os.listdir((place / target).parent).count(os.path.basename(target)) == 1
 
 
+def test_a_file_that_is_replaced_again_and_again_is_always_there(place: Place) -> None:
+    script = 'while [ -e "$1/go" ]; do echo new > "$1/made" && mv "$1/made" "$1/file"; done'
+    (place / "go").touch()
+    missed = 0
+    with subprocess.Popen(["sh", "-c", script, "sh", place.path]) as writer:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            try:
+                assert (place / "file").read_text() in {"lower\n", "new\n"}
+            except FileNotFoundError:
+                missed += 1
+        (place / "go").unlink()
+    assert writer.returncode == 0
+    assert bool(missed) == ("replaced files" in place.limits)
+
+
 def test_a_rename_of_what_is_not_there_is_refused(place: Place) -> None:
     with pytest.raises(FileNotFoundError):
         os.rename(place / "nothing", place / "file")
