@@ -136,15 +136,7 @@ def _files(session: Session, scratch: Path) -> Iterator[Row]:
 
 
 def _of_workers(session: Session) -> float:
-    pids = [pid for pid in session.processes() if _name(pid).startswith("layer-")]
-    return sum(map(resident, pids)) * 1024
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text()
-    except FileNotFoundError:
-        return ""
+    return sum(map(resident, session.named("layer-"))) * 1024
 
 
 def _size(session: Session, scratch: Path) -> Iterator[Row]:

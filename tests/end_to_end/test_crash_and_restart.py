@@ -13,16 +13,9 @@ from tests.support.session import Session, wait_for
 
 OVERLAYS = ("bwrap", "unionfs", "overlayfs")
 WRITER = (
-    "n=0; while :; do n=$((n+1)); echo $n > /counter; "
+    "cat /etc/release > /first; n=0; while :; do n=$((n+1)); echo $n > /counter; "
     "cat /etc/release > /new; mv /new /copy; sleep 0.05; done"
 )
-
-
-def process_named(session: Session, name: str) -> int:
-    """The one process of the session that goes by a name."""
-    found = session.named(name)
-    assert len(found) == 1, session.processes()
-    return found[0]
 
 
 def kill(pid: int) -> None:
@@ -53,7 +46,7 @@ def test_programs_go_on_while_the_daemon_is_killed_and_comes_back(
     assert {instance["Pid"] for instance in instances} == {program.pid for program in programs}
     assert {instance["State"] for instance in instances} == {"running"}
     assert [layer["References"] for layer in session.objects("layers")] == [2]
-    assert session.output(image, "fim-exec", "cat", "/copy") == "small\n"  # joins the same stack
+    assert session.output(image, "fim-exec", "cat", "/first") == "small\n"  # joins the same stack
     before = count()
     wait_for(lambda: count() > before + 2, what="the program's progress under the next daemon")
 
@@ -94,7 +87,7 @@ def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
     program = session.background(image, f"exec {elsewhere} sleep 60")
     [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
-    kill(process_named(session, "layer-"))
+    kill(session.one_named("layer-"))
     wait_for(lambda: session.objects("ps")[0]["State"] == "failed", what="the failed state")
     done = session.run(image, "fim-exec", "true")
     assert done.returncode == 125
@@ -111,7 +104,7 @@ def test_a_union_that_dies_is_noticed_and_the_next_start_mounts_afresh(
 ) -> None:
     session.output(image, "fim-overlay", "set", "unionfs")
     program = session.background(image, "sleep 60")
-    kill(process_named(session, "unionfs"))
+    kill(session.one_named("unionfs"))
     wait_for(lambda: "a stack died under its users" in session.said(), what="the notice")
     program.kill()  # unless its root's end was its own
     program.wait()
@@ -164,7 +157,7 @@ def test_a_union_that_died_while_there_was_no_daemon_is_noticed_by_the_next(
     [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
     kill(session.daemon())
-    kill(process_named(session, "unionfs"))
+    kill(session.one_named("unionfs"))
     [instance] = session.instances_of(program)
     assert instance["State"] == "failed"
     done = session.run(image, "fim-exec", "true")

@@ -3,33 +3,24 @@
 import os
 import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fimd.dwarfs import Image
-from fimd.dwarfs.write import create
+from tests.end_to_end.conftest import MakeLayer
 from tests.support.session import Session, wait_for
 
 MakeLayers = Callable[..., list[Path]]
 
 
 @pytest.fixture
-def make_layers(session: Session) -> MakeLayers:
+def make_layers(make_layer: MakeLayer) -> MakeLayers:
     """Make layer files, each with one file of its name."""
 
     def make(*names: str) -> list[Path]:
-        made = []
-        for name in names:
-            tree = session.directory / "trees" / name
-            tree.mkdir(parents=True)
-            (tree / name).write_text(name)
-            made.append(session.directory / "work" / f"{name}.layer")
-            create(tree, made[-1], level=1)
-            os.chown(made[-1], session.account.uid, session.account.gid)
-        return made
+        return [make_layer(f"{name}.layer", {name: name}) for name in names]
 
     return make
 
@@ -38,11 +29,6 @@ def with_layers(*layers: Path, data: str = "") -> dict[str, str]:
     """The variables of a start with these layers, and perhaps another data directory."""
     variables = {"FIM_LAYERS": ":".join(map(str, layers))}
     return variables | ({"FIM_DIR_DATA": data} if data else {})
-
-
-def serving(session: Session) -> list[int]:
-    """The processes that serve layers."""
-    return session.named("layer-")
 
 
 def damage(layer: Path) -> None:
@@ -61,16 +47,12 @@ def layers_of(session: Session) -> dict[str, Any]:
     return {Path(layer["Source"]).name: layer for layer in session.objects("layers")}
 
 
-def _is_busybox(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text() == "busybox\n"
-
-
 def test_one_process_serves_the_layers_of_a_start(
     session: Session, image: Path, make_layers: MakeLayers
 ) -> None:
     layers = make_layers("a", "b", "c")
     program = session.background(image, "sleep 60", variables=with_layers(*layers))
-    assert len(serving(session)) == 1
+    assert len(session.named("layer-")) == 1
     found = layers_of(session)
     assert len(found) == len({layer["MountPoint"] for layer in found.values()}) == 4
     for name in ("a", "b", "c"):
@@ -88,7 +70,7 @@ def test_a_later_start_shares_them_and_mounts_only_what_is_missing(
     first = session.background(image, "sleep 60", variables=with_layers(a, b))
     variables = with_layers(b, c, data=f"{session.directory}/work/other")
     second = session.background(image, "sleep 60", variables=variables)
-    assert len(serving(session)) == 2
+    assert len(session.named("layer-")) == 2
     references = {name: layer["References"] for name, layer in layers_of(session).items()}
     assert references == {image.name: 2, "a.layer": 1, "b.layer": 2, "c.layer": 1}
 
@@ -101,7 +83,7 @@ def test_a_later_start_shares_them_and_mounts_only_what_is_missing(
 
     again = session.background(image, "sleep 60", variables=with_layers(a))
     assert layers_of(session)["a.layer"]["State"] == "mounted"
-    assert len(serving(session)) == 2
+    assert len(session.named("layer-")) == 2
     for program in (second, again):
         program.kill()
         program.wait()
@@ -120,7 +102,7 @@ def test_the_next_daemon_takes_over_each_of_them(
     assert {name: layer["MountPoint"] for name, layer in after.items()} == before
     assert {layer["References"] for layer in after.values()} == {1}
     assert session.output(image, "fim-exec", "cat", "/a", "/b", variables=variables) == "ab"
-    assert len(serving(session)) == 1
+    assert len(session.named("layer-")) == 1
     program.kill()
     program.wait()
     session.wait_until_clean()
@@ -139,10 +121,8 @@ def test_with_their_process_all_of_them_fail_and_the_next_start_mounts_afresh(
             image, script, variables=with_layers(a, data=f"{session.directory}/work/other")
         ),
     ]
-    for program in programs:
-        [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-        wait_for(partial(_is_busybox, int(child)))
-    [process] = serving(session)
+    wait_for(lambda: len(session.named("busybox")) == len(programs))
+    process = session.one_named("layer-")
     os.kill(process, signal.SIGKILL)
     wait_for(lambda: {each["State"] for each in session.objects("ps")} == {"failed"})
     for program in programs:

@@ -30,13 +30,6 @@ def patient(new_session: Callable[..., Session]) -> Session:
     return new_session(FIMD_MOUNT_TIMEOUT=f"{TIMEOUT:g}", FIMD_LINGER="60")
 
 
-def named(session: Session, name: str) -> int:
-    """The one process of the session that goes by a name."""
-    found = session.named(name)
-    assert len(found) == 1, session.processes()
-    return found[0]
-
-
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
     """Check that something does not take longer; generous, where the machine is busy."""
@@ -80,7 +73,7 @@ def test_it_hangs_neither_the_daemon_nor_a_start_and_the_next_mounts_afresh(
     elsewhere = patient.adopt(busybox, "elsewhere/busybox")  # a program that outlives its root
     program = patient.background(image, f"exec {elsewhere} sleep 100")
     wait_for(lambda: patient.named("busybox"), what="the program")
-    victim = named(patient, name)
+    victim = patient.one_named(name)
     os.kill(victim, signal.SIGSTOP)
     with at_most(5):
         assert len(patient.objects("ps")) == 1
@@ -102,7 +95,7 @@ def test_an_idle_layer_that_hangs_is_mounted_afresh_by_the_next_start(
 ) -> None:
     image, name = prepared(patient, busybox_image, "layer")
     patient.output(image, "fim-exec", "true")
-    victim = named(patient, name)
+    victim = patient.one_named(name)
     os.kill(victim, signal.SIGSTOP)
     with at_most(TIMEOUT + 10):
         assert patient.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
@@ -116,7 +109,7 @@ def test_a_program_that_waits_for_it_can_be_stopped(
     image, name = prepared(patient, busybox_image, what)
     script = "while :; do cat /etc/release /bin/busybox > /dev/null; ls -R /usr > /dev/null; done"
     program = patient.background(image, script)
-    victim = named(patient, name)
+    victim = patient.one_named(name)
     os.kill(victim, signal.SIGSTOP)
     time.sleep(0.3)  # it runs into the mount
     with at_most(15):

@@ -152,7 +152,7 @@ def test_logs_have_what_an_embedded_worker_says_on_its_standard_error(
     """A dying interpreter, as libfuse, knows nothing of a log."""
     session.background(image, "sleep 30")
     [layer] = session.objects("layers")
-    [pid] = session.named("layer-")
+    pid = session.one_named("layer-")
     pipe = os.readlink(f"/proc/{pid}/fd/2")
     assert os.path.basename(pipe).startswith("fim_layer.")
     session.output("sh", "-c", f"echo a word of libfuse > {pipe}")

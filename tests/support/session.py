@@ -235,6 +235,12 @@ class Session:
                     found.append(pid)
         return found
 
+    def one_named(self, name: str) -> int:
+        """Return the only process that goes by a name."""
+        found = self.named(name)
+        assert len(found) == 1, self.processes()
+        return found[0]
+
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
