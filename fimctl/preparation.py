@@ -6,10 +6,10 @@ from fimctl import messages
 from fimctl.environment import casefold_given, data_given, overlay_given
 from fimctl.errors import ClientError
 from fimctl.stored import read
-from fimd.errors import DataDirectoryError
-from fimd.image.reserved import CASEFOLD, OVERLAY
-from fimd.image.settings import Casefold, Overlay
-from fimd.instances.data import DataDirectory
+from fimd.base.errors import DataDirectoryError
+from fimd.flatimage.reserved import CASEFOLD, OVERLAY
+from fimd.flatimage.settings import Casefold, Overlay
+from fimd.stacks.data import DataDirectory
 
 CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
 

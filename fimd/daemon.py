@@ -8,6 +8,10 @@ from typing import Final
 
 import structlog
 
+from fimd.base.live import LiveSettings
+from fimd.base.logs import keep_in
+from fimd.base.paths import RuntimeTree
+from fimd.base.races import first
 from fimd.bus.application import ApplicationInterface
 from fimd.bus.callers import Callers
 from fimd.bus.catalogue import CatalogueInterface
@@ -20,27 +24,24 @@ from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
 from fimd.bus.server import ObjectServer
 from fimd.casefold import mount as casefold
-from fimd.instances.catalogue import Catalogue, state_directory
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.images.catalogue import Catalogue, state_directory
+from fimd.images.images import Images
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instances import Instances
-from fimd.instances.stack import Stacks
+from fimd.instances.launches import Launches
+from fimd.jobs.changes import Changes
 from fimd.jobs.jobs import Jobs
+from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
-from fimd.logs import keep_in
 from fimd.mounts.forks import Template
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
-from fimd.paths import RuntimeTree
-from fimd.programs import provide
-from fimd.races import first
-from fimd.service.housekeeping import Housekeeping
-from fimd.service.launches import Launches
-from fimd.service.live import LiveSettings
 from fimd.service.scopes import Scopes, managed
+from fimd.service.session import SystemdSession
 from fimd.service.supervision import Supervision
+from fimd.stacks.stack import Stacks
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,7 @@ async def run(live: LiveSettings) -> None:
         view = casefold.choose(settings, template, table, outputs)
         stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
         instances = Instances(tree, resolver, layers, stacks)
-        images = Images(resolver, instances)
+        images = Images(resolver, instances.running)
         housekeeping = Housekeeping(tree, instances, layers)
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, housekeeping.left.set)
@@ -83,7 +84,7 @@ async def run(live: LiveSettings) -> None:
         await layers.adopt(await asyncio.to_thread(table.points))
         await instances.adopt()
         layers.settle()
-        catalogue = Catalogue(state_directory(), images, instances)
+        catalogue = Catalogue(state_directory(), images, instances.running)
         undo.push_async_callback(catalogue.close)
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
@@ -93,7 +94,7 @@ async def run(live: LiveSettings) -> None:
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping
         )
-        launches = Launches(connection, images, instances)
+        launches = Launches(SystemdSession(connection), images, instances)
         server.export(ROOT, manager, CatalogueInterface(catalogue), ApplicationInterface(launches))
         server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
         server.export(RUNNER, RunnerInterface(catalogue, launches))

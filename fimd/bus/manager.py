@@ -6,22 +6,22 @@ from dataclasses import fields
 from dbus_next.signature import Variant
 
 from fimd import __version__
+from fimd.base.errors import AccessDeniedError, ProcessGoneError
+from fimd.base.live import LiveSettings
+from fimd.base.settings import Settings
 from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import image_path, instance_path, job_path
-from fimd.errors import AccessDeniedError, ProcessGoneError
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.commits.request import DEFAULT_LEVEL
+from fimd.images.images import Images
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.instances.narration import narrate
-from fimd.instances.plan import LaunchPlan
-from fimd.instances.request import StartRequest
-from fimd.layers.request import DEFAULT_LEVEL
-from fimd.service.housekeeping import Housekeeping
-from fimd.service.live import LiveSettings
-from fimd.settings import Settings
+from fimd.jobs.changes import Changes
+from fimd.launch.plan import LaunchPlan
+from fimd.launch.request import StartRequest
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

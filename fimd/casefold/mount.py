@@ -5,15 +5,18 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from fimd.errors import UnsupportedError
+from fimd.base.errors import UnsupportedError
+from fimd.base.settings import Settings
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.forks import Template
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
-from fimd.settings import Settings
 
 WORKER: Final = "fimd.casefold.worker"
+
+MODES: Final = ("off", "on", "preserve")
+"""The view is not there, shows names in lower case, or as they were created."""
 
 View = Callable[[str, str, str, bool, Sequence[str]], Awaitable[Process]]
 """Mounts the view of a directory: its name in the mount table, the directory, the mount point,

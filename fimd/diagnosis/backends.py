@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from fimd.base.errors import FimError, MountError
+from fimd.base.paths import RuntimeTree
+from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
 from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
 from fimd.dwarfs.write import create
-from fimd.errors import FimError, MountError
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
 from fimd.mounts.forks import Template
@@ -22,8 +24,6 @@ from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import detach
 from fimd.overlays import BACKENDS, FALLBACK
 from fimd.overlays.stack import StackDirectory
-from fimd.paths import RuntimeTree
-from fimd.settings import Settings
 
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"

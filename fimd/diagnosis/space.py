@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from fimd import records
+from fimd.base import records
+from fimd.base.errors import ProcessGoneError
+from fimd.base.paths import DEFAULT_GLOBAL
 from fimd.diagnosis.finding import Finding, fine, note, problem
-from fimd.errors import ProcessGoneError
 from fimd.mounts.process import start_time
 from fimd.mounts.table import below
-from fimd.paths import DEFAULT_GLOBAL
 
 _LITTLE: Final = 1 << 30
 _NOTHING: Final = 64 << 20

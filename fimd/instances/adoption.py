@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fimd.errors import FimError
-from fimd.instances.image import ImageFacts, read_image
+from fimd.base.errors import FimError
+from fimd.images.image import ImageFacts, read_image
 from fimd.instances.instance import Instance
-from fimd.instances.request import StartRequest
-from fimd.instances.stack import Stack
+from fimd.launch.request import StartRequest
 from fimd.layers.mounted import Layer
 from fimd.layers.resolve import Resolver
 from fimd.mounts.process import Process
+from fimd.stacks.stack import Stack
 
 _NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at", "directory")
 

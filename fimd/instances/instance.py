@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fimd import records
-from fimd.instances.image import ImageFacts
-from fimd.instances.request import StartRequest
-from fimd.instances.stack import Stack
+from fimd.base import records
+from fimd.images.image import ImageFacts
+from fimd.launch.request import StartRequest
 from fimd.layers.mounted import Layer
 from fimd.mounts.process import Process
+from fimd.stacks.stack import Stack
 
 RECORD: Final = "instance.json"
 

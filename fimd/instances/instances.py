@@ -11,31 +11,30 @@ from functools import partial
 
 import structlog
 
-from fimd import records
-from fimd.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
+from fimd.base import records
+from fimd.base.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
+from fimd.base.observe import Collection
+from fimd.base.paths import RuntimeTree
+from fimd.images.image import ImageFacts, read_image
 from fimd.instances import adoption
-from fimd.instances.data import DataDirectory
-from fimd.instances.image import ImageFacts, read_image
 from fimd.instances.instance import RECORD, Instance, InstanceState, describe, instance_id
-from fimd.instances.place import Place
-from fimd.instances.plan import LaunchPlan, launch_plan
-from fimd.instances.request import StartRequest
-from fimd.instances.sandbox import Sandbox
 from fimd.instances.setting_up import SettingUp
-from fimd.instances.stack import OutdatedError, Stack, Stacks, StackSpec
-from fimd.instances.terminal import terminal_signals
-from fimd.instances.waiting import patiently
+from fimd.launch.place import Place
+from fimd.launch.plan import LaunchPlan, launch_plan
+from fimd.launch.request import StartRequest
+from fimd.launch.sandbox import Sandbox
+from fimd.launch.terminal import terminal_signals
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process, start_time
-from fimd.observe import Collection
-from fimd.overlays import FALLBACK
-from fimd.paths import RuntimeTree
+from fimd.overlays import DEFAULT, FALLBACK
+from fimd.stacks.data import DataDirectory
+from fimd.stacks.stack import OutdatedError, Stack, Stacks, StackSpec
+from fimd.stacks.waiting import patiently
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_OVERLAY = "bwrap"
 _GLANCE = 0.1
 """Seconds between two looks at a process that is asked to end."""
 _KILLED = 3.0
@@ -258,7 +257,7 @@ class Instances:
 
 
 def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tuple[str, str]:
-    overlay = request.overlay or image.overlay or DEFAULT_OVERLAY
+    overlay = request.overlay or image.overlay or DEFAULT
     casefold = image.casefold if image.casefold != "off" else request.casefold or "off"
     if casefold != "off" and overlay == "bwrap":
         overlay = FALLBACK

@@ -56,11 +56,11 @@ def main() -> int:
     with open(0, "rb", closefd=False) as file:
         request = json.loads(file.read())
     # slow to import, and numpy's threads would stand in become_capable's way
+    from fimd.base.errors import BadLayerError, FimError  # noqa: PLC0415
+    from fimd.commits.work import Work  # noqa: PLC0415
     from fimd.dwarfs.errors import CancelledError, DwarfsError  # noqa: PLC0415
-    from fimd.errors import BadLayerError, FimError  # noqa: PLC0415
-    from fimd.image import errors as image_errors  # noqa: PLC0415
+    from fimd.flatimage import errors as image_errors  # noqa: PLC0415
     from fimd.jobs.operations import find  # noqa: PLC0415
-    from fimd.layers.work import Work  # noqa: PLC0415
 
     work = Work(report.progress, lambda text: report.write(note=text), lambda: report.stopped)
     try:

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.base.errors import BadLayerError, MountError, UnsupportedError
+from fimd.base.settings import Settings
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
-from fimd.errors import BadLayerError, MountError, UnsupportedError
 from fimd.layers import owners
 from fimd.layers.source import LayerSource
 from fimd.mounts.external import mount_by_command
@@ -19,7 +20,6 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable
 from fimd.mounts.template import MAX_FILES
-from fimd.settings import Settings
 
 WORKER: Final = "fimd.layers.worker"
 _INODE_NUMBERS: Final = 1 << 32

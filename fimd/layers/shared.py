@@ -13,16 +13,16 @@ from typing import Final
 
 import structlog
 
-from fimd import records
-from fimd.errors import FimError, MountError
+from fimd.base import records
+from fimd.base.errors import FimError, MountError
+from fimd.base.observe import Collection
+from fimd.base.paths import RuntimeTree
 from fimd.layers.engines import Engine
 from fimd.layers.mounted import Layer, LayerMount, LayerState
 from fimd.layers.source import LayerSource
 from fimd.mounts import descriptors, silent
 from fimd.mounts.process import is_held_up
 from fimd.mounts.unmount import clear
-from fimd.observe import Collection
-from fimd.paths import RuntimeTree
 
 log = structlog.get_logger(__name__)
 

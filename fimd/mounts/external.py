@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from fimd.errors import MountError
+from fimd.base.errors import MountError
 from fimd.mounts import fuse_device
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process

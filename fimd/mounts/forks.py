@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fimd.errors import MountError
-from fimd.logs import inherited
+from fimd.base.errors import MountError
+from fimd.base.logs import inherited
 from fimd.mounts import fuse_device
 from fimd.mounts.output import Outputs
 from fimd.mounts.pipes import read_to_end, readable

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from fimd import logs
+from fimd.base import logs
 
 MAX_REQUEST: Final = 64 << 10
 MAX_FILES: Final = 200
@@ -124,7 +124,7 @@ def request_bytes(
 ) -> bytes:
     """Encode one request; `name` becomes the worker's name in ps (15 bytes).
 
-    `log` is what `fimd.logs.setup` is called with, `fields` is for each of the worker's messages.
+    `log` is for `fimd.base.logs.setup`, `fields` is for each of the worker's messages.
     """
     request = {
         "worker": worker,

@@ -5,7 +5,7 @@ import errno
 import os
 from typing import Final
 
-from fimd.errors import MountError
+from fimd.base.errors import MountError
 from fimd.mounts.process import CommandError, run
 from fimd.mounts.table import below
 

@@ -9,8 +9,8 @@ import asyncio
 import os
 from typing import Final
 
-from fimd.errors import MountError, UnsupportedError
-from fimd.limits import Limit
+from fimd.base.errors import MountError, UnsupportedError
+from fimd.base.limits import Limit
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.table import MountTable

@@ -10,13 +10,13 @@ import os
 import stat
 from typing import Final
 
-from fimd.errors import MountError
-from fimd.layers.ghosts import ghosts
-from fimd.limits import Limit
+from fimd.base.errors import MountError
+from fimd.base.limits import Limit
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
+from fimd.trees.ghosts import ghosts
 
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
 

@@ -16,15 +16,15 @@ from typing import Final
 
 import structlog
 
-from fimd.errors import UnsupportedError
-from fimd.layers.hidden import hidden_directories
-from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
-from fimd.layers.whiteouts import whiteouts
-from fimd.limits import Limit
+from fimd.base.errors import UnsupportedError
+from fimd.base.limits import Limit
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
+from fimd.trees.hidden import hidden_directories
+from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.trees.whiteouts import whiteouts
 
 log = structlog.get_logger(__name__)
 

@@ -14,13 +14,13 @@ import structlog
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from fimd.base.observe import Event
 from fimd.bus.connection import BusError, Connection
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.layers.mounted import Layer
 from fimd.layers.shared import Layers
 from fimd.mounts.process import Process
-from fimd.observe import Event
 
 log = structlog.get_logger(__name__)
 

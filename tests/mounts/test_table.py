@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fimd.errors import MountError
+from fimd.base.errors import MountError
 from fimd.mounts.process import Process
 from fimd.mounts.table import Mount, MountTable, parse
 from fimd.mounts.unmount import detach

@@ -10,18 +10,18 @@ import os
 import sys
 from contextlib import AsyncExitStack
 
-from fimd import logs
+from fimd.base import logs
+from fimd.base.paths import RuntimeTree
+from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
-from fimd.instances.data import DataDirectory
-from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.mounts.forks import Template
 from fimd.mounts.output import Outputs
 from fimd.mounts.table import MountTable
-from fimd.paths import RuntimeTree
-from fimd.settings import Settings
+from fimd.stacks.data import DataDirectory
+from fimd.stacks.stack import Stack, Stacks, StackSpec
 
 SECONDS = 20.0
 
