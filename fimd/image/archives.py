@@ -47,9 +47,7 @@ def open_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     Raises one of DAMAGE where it is none, and on leaving where there is more than was read.
     """
     plain = _Forward(_decompressed(file))
-    with tarfile.open(
-        fileobj=cast("BinaryIO", plain), mode="r:", errors="surrogateescape"
-    ) as tar:
+    with tarfile.open(fileobj=cast("BinaryIO", plain), mode="r:", errors="surrogateescape") as tar:
         yield tar
     plain.check_end()
 
