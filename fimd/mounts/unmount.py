@@ -5,6 +5,7 @@ import errno
 import os
 from typing import Final
 
+from fimd.dwarfs.fusermount import unmount_command
 from fimd.errors import MountError
 from fimd.mounts.process import CommandError, run
 from fimd.mounts.table import below
@@ -21,7 +22,7 @@ async def detach(mount_point: str, *, seconds: float = 10.0) -> None:
     Raises MountError where the mount stays.
     """
     try:
-        await run(["fusermount3", "-u", "-z", "-q", "--", mount_point], seconds=seconds)
+        await run(unmount_command(mount_point), seconds=seconds)
     except CommandError as error:
         if below(mount_point):
             raise MountError(f"{mount_point} can't be unmounted: {error}") from error

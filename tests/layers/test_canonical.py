@@ -51,7 +51,7 @@ def fuse(lower: Path, upper: Path, merged: Path) -> Iterator[Path]:
     try:
         yield merged
     finally:
-        subprocess.run(["fusermount3", "-u", merged], check=True)
+        subprocess.run(["umount", merged], check=True)
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def union(lower: Path, upper: Path, merged: Path) -> Iterator[Path]:
     try:
         yield merged
     finally:
-        subprocess.run(["fusermount3", "-u", merged], check=True)
+        subprocess.run(["umount", merged], check=True)
 
 
 BACKENDS = {"kernel": kernel, "fuse-overlayfs": fuse, "unionfs": union}
