@@ -10,21 +10,21 @@ from fimd.errors import DataDirectoryError
 from fimd.image.reserved import CASEFOLD, OVERLAY
 from fimd.image.settings import Casefold, Overlay
 from fimd.instances.data import DataDirectory
+from fimd.instances.fallback import under_view
 
-CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
 
-
-def overlay_in_force(image: str) -> tuple[Overlay, bool]:
-    """Return the overlay that the next start uses, and whether casefold made it that.
+def overlay_in_force(image: str) -> tuple[Overlay, str | None]:
+    """Return the overlay that the next start uses, and a warning where casefold made it that.
 
     The environment's word (FIM_OVERLAY, FIM_CASEFOLD) is included.
     """
     given = overlay_given(image)
     overlay = Overlay[given.upper()] if given else read(image, OVERLAY) or Overlay.BWRAP
     folded = casefold_given() or read(image, CASEFOLD) is not Casefold.OFF
-    if folded and overlay is Overlay.BWRAP:
-        return Overlay.UNIONFS, True
-    return overlay, False
+    if not folded:
+        return overlay, None
+    name, warning = under_view(overlay.name.lower())
+    return Overlay[name.upper()], warning
 
 
 def prepare(image: str) -> None:
@@ -35,6 +35,6 @@ def prepare(image: str) -> None:
         DataDirectory.of(os.path.realpath(image), data_given())
     except DataDirectoryError as error:
         messages.warning(str(error))
-    _, forced = overlay_in_force(image)
-    if forced:
-        messages.warning(CASEFOLD_WARNING)
+    _, warning = overlay_in_force(image)
+    if warning is not None:
+        messages.warning(warning)

@@ -4,23 +4,24 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from fimd.casefold import mount as casefold
-from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
+from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.dwarfs.write import create
-from fimd.errors import FimError, MountError
+from fimd.errors import FimError
+from fimd.instances.fallback import stand_ins
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
 from fimd.mounts.forks import Template
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
-from fimd.mounts.table import MountTable
+from fimd.mounts.table import MountTable, below
 from fimd.mounts.unmount import detach
-from fimd.overlays import BACKENDS, FALLBACK
+from fimd.overlays import BACKENDS
 from fimd.overlays.stack import StackDirectory
 from fimd.paths import RuntimeTree
 from fimd.settings import Settings
@@ -28,7 +29,11 @@ from fimd.settings import Settings
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"
 _WORKS: Final = "mounts, writes and deletes"
-_PACKAGES: Final = {"overlayfs": "fuse-overlayfs", "unionfs": "unionfs-fuse"}
+_REMEDIES: Final = {
+    "bwrap": "see the sandbox's findings",
+    "overlayfs": "install fuse-overlayfs",
+    "unionfs": "install unionfs-fuse, where the distribution has it",
+}
 
 
 async def check(data: str | None = None) -> list[Finding]:
@@ -49,80 +54,89 @@ async def check(data: str | None = None) -> list[Finding]:
                 *(_overlay(scratch, name, table, outputs) for name in BACKENDS)
             )
             embedded = await _embedded(scratch, table, outputs)
-            trials = [*await overlays, *embedded]
+            refused = dict(zip(BACKENDS, await overlays, strict=True))
+            trials = [*_judged("overlay {}", refused, _REMEDIES), *embedded]
             if data is not None:
-                trials += await _in_data(scratch, data, trials, table, outputs)
+                works = [name for name, reason in refused.items() if reason is None]
+                trials += await _in_data(scratch, data, works, table, outputs)
         outputs.close()
     finally:
         await asyncio.to_thread(_remove, scratch)
     return [fine("runtime tree", str(tree.root)), *trials]
 
 
-async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs) -> Finding:
-    """Try an overlay within the scratch directory."""
+def _judged(
+    title: str,
+    refused: Mapping[str, str | None],
+    remedies: Mapping[str, str],
+    detail: str = "",
+) -> list[Finding]:
+    """Say of each overlay that it works, or why it was refused and which one stands in."""
+    findings = []
+    for name, reason in refused.items():
+        others = [other for other in stand_ins(name) if refused.get(other, "") is None]
+        if reason is None:
+            finding = fine(title.format(name), detail + _WORKS)
+        elif others:
+            remedy = f"{remedies[name]}; {others[0]} stands in"
+            finding = note(title.format(name), detail + reason, remedy)
+        else:
+            remedy = f"{remedies[name]}: nothing stands in for it"
+            finding = problem(title.format(name), detail + reason, remedy)
+        findings.append(finding)
+    return findings
+
+
+async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs) -> str | None:
+    """Try an overlay within the scratch directory; return why it can't be had."""
     path = os.path.join(scratch, name)
     _make(path, "layers/0", "upper", "work", "merged")
-    try:
-        await _try_overlay(path, name, table, outputs)
-    except FimError as error:
-        missing = _PACKAGES.get(name)
-        remedy = f"install {missing}" if missing else "see the sandbox's findings"
-        if name == FALLBACK:
-            return problem(f"overlay {name}", str(error), f"{remedy}: the others fall back to it")
-        return note(f"overlay {name}", str(error), f"{remedy}; {FALLBACK} stands in")
-    return fine(f"overlay {name}", _WORKS)
+    return await _try_overlay(path, name, table, outputs)
 
 
 async def _in_data(
-    scratch: str, data: str, trials: list[Finding], table: MountTable, outputs: Outputs
+    scratch: str, data: str, works: Sequence[str], table: MountTable, outputs: Outputs
 ) -> list[Finding]:
     """Try the overlays that work elsewhere with their changes beside those in a data directory."""
     place = await asyncio.to_thread(_nearest, data)
-    works = {trial.name for trial in trials if trial.verdict is Verdict.OK}
     try:
         upper = await asyncio.to_thread(tempfile.mkdtemp, prefix=".doctor.", dir=place)
     except OSError as error:
         remedy = "set FIM_DIR_DATA to a directory that can be written"
         return [problem("data directory", f"{place}: {error.strerror}", remedy)]
     try:
-        return [
-            await _overlay_in(scratch, upper, name, table, outputs)
-            for name in BACKENDS
-            if f"overlay {name}" in works
-        ]
+        refused = {name: await _overlay_in(scratch, upper, name, table, outputs) for name in works}
     finally:
         await asyncio.to_thread(_remove, upper)
+    remedies = dict.fromkeys(works, "set FIM_DIR_DATA to a directory on another filesystem")
+    return _judged("{} for changes", refused, remedies, f"in {place}: ")
 
 
 async def _overlay_in(
     scratch: str, upper: str, name: str, table: MountTable, outputs: Outputs
-) -> Finding:
+) -> str | None:
     path, changes = os.path.join(scratch, f"{name}-in-data"), os.path.join(upper, name)
     _make(path, "layers/0", "merged")
     for directory in ("upper", "work"):
         os.makedirs(os.path.join(changes, directory))
         os.symlink(os.path.join(changes, directory), os.path.join(path, directory))
-    title, place = f"{name} for changes", os.path.dirname(upper)
-    try:
-        await _try_overlay(path, name, table, outputs)
-    except FimError as error:
-        remedy = "set FIM_DIR_DATA to a directory on another filesystem"
-        if name == FALLBACK:
-            return problem(title, f"in {place}: {error}", remedy)
-        return note(title, f"in {place}: {error}", f"{remedy}; {FALLBACK} stands in")
-    return fine(title, f"in {place}: {_WORKS}")
+    return await _try_overlay(path, name, table, outputs)
 
 
-async def _try_overlay(path: str, name: str, table: MountTable, outputs: Outputs) -> None:
+async def _try_overlay(path: str, name: str, table: MountTable, outputs: Outputs) -> str | None:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
     stack = StackDirectory("doctor", path, 1)
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
-    overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
-    async with _mounted(overlay.process, overlay.mount_point, table):
-        words = ["sh", "-c", script, "sh", overlay.root, _MARK]
-        await run([*overlay.join, *words], seconds=_SECONDS)
-        if "new" not in os.listdir(os.path.join(path, "upper")):
-            raise MountError("it loses what is written")
+    try:
+        overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
+        async with _mounted(overlay.process, overlay.mount_point, table):
+            words = ["sh", "-c", script, "sh", overlay.root, _MARK]
+            await run([*overlay.join, *words], seconds=_SECONDS)
+            if "new" not in os.listdir(os.path.join(path, "upper")):
+                return "it loses what is written"
+    except FimError as error:
+        return str(error)
+    return None
 
 
 async def _embedded(scratch: str, table: MountTable, outputs: Outputs) -> list[Finding]:
@@ -170,7 +184,12 @@ async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:
 
 
 def _remove(scratch: str) -> None:
-    """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered."""
+    """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered.
+
+    What could not be unmounted is told already, and stays.
+    """
+    if below(scratch):
+        return
     for path, names, _ in os.walk(scratch):
         for name in names:
             os.chmod(os.path.join(path, name), 0o700)

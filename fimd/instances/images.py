@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 
 from fimd.errors import InvalidArgumentError
+from fimd.instances.fallback import under_view
 from fimd.instances.image import ImageFacts, read_image, write_casefold, write_overlay
 from fimd.instances.instance import Instance
 from fimd.instances.instances import DEFAULT_OVERLAY, Instances
@@ -35,7 +36,7 @@ class Image:
     def overlay(self) -> str:
         """The overlay that the next instance gets."""
         overlay = self.facts.overlay or DEFAULT_OVERLAY
-        return "unionfs" if self.facts.casefold != "off" and overlay == "bwrap" else overlay
+        return overlay if self.facts.casefold == "off" else under_view(overlay)[0]
 
     @property
     def layers(self) -> tuple[LayerSource, ...]:

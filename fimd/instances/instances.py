@@ -15,6 +15,7 @@ from fimd import records
 from fimd.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
 from fimd.instances import adoption
 from fimd.instances.data import DataDirectory
+from fimd.instances.fallback import under_view
 from fimd.instances.image import ImageFacts, read_image
 from fimd.instances.instance import RECORD, Instance, InstanceState, describe, instance_id
 from fimd.instances.place import Place
@@ -30,7 +31,6 @@ from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process, start_time
 from fimd.observe import Collection
-from fimd.overlays import FALLBACK
 from fimd.paths import RuntimeTree
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,6 @@ _GLANCE = 0.1
 """Seconds between two looks at a process that is asked to end."""
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
-CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
 
 
 class Instances:
@@ -260,9 +259,9 @@ class Instances:
 def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tuple[str, str]:
     overlay = request.overlay or image.overlay or DEFAULT_OVERLAY
     casefold = image.casefold if image.casefold != "off" else request.casefold or "off"
-    if casefold != "off" and overlay == "bwrap":
-        overlay = FALLBACK
-        warnings.append(CASEFOLD_WARNING)
+    if casefold != "off":
+        overlay, warning = under_view(overlay)
+        warnings += [] if warning is None else [warning]
     return overlay, casefold
 
 

@@ -23,6 +23,7 @@ from fimd.errors import (
     UnsupportedError,
 )
 from fimd.instances.data import DataDirectory, remove_work
+from fimd.instances.fallback import stand_ins
 from fimd.instances.waiting import Turns
 from fimd.layers.mounted import Layer
 from fimd.layers.recovery import clean_up
@@ -31,7 +32,7 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.table import MountTable
 from fimd.mounts.unmount import clear, detach
-from fimd.overlays import BACKENDS, FALLBACK, kernel
+from fimd.overlays import BACKENDS, kernel
 from fimd.overlays.adapt import adapt
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.paths import RuntimeTree
@@ -259,17 +260,23 @@ class Stacks:
     async def _mount_overlay(
         self, directory: StackDirectory, spec: StackSpec
     ) -> tuple[Overlay, str, tuple[str, ...]]:
-        try:
-            overlay = await self._mount_backend(spec.overlay, directory, spec)
-        except (MountError, UnsupportedError) as error:
-            if spec.overlay == FALLBACK:
-                raise
-            await asyncio.to_thread(_renew_work, directory, spec.data)
-            overlay = await self._mount_backend(FALLBACK, directory, spec)
-            reason = f"the overlay {spec.overlay} was refused ({error}); using {FALLBACK}"
+        name, *others = spec.overlay, *stand_ins(spec.overlay)
+        refusals: list[str] = []
+        while True:
+            try:
+                overlay = await self._mount_backend(name, directory, spec)
+            except (MountError, UnsupportedError) as error:
+                refusals.append(f"the overlay {name} was refused ({error})")
+                if not others:
+                    raise MountError("; ".join(refusals)) from error
+                await asyncio.to_thread(_renew, directory, spec.data)
+                name = others.pop(0)
+                continue
+            if not refusals:
+                return overlay, name, ()
+            reason = f"{'; '.join(refusals)}; using {name}"
             log.warning("overlay fell back", fim_stack=spec.id, reason=reason)
-            return overlay, FALLBACK, (reason,)
-        return overlay, spec.overlay, ()
+            return overlay, name, (reason,)
 
     async def _mount_backend(
         self, name: str, directory: StackDirectory, spec: StackSpec
@@ -492,5 +499,8 @@ def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]
     os.mkdir(directory.merged)
 
 
-def _renew_work(directory: StackDirectory, data: DataDirectory) -> None:
+def _renew(directory: StackDirectory, data: DataDirectory) -> None:
+    """Remove what a backend that could not mount has made for itself."""
     data.work(directory.id)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(os.path.join(directory.path, "marks"))

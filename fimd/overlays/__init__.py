@@ -39,6 +39,3 @@ BACKENDS: Final = {
         unionfs.mount, unionfs.marks_directory, unionfs.LIMITS, parts_directories=True
     ),
 }
-
-FALLBACK: Final = "unionfs"
-"""What stands in where another backend can't be mounted."""
