@@ -216,7 +216,9 @@ async def _mounted(process: Process, point: str | None, table: MountTable) -> As
     try:
         yield
     finally:
-        if point is not None and point in table.points():
-            await detach(point)
-        if point is None or not await process.wait(1.0):
-            await process.stop()
+        try:
+            if point is not None and point in table.points():
+                await detach(point)
+        finally:
+            if point is None or not await process.wait(1.0):
+                await process.stop()

@@ -31,7 +31,7 @@ def test_instances_are_listed_by_their_start(app: Commands) -> None:
     wait_for(lambda: app.output("fim-instance", "list") == left, 1, "the end of the first")
 
 
-@pytest.mark.parametrize("overlay", ["bwrap", "unionfs"])
+@pytest.mark.parametrize("overlay", ["bwrap", "overlayfs"])
 @pytest.mark.parametrize("unshare", ["", "all"])
 def test_a_program_runs_inside_of_an_instance(app: Commands, overlay: str, unshare: str) -> None:
     app.silent("fim-overlay", "set", overlay)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.image_commands import Commands, texts
+from tests.support.overlays import FALLBACK
 from tests.support.session import Session
 
-CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
+CASEFOLD_WARNING = f"casefold cannot be used with bwrap overlayfs, falling back to {FALLBACK}"
 PERMISSIONS = (
     *("audio", "dbus_system", "dbus_user", "dev", "gpu", "home", "input", "media", "network"),
     *("optical", "shm", "udev", "usb", "wayland", "xorg"),

@@ -15,6 +15,7 @@ from fimd.layers.merged import Merged, is_whiteout, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.upper import read_upper
 from tests.layers.support import MakeLayer, shown, whiteout
+from tests.support.overlays import HAS_UNIONFS
 
 
 def lower_tree(top: Path) -> None:
@@ -66,7 +67,11 @@ def union(lower: Path, upper: Path, merged: Path) -> Iterator[Path]:
         subprocess.run(["umount", merged], check=True)
 
 
-BACKENDS = {"kernel": kernel, "fuse-overlayfs": fuse, "unionfs": union}
+BACKENDS = {
+    "kernel": kernel,
+    "fuse-overlayfs": fuse,
+    **({"unionfs": union} if HAS_UNIONFS else {}),
+}
 
 
 def change(top: Path) -> None:
