@@ -118,8 +118,9 @@ def test_an_upper_on_a_filesystem_that_the_kernels_overlay_rejects(
     assert (rejected / "data" / "root" / "etc" / "release").read_text() == "changed\n"
 
 
+@needs_unionfs
 def test_a_fuse_upper(session: Session, image: Path) -> None:
-    outer = session.background(image, "sleep 60", variables={"FIM_OVERLAY": "overlayfs"})
+    outer = session.background(image, "sleep 60", variables={"FIM_OVERLAY": "unionfs"})
     [instance] = session.objects("ps")
     data = f"{instance['Root']}/tmp-data"
     found = verdicts(session, image, FIM_DIR_DATA=data)
