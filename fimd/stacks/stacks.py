@@ -328,6 +328,8 @@ class Stacks:
         """
         path = self._tree.stack(stack_id)
         try:
+            for mount in reversed(self._namespace.below(str(path))):
+                await self._namespace.unmount(mount.mount_point)
             for point in ("view", "merged"):
                 await clear(self._namespace, str(path / point))
             await asyncio.to_thread(_remove, str(path))
