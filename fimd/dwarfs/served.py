@@ -23,6 +23,7 @@ from fimd.dwarfs.tree import HOLE, ROOT, Attributes
 
 FOR_EVER: Final = 1e9  # seconds
 _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
+_MOST_OWNERS: Final = 4096  # that are remembered
 _READ_AHEAD: Final = 128 << 10
 
 Reply = Callable[[bytes, pyfuse3.EntryAttributes, int], bool]
@@ -85,20 +86,40 @@ class OpenFile:
         return left
 
 
+Owner = int | Callable[[int], int] | None
+
+
+class _Owners(dict[int, int]):
+    """What each owner in an image is shown as."""
+
+    def __init__(self, shown: Owner) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def __missing__(self, owner: int) -> int:
+        if self._shown is None:
+            return owner
+        shown = self._shown if isinstance(self._shown, int) else self._shown(owner)
+        if len(self) < _MOST_OWNERS:
+            self[owner] = shown
+        return shown
+
+
 @dataclass(frozen=True)
 class Shown:
     """How one image is shown.
 
     Attributes:
-        uid, gid: the owner of everything; None leaves what the image says.
+        uid, gid: the owner of everything, or what an owner in the image is shown as; None leaves
+            what the image says.
         cache_bytes: how much of decompressed blocks is kept at most.
         inode_offset: what is to be added to the tree's inode numbers. With offsets far apart,
             images that are shown as one filesystem have no number in common.
     """
 
     image: Image
-    uid: int | None
-    gid: int | None
+    uid: "Owner"
+    gid: "Owner"
     cache_bytes: int
     inode_offset: int
 
@@ -119,8 +140,8 @@ class ServedImage:
         self._tree = shown.image.tree
         self._blocks = Blocks(shown.image, shown.cache_bytes, pool, memory)
         self._listings = Listings(self._listing)
-        self._uid = shown.uid
-        self._gid = shown.gid
+        self._uids = _Owners(shown.uid)
+        self._gids = _Owners(shown.gid)
         # every answer is sent before the next one is made: one buffer serves all of them
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = FOR_EVER
@@ -184,8 +205,8 @@ class ServedImage:
         entry.st_ino = inode + self.first
         entry.st_mode = mode
         entry.st_nlink = nlink
-        entry.st_uid = uid if self._uid is None else self._uid
-        entry.st_gid = gid if self._gid is None else self._gid
+        entry.st_uid = self._uids[uid]
+        entry.st_gid = self._gids[gid]
         entry.st_rdev = rdev
         entry.st_size = size
         entry.st_blocks = -(-allocated // _STAT_BLOCK)
