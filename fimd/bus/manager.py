@@ -79,18 +79,16 @@ class ManagerInterface(Interface):
         """Mount an image for a process, which is then to execute `argv`.
 
         The process is the caller unless the option `pid` (u) names another of the same user. It
-        sets `environment` (KEY=VALUE) over its own and appends the program's words to `argv`.
+        sets `environment` (KEY=VALUE) over its own, in which today there is nothing, and appends
+        the program's words to `argv`.
         Further options: mode s (exec, root or boot), root b (FIM_ROOT), command aay (shown to
-        people), environment aay (the caller's, KEY=VALUE), layers aay (FIM_LAYERS), overlay s,
-        casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for those who use the data
-        directory with other layers or another overlay), debug b.
+        people), environment aay (the caller's, KEY=VALUE: what the image stores may refer to it,
+        and PATH is where the programs that make the sandbox are looked for), layers aay
+        (FIM_LAYERS), overlay s, casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for
+        those who use the data directory with other layers or another overlay), debug b.
 
-        Details: warnings as; expand-argv au, the indices of words in `argv` to expand as a shell
-        does, without splitting; expand-environment aay, KEY=VALUE to expand and set over
-        `environment`, but for HOME, USER, SHELL and XDG_RUNTIME_DIR; expand-identity ay, a file,
-        where HOME, USER and SHELL are to be expanded, and written into its line of passwd(5);
-        ignore-signals au, those to be ignored when `argv` is executed, which resets them inside;
-        desktop b and notify b, where the image is to be shown on the desktop,
+        Details: warnings as; ignore-signals au, those to be ignored when `argv` is executed, which
+        resets them inside; desktop b and notify b, where the image is to be shown on the desktop,
         and its start told; debug aay, lines about the start. What says nothing is left out.
         """
         taken = Options(options)
@@ -118,7 +116,7 @@ class ManagerInterface(Interface):
         return [
             instance_path(instance.id),
             [encode_path(word) for word in plan.argv],
-            [encode_path(f"{key}={value}") for key, value in plan.environment.items()],
+            [],
             _details(instance, plan, warnings, debug=debug),
         ]
 
@@ -190,14 +188,9 @@ def _environment(values: list[bytes]) -> dict[str, str]:
 def _details(
     instance: Instance, plan: LaunchPlan, warnings: list[str], *, debug: bool
 ) -> dict[str, Variant]:
-    raw = [encode_path(f"{key}={value}") for key, value in plan.expand_environment]
     lines = [encode_path(line) for line in narrate(instance)] if debug else []
-    passwd = f"{instance.directory}/passwd" if plan.expand_identity else ""
     details = {
         "warnings": Variant("as", [_text(warning) for warning in warnings]),
-        "expand-argv": Variant("au", list(plan.expand_argv)),
-        "expand-environment": Variant("aay", raw),
-        "expand-identity": Variant("ay", encode_path(passwd)),
         "ignore-signals": Variant("au", list(plan.ignored_signals)),
         "desktop": Variant("b", instance.facts.desktop is not None),
         "notify": Variant("b", instance.facts.notify),

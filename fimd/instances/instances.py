@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -19,6 +20,7 @@ from fimd.images.image import ImageFacts, read_image
 from fimd.instances import adoption
 from fimd.instances.instance import RECORD, Instance, InstanceState, describe, instance_id
 from fimd.instances.setting_up import SettingUp
+from fimd.launch.draft import Draft, draft
 from fimd.launch.place import Place
 from fimd.launch.plan import LaunchPlan, launch_plan
 from fimd.launch.request import StartRequest
@@ -103,7 +105,7 @@ class Instances:
             started = start_time(request.pid)
             await self._sandbox.check()
             changes = self._stacks.changes
-            image, data, sources, warnings = await asyncio.to_thread(self._read, request)
+            image, data, sources, asked, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._layers.acquire(sources)
             undo.callback(self._layers.release, layers)
             overlay, casefold = _choose(request, image, warnings)
@@ -111,29 +113,21 @@ class Instances:
             stack = await self._stacks.acquire(spec, layers, request.pid, changes)
             undo.push_async_callback(self._stacks.release, stack, request.pid)
             warnings += stack.warnings
-            directory = str(self._tree.instance(request.pid))
-            undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            place = Place(
-                image=image.path,
-                data=data.path,
-                layers=data.layers,
-                directory=directory,
-                app=str(self._tree.root),
-                global_directory=str(self._tree.global_directory),
-                pid=request.pid,
-                reserved_offset=image.reserved_offset,
-            )
+            place = self._place(request, image, data)
+            undo.callback(shutil.rmtree, place.directory, ignore_errors=True)
             signals = terminal_signals(request.pid)
-            plan = launch_plan(place, stack.overlay, stack.root, request, image, signals)
+            plan = launch_plan(
+                place, stack.overlay, stack.root, request, image, asked, asked.binds, signals
+            )
             instance = Instance(
                 process=process,
                 process_started=started,
-                request=request,
+                request=replace(request, environment={}),  # which may be large
                 facts=image,
                 data=data.path,
                 stack=stack,
                 layers=tuple(layers),
-                directory=directory,
+                directory=place.directory,
                 started_at=time.time(),
             )
             await asyncio.to_thread(_write_files, instance, plan)
@@ -154,13 +148,26 @@ class Instances:
 
     def _read(
         self, request: StartRequest
-    ) -> tuple[ImageFacts, DataDirectory, list[LayerSource], list[str]]:
-        """Return the image, its data directory, the layers of its stack, and warnings."""
+    ) -> tuple[ImageFacts, DataDirectory, list[LayerSource], Draft, list[str]]:
+        """Return the image, its data directory, its stack's layers, what it asks for, warnings."""
         image = read_image(request.image, self._resolver, request.data, request.layers)
         data = DataDirectory.of(image.path, request.data)
         warnings = [*image.warnings, *data.passed_over(image.path)]
         external = self._resolver.external([*request.layers, data.layers], warnings)
-        return image, data, [*image.layers, *external], warnings
+        asked = draft(self._place(request, image, data), request, image)
+        return image, data, [*image.layers, *external], asked, [*warnings, *asked.warnings]
+
+    def _place(self, request: StartRequest, image: ImageFacts, data: DataDirectory) -> Place:
+        return Place(
+            image=image.path,
+            data=data.path,
+            layers=data.layers,
+            directory=str(self._tree.instance(request.pid)),
+            app=str(self._tree.root),
+            global_directory=str(self._tree.global_directory),
+            pid=request.pid,
+            reserved_offset=image.reserved_offset,
+        )
 
     async def adopt(self) -> None:
         """Take over the instances of a daemon that died, with their layers and stacks.
