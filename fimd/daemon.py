@@ -89,7 +89,8 @@ async def run(live: LiveSettings) -> None:
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
         callers = Callers(connection)
-        server = ObjectServer(connection, ROOT, callers.allowed)
+        undo.callback(callers.close)
+        server = ObjectServer(connection, ROOT, callers.admit)
         engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping

@@ -6,10 +6,9 @@ from dataclasses import fields
 from dbus_next.signature import Variant
 
 from fimd import __version__
-from fimd.base.errors import AccessDeniedError, ProcessGoneError
 from fimd.base.live import LiveSettings
 from fimd.base.settings import Settings
-from fimd.bus.callers import Callers
+from fimd.bus.callers import Callers, own_process
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import image_path, instance_path, job_path
@@ -93,13 +92,11 @@ class ManagerInterface(Interface):
         """
         taken = Options(options)
         pid = taken.take("pid", "u")
-        if pid is None:
-            pid = (await self._callers.find(call.sender)).pid
-        else:
-            _check_owner(pid)
+        process = await self._callers.find(call.sender) if pid is None else own_process(pid)
         request = StartRequest(
             image=decode_path(image),
-            pid=pid,
+            pid=process.pid,
+            started=process.started,
             mode=taken.take("mode", "s", "exec"),
             root=taken.take("root", "b", False),
             command=_words(taken.take("command", "aay", [])),
@@ -165,15 +162,6 @@ class ManagerInterface(Interface):
         kill, seconds = taken.take("kill", "b", False), taken.take("timeout", "u", 10)
         taken.finish()
         await self._housekeeping.leave(seconds=min(seconds, 3600) if kill else None)
-
-
-def _check_owner(pid: int) -> None:
-    try:
-        owner = os.stat(f"/proc/{pid}").st_uid
-    except FileNotFoundError:
-        raise ProcessGoneError(f"there is no process {pid}") from None
-    if owner != os.getuid():
-        raise AccessDeniedError(f"process {pid} belongs to user {owner}")
 
 
 def _words(values: list[bytes]) -> tuple[str, ...]:

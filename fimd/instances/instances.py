@@ -103,6 +103,8 @@ class Instances:
             undo.callback(process.close)
             await self._predecessor(request.pid)
             started = start_time(request.pid)
+            if request.started not in {None, started}:
+                raise ProcessGoneError(f"process {request.pid} ended before its start began")
             await self._sandbox.check()
             changes = self._stacks.changes
             image, data, sources, asked, warnings = await asyncio.to_thread(self._read, request)
