@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fimd.images.image import ImageFacts
-from fimd.launch import bindings, identity, permissions
+from fimd.launch import bindings, identity, outside, permissions
 from fimd.launch.bindings import Bind
 from fimd.launch.expansion import expand, expand_value
 from fimd.launch.identity import Identity
@@ -25,6 +25,9 @@ _IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
 class Draft:
     """A launch plan, but for where its mounts lie in the tree."""
 
+    join: tuple[str, ...]
+    """The beginning of a command that is run in the user's namespace."""
+    bwrap: str
     who: Identity
     variables: Inside
     binds: tuple[Bind, ...]
@@ -39,7 +42,12 @@ class Draft:
 
 
 def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
-    """Work out what a start asks for. Looks at the host's files: not for the event loop."""
+    """Work out what a start asks for. Looks at the host's files: not for the event loop.
+
+    Raises UnsupportedError where a program is missing that makes the sandbox.
+    """
+    path = request.environment.get("PATH")
+    join, bwrap = outside.command(place.join, path), outside.find("bwrap", path)
     warnings: list[str] = []
     given = exported(place, request.environment)
     known = {**request.environment, **given}
@@ -69,6 +77,8 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     if variables.script:
         files[SCRIPT] = variables.script
     return Draft(
+        join=join,
+        bwrap=bwrap,
         who=who,
         variables=variables,
         binds=binds,

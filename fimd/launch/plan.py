@@ -6,14 +6,13 @@ bears on what runs outside of the sandbox.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
 from fimd.flatimage.settings import Unshare
 from fimd.images.image import ImageFacts
-from fimd.launch import outside
 from fimd.launch.bindings import Bind, unshare_options
 from fimd.launch.draft import RC_FILE, SCRIPT, Draft
 from fimd.launch.entry import words
@@ -21,7 +20,6 @@ from fimd.launch.expansion import quoted
 from fimd.launch.place import Place
 from fimd.launch.programs import ENTRY
 from fimd.launch.request import StartRequest
-from fimd.overlays.stack import Overlay
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -41,18 +39,15 @@ _MOST_WORDS: Final = 8000
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A command, and the files that it refers to."""
+    """A command, and how it is to be executed."""
 
     argv: tuple[str, ...]
-    files: Mapping[str, str]
-    """Texts by their names in the instance's directory."""
     ignored_signals: tuple[int, ...] = ()
     """Signals for the client to ignore before it executes `argv`, which resets them inside."""
 
 
 def launch_plan(
     place: Place,
-    overlay: Overlay,
     root: str,
     request: StartRequest,
     image: ImageFacts,
@@ -65,10 +60,9 @@ def launch_plan(
     tied = Unshare.PID in image.unshare  # to the process 1 that bubblewrap puts there
     if not os.path.exists(entry):
         entry, tied, signals = "", True, ()
-    who, path = draft.who, request.environment.get("PATH")
+    who = draft.who
 
-    argv = [*outside.command(overlay.join, path), outside.find("bwrap", path)]
-    argv += [*(("--die-with-parent",) if tied else ())]
+    argv = [*draft.join, draft.bwrap, *(("--die-with-parent",) if tied else ())]
     argv += [*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/"]
     argv += ["--uid", str(who.uid), "--gid", str(who.gid)]
     for bind in binds:
@@ -93,4 +87,4 @@ def launch_plan(
         argv += [draft.shell, "-c", run, name, program, *own, *rest]
     else:
         argv += [draft.shell, "-c", run, name]
-    return LaunchPlan(tuple(argv), draft.files, signals)
+    return LaunchPlan(tuple(argv), signals)

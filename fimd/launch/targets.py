@@ -6,14 +6,19 @@ before, by a process whose root is the tree, as the path without links that bubb
 What is missing of it is made there, in the tree; on the host nothing is ever made.
 """
 
+import json
 import os
 import resource
 import stat
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from fimd.launch.bindings import Bind
+from fimd.mounts.namespace import Namespace
+
+WORKER: Final = "fimd.launch.targets"
 _MOST_LINKS: Final = 40
 """As many as the kernel follows (path_resolution(7))."""
 _DEV: Final = {
@@ -41,6 +46,46 @@ class _Mount:
     def is_tree(self) -> bool:
         """Whether it is the image's own tree, in which something may be made."""
         return not self.option
+
+
+async def find(
+    namespace: Namespace, root: str, binds: Sequence[Bind], serves: tuple[str, str], seconds: float
+) -> tuple[list[Bind], list[str]]:
+    """Return the mounts with targets as they are in the tree `root`, and a warning for each less.
+
+    Raises MountError where the tree does not answer.
+    """
+    listed = os.memfd_create("binds", os.MFD_CLOEXEC)
+    try:
+        words = [[bind.option, bind.source, bind.target] for bind in binds]
+        os.write(listed, json.dumps(words).encode())
+        answers = await namespace.call(
+            f"{WORKER}:call",
+            {"root": root},
+            name="targets",
+            files=[listed],
+            serves=serves,
+            seconds=seconds,
+        )
+    finally:
+        os.close(listed)
+    found, warnings = [], []
+    for bind, (target, reason) in zip(binds, answers, strict=True):
+        if target is not None:
+            found.append(replace(bind, target=target))
+        elif reason:
+            what = bind.source or bind.option.removeprefix("--")
+            warnings.append(f"{what} is not shown at {bind.target}: {reason}")
+    return found, warnings
+
+
+def call(arguments: dict[str, Any], files: list[int]) -> list[tuple[str | None, str]]:
+    """Do `resolve` in a process of the user's namespace, of a list in a file."""
+    with os.fdopen(files[0], "rb") as file:
+        file.seek(0)
+        binds = json.load(file)
+    root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return resolve(root, binds)
 
 
 def resolve(root: int, binds: Sequence[Sequence[str]]) -> list[tuple[str | None, str]]:

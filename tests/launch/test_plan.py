@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -15,8 +15,6 @@ from fimd.launch.draft import Draft, draft
 from fimd.launch.place import Place
 from fimd.launch.plan import LaunchPlan, launch_plan
 from fimd.launch.request import StartRequest
-from fimd.mounts.process import Process
-from fimd.overlays.stack import Overlay
 
 HOME = {"HOME": "/home/me", "USER": "me", "PATH": "/usr/bin"}
 
@@ -47,11 +45,11 @@ def make(
         global_directory="/tmp/fim",
         pid=7,
         reserved_offset=4096,
+        join=("nsenter", "--"),
     )
-    overlay = Overlay(cast("Process", None), "/merged", ("nsenter", "--"), None)
     request = StartRequest("/images/app", 7, mode=mode, root=root, environment=caller)
     asked = draft(place, request, image)
-    return asked, launch_plan(place, overlay, "/merged", request, image, asked, asked.binds)
+    return asked, launch_plan(place, "/merged", request, image, asked, asked.binds)
 
 
 def plan(*given: Any, **facts: Any) -> LaunchPlan:
@@ -140,7 +138,7 @@ def test_a_command_in_a_stored_word_is_for_the_shell_inside_or_nobodys() -> None
     asked, made = make(environment=stored, boot=("$(id)",), mode="boot")
     assert made.argv[-1] == "$(id)"
     assert made.argv[-3].startswith(". '/tmp/fim/app/u7/instance/7/variables'\n")
-    assert "'$(id)'" in made.files["variables"]
+    assert "'$(id)'" in asked.files["variables"]
     assert asked.who.shell != "$(id)"
     assert [warning.split(" is ")[0] for warning in asked.warnings] == [
         *("the stored UID", "the stored SHELL")
@@ -148,9 +146,9 @@ def test_a_command_in_a_stored_word_is_for_the_shell_inside_or_nobodys() -> None
 
 
 def test_an_identity_is_expanded_in_passwd_too() -> None:
-    made = plan(environment={"SHELL": "$HOME/sh", "USER": "x$USER"})
+    asked, made = make(environment={"SHELL": "$HOME/sh", "USER": "x$USER"})
     assert variables(made)["SHELL"] == "/home/me/sh"
-    assert made.files["passwd"].endswith(":/home/me/sh\n")
+    assert asked.files["passwd"].endswith(":/home/me/sh\n")
 
 
 def test_programs_outside_are_those_of_the_callers_own_path(tmp_path: Path) -> None:
@@ -188,14 +186,14 @@ def test_a_runtime_tree_outside_of_tmp_is_shown_read_only() -> None:
 
 def test_a_name_cannot_add_a_line_to_passwd() -> None:
     if os.getuid() == 0:
-        made = plan(environment={"SHELL": "/bin/sh\nevil:x:0:0"})
+        asked, _ = make(environment={"SHELL": "/bin/sh\nevil:x:0:0"})
     else:
-        made = plan(environment={"USER": "a:b\nevil:x:0:0"})
-    assert made.files["passwd"].count("\n") == 1
-    assert made.files["passwd"].count(":") == 6
+        asked, _ = make(environment={"USER": "a:b\nevil:x:0:0"})
+    assert asked.files["passwd"].count("\n") == 1
+    assert asked.files["passwd"].count(":") == 6
 
 
 def test_the_prompt_is_quoted() -> None:
-    assert plan().files["bashrc"] == 'export PS1="[flatimage-${FIM_DIST,,}] \\W > "\n'
-    made = plan(environment={"PS1": 'a "b" \\u > '})
-    assert made.files["bashrc"] == 'export PS1="a \\"b\\" \\u > "\n'
+    assert make()[0].files["bashrc"] == 'export PS1="[flatimage-${FIM_DIST,,}] \\W > "\n'
+    asked, _ = make(environment={"PS1": 'a "b" \\u > '})
+    assert asked.files["bashrc"] == 'export PS1="a \\"b\\" \\u > "\n'
