@@ -48,6 +48,8 @@ def launch(
         _, argv, variables, details = daemon.manager("StartInstance", "aya{sv}", body, wait=wait)
     if debugging or "warnings" in details:
         _tell(details, debugging=debugging)
+    if "find" in details:
+        _find(details["find"][1])
     for variable in variables:
         key, _, value = bytes(variable).partition(b"=")
         environment[key] = value
@@ -69,6 +71,22 @@ def launch(
             f"{os.fsdecode(command[0])} can't be executed ({error.strerror}): install "
             f"bubblewrap and util-linux"
         ) from error
+
+
+def _find(files: Sequence[tuple[bytes, int, int]]) -> None:
+    """Look whether this process has the files that fimd has. Raises ClientError."""
+    for path, device, inode in files:
+        try:
+            facts = os.stat(path)
+        except OSError:
+            here = (0, 0)
+        else:
+            here = (facts.st_dev, facts.st_ino)
+        if here != (device, inode):
+            raise ClientError(
+                f"{os.fsdecode(path)} is not the same here as for fimd, since this process has "
+                "mounts of its own (such as a private /tmp): start the image outside of them"
+            )
 
 
 def _tell(details: Mapping[str, tuple[str, Any]], *, debugging: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a process has of its own: users, processes, mounts."""
+"""What a process has of its own: users, processes, mounts, a root directory."""
 
 import os
 from typing import Final
@@ -7,12 +7,12 @@ _CONFINING: Final = ("user", "pid")
 
 
 def is_confined(pid: int) -> bool:
-    """Tell whether a process has users or processes of its own: whether it is in a sandbox.
+    """Tell whether a process has users, processes or a root of its own: whether it is in a sandbox.
 
     Raises FileNotFoundError or ProcessLookupError where there is no such process.
     """
     try:
-        return not all(_is_shared(pid, kind) for kind in _CONFINING)
+        return _has_own_root(pid) or not all(_is_shared(pid, kind) for kind in _CONFINING)
     except PermissionError:
         # A program with capabilities of its file's, as compositors have, shows its namespaces to
         # nobody; but everybody may read this, and no plain user has a mapping of all ids.
@@ -22,11 +22,14 @@ def is_confined(pid: int) -> bool:
 def has_own_mounts(pid: int) -> bool:
     """Tell whether a process may see other files than this one does by the same names."""
     try:
-        root, own = os.stat(f"/proc/{pid}/root"), os.stat("/")
-        same_root = (root.st_dev, root.st_ino) == (own.st_dev, own.st_ino)
-        return not (same_root and _is_shared(pid, "mnt"))
+        return _has_own_root(pid) or not _is_shared(pid, "mnt")
     except OSError:
         return True
+
+
+def _has_own_root(pid: int) -> bool:
+    root, own = os.stat(f"/proc/{pid}/root"), os.stat("/")
+    return (root.st_dev, root.st_ino) != (own.st_dev, own.st_ino)
 
 
 def _is_shared(pid: int, kind: str) -> bool:

@@ -115,8 +115,8 @@ def refuse_confined(caller: Caller) -> None:
     """Raise AccessDeniedError for a process in a sandbox."""
     if caller.confined:
         raise AccessDeniedError(
-            f"process {caller.pid} is in a sandbox or a container (it has users or processes of "
-            "its own), where fimd takes no orders from: do this outside of it"
+            f"process {caller.pid} is in a sandbox or a container (it has users, processes or a "
+            "root of its own), where fimd takes no orders from: do this outside of it"
         )
 
 

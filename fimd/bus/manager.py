@@ -86,9 +86,11 @@ class ManagerInterface(Interface):
         (FIM_LAYERS), overlay s, casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for
         those who use the data directory with other layers or another overlay), debug b.
 
-        Details: warnings as; ignore-signals au, those to be ignored when `argv` is executed, which
-        resets them inside; desktop b and notify b, where the image is to be shown on the desktop,
-        and its start told; debug aay, lines about the start. What says nothing is left out.
+        Details: warnings as; find a(aytt), for a process with mounts of its own: path, device and
+        inode of what it has to have there, or else not to execute `argv`; ignore-signals au, those
+        to be ignored when `argv` is executed, which resets them inside; desktop b and notify b,
+        where the image is to be shown on the desktop, and its start told; debug aay, lines about
+        the start. What says nothing is left out.
         """
         taken = Options(options)
         pid = taken.take("pid", "u")
@@ -179,6 +181,9 @@ def _details(
     lines = [encode_path(line) for line in narrate(instance)] if debug else []
     details = {
         "warnings": Variant("as", [_text(warning) for warning in warnings]),
+        "find": Variant(
+            "a(aytt)", [[encode_path(item.path), item.device, item.inode] for item in plan.seen]
+        ),
         "ignore-signals": Variant("au", list(plan.ignored_signals)),
         "desktop": Variant("b", instance.facts.desktop is not None),
         "notify": Variant("b", instance.facts.notify),

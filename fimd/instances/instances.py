@@ -131,12 +131,17 @@ class Instances:
             place = self._place(request, image, data)
             undo.callback(self._remove, request.pid)
             asked = await asyncio.to_thread(_prepare, place, request, image)
-            binds, less = await targets.find(
-                self._namespace, stack.root, asked.binds, ("fim_stack", spec.id), _TARGETS
+            found = await targets.find(
+                self._namespace,
+                stack.root,
+                asked.binds,
+                asked.looks,
+                serves=("fim_stack", spec.id),
+                seconds=_TARGETS,
             )
-            warnings += [*asked.warnings, *less]
+            warnings += [*asked.warnings, *found.warnings]
             signals = terminal_signals(request.pid)
-            plan = launch_plan(place, stack.root, request, image, asked, binds, signals)
+            plan = launch_plan(place, stack.root, request, image, asked, found, signals)
             instance = Instance(
                 process=process,
                 process_started=started,

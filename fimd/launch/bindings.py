@@ -9,7 +9,7 @@ from fimd.flatimage.settings import Binding, BindingType, Unshare
 from fimd.launch.expansion import expand
 from fimd.launch.place import Place
 
-_SHARED: Final = "/tmp"  # noqa: S108 - shared with the host by FlatImage's contract
+SHARED: Final = "/tmp"  # noqa: S108 - shared with the host by FlatImage's contract
 _OPTIONS: Final = {
     BindingType.RO: "--ro-bind-try",
     BindingType.RW: "--bind-try",
@@ -46,10 +46,10 @@ def standard(place: Place) -> Iterator[Bind]:
     """Yield what every sandbox has, whatever its image asks for."""
     yield Bind("--dev", "", "/dev")
     yield Bind("--proc", "", "/proc")
-    yield Bind("--bind", place.shared, _SHARED)
+    yield Bind("--bind", place.shared, SHARED)
     yield Bind("--bind", "/sys", "/sys")
     yield Bind("--bind-try", "/etc/group", "/etc/group")
-    if not place.app.startswith(_SHARED + "/"):
+    if not place.app.startswith(SHARED + "/"):
         for directory in (place.programs, place.applets, place.directory):
             yield Bind("--ro-bind", directory, directory)
     yield Bind("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")

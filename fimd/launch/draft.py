@@ -4,9 +4,10 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.base.namespaces import has_own_mounts
 from fimd.images.image import ImageFacts
 from fimd.launch import bindings, identity, outside, permissions
-from fimd.launch.bindings import Bind
+from fimd.launch.bindings import SHARED, Bind
 from fimd.launch.expansion import expand, expand_value
 from fimd.launch.identity import Identity
 from fimd.launch.place import Place, exported
@@ -38,6 +39,8 @@ class Draft:
     """A shell that the sandbox has."""
     files: dict[str, str]
     """Texts by their names in the instance's directory."""
+    looks: tuple[str, ...]
+    """Files that the process is to have by the same names as the user's namespace has."""
     warnings: tuple[str, ...]
 
 
@@ -85,6 +88,7 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
         boot=(expand(program, known).text, *rest),
         shell=shell,
         files=files,
+        looks=_looks(place, request),
         warnings=tuple(warnings),
     )
 
@@ -106,6 +110,22 @@ def _stored_identity(
         else:
             found[key] = word.text
     return found
+
+
+def _looks(place: Place, request: StartRequest) -> tuple[str, ...]:
+    """Return what a process with mounts of its own may have another one of, where it is that.
+
+    What the program writes would be somewhere else than its user looks for it.
+    """
+    if not has_own_mounts(request.pid):
+        return ()
+    try:
+        working = os.readlink(f"/proc/{request.pid}/cwd")
+    except OSError:  # it has ended, which the start will find out, or is hidden
+        working = "/"
+    home = request.environment.get("HOME", "/")
+    paths = (place.image, place.data, place.app, SHARED, working, home)
+    return tuple(dict.fromkeys(path for path in paths if path.startswith("/")))
 
 
 def _shell(place: Place) -> str:

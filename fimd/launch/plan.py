@@ -6,20 +6,20 @@ bears on what runs outside of the sandbox.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
 from fimd.flatimage.settings import Unshare
 from fimd.images.image import ImageFacts
-from fimd.launch.bindings import Bind, unshare_options
+from fimd.launch.bindings import unshare_options
 from fimd.launch.draft import RC_FILE, SCRIPT, Draft
 from fimd.launch.entry import words
 from fimd.launch.expansion import quoted
 from fimd.launch.place import Place
 from fimd.launch.programs import ENTRY
 from fimd.launch.request import StartRequest
+from fimd.launch.targets import Found, Seen
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -44,6 +44,8 @@ class LaunchPlan:
     argv: tuple[str, ...]
     ignored_signals: tuple[int, ...] = ()
     """Signals for the client to ignore before it executes `argv`, which resets them inside."""
+    seen: tuple[Seen, ...] = ()
+    """Files that the client has to have by the same names, or else not to execute `argv`."""
 
 
 def launch_plan(
@@ -52,10 +54,10 @@ def launch_plan(
     request: StartRequest,
     image: ImageFacts,
     draft: Draft,
-    binds: Sequence[Bind],
+    found: Found,
     signals: tuple[int, ...] = (),
 ) -> LaunchPlan:
-    """Make the plan of an instance. `root` is the tree to be seen as /, `binds` are final."""
+    """Make the plan of an instance. `root` is the tree to be seen as /, `found` what it has."""
     entry = os.path.join(place.programs, ENTRY)
     tied = Unshare.PID in image.unshare  # to the process 1 that bubblewrap puts there
     if not os.path.exists(entry):
@@ -65,13 +67,13 @@ def launch_plan(
     argv = [*draft.join, draft.bwrap, *(("--die-with-parent",) if tied else ())]
     argv += [*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/"]
     argv += ["--uid", str(who.uid), "--gid", str(who.gid)]
-    for bind in binds:
+    for bind in found.binds:
         argv += bind.words
     argv += [*unshare_options(image.unshare), *draft.variables.words()]
     if len(argv) > _MOST_WORDS:
         raise UnsupportedError(
-            f"{image.path} has {len(binds)} bindings and {len(draft.variables.plain)} variables, "
-            "which is more than bubblewrap takes: remove some"
+            f"{image.path} has {len(found.binds)} bindings and {len(draft.variables.plain)} "
+            "variables, which is more than bubblewrap takes: remove some"
         )
     argv += ["--", *((entry, *words(0 if tied else place.pid, signals)) if entry else ())]
     rc_file, name = os.path.join(place.directory, RC_FILE), os.path.basename(place.image)
@@ -87,4 +89,4 @@ def launch_plan(
         argv += [draft.shell, "-c", run, name, program, *own, *rest]
     else:
         argv += [draft.shell, "-c", run, name]
-    return LaunchPlan(tuple(argv), signals)
+    return LaunchPlan(tuple(argv), signals, found.seen)

@@ -29,6 +29,15 @@ _DEV: Final = {
 """What there is in the /dev that bubblewrap makes."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A file as it is in the user's namespace; numbers are 0 where there is none."""
+
+    path: str
+    device: int
+    inode: int
+
+
 class _UnfitError(Exception):
     """Nothing can be shown there, for the reason that this says."""
 
@@ -48,10 +57,27 @@ class _Mount:
         return not self.option
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the user's namespace and an image's tree have of what a start asks for."""
+
+    binds: tuple[Bind, ...]
+    """The mounts, with targets as they are in the tree."""
+    warnings: tuple[str, ...]
+    """One for each that is left out."""
+    seen: tuple[Seen, ...]
+
+
 async def find(
-    namespace: Namespace, root: str, binds: Sequence[Bind], serves: tuple[str, str], seconds: float
-) -> tuple[list[Bind], list[str]]:
-    """Return the mounts with targets as they are in the tree `root`, and a warning for each less.
+    namespace: Namespace,
+    root: str,
+    binds: Sequence[Bind],
+    looks: Sequence[str],
+    *,
+    serves: tuple[str, str],
+    seconds: float,
+) -> Found:
+    """Look for the targets of mounts in the tree `root`, and at the files `looks`.
 
     Raises MountError where the tree does not answer.
     """
@@ -59,9 +85,9 @@ async def find(
     try:
         words = [[bind.option, bind.source, bind.target] for bind in binds]
         os.write(listed, json.dumps(words).encode())
-        answers = await namespace.call(
+        answer = await namespace.call(
             f"{WORKER}:call",
-            {"root": root},
+            {"root": root, "looks": looks},
             name="targets",
             files=[listed],
             serves=serves,
@@ -70,22 +96,32 @@ async def find(
     finally:
         os.close(listed)
     found, warnings = [], []
-    for bind, (target, reason) in zip(binds, answers, strict=True):
+    for bind, (target, reason) in zip(binds, answer["targets"], strict=True):
         if target is not None:
             found.append(replace(bind, target=target))
         elif reason:
             what = bind.source or bind.option.removeprefix("--")
             warnings.append(f"{what} is not shown at {bind.target}: {reason}")
-    return found, warnings
+    seen = (Seen(path, *facts) for path, facts in zip(looks, answer["seen"], strict=True))
+    return Found(tuple(found), tuple(warnings), tuple(seen))
 
 
-def call(arguments: dict[str, Any], files: list[int]) -> list[tuple[str | None, str]]:
+def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
     """Do `resolve` in a process of the user's namespace, of a list in a file."""
     with os.fdopen(files[0], "rb") as file:
         file.seek(0)
         binds = json.load(file)
     root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return resolve(root, binds)
+    seen = [_look(path) for path in arguments["looks"]]
+    return {"targets": resolve(root, binds), "seen": seen}
+
+
+def _look(path: str) -> tuple[int, int]:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return 0, 0
+    return facts.st_dev, facts.st_ino
 
 
 def resolve(root: int, binds: Sequence[Sequence[str]]) -> list[tuple[str | None, str]]:

@@ -15,6 +15,7 @@ from fimd.launch.draft import Draft, draft
 from fimd.launch.place import Place
 from fimd.launch.plan import LaunchPlan, launch_plan
 from fimd.launch.request import StartRequest
+from fimd.launch.targets import Found
 
 HOME = {"HOME": "/home/me", "USER": "me", "PATH": "/usr/bin"}
 
@@ -49,7 +50,8 @@ def make(
     )
     request = StartRequest("/images/app", 7, mode=mode, root=root, environment=caller)
     asked = draft(place, request, image)
-    return asked, launch_plan(place, "/merged", request, image, asked, asked.binds)
+    found = Found(asked.binds, (), ())
+    return asked, launch_plan(place, "/merged", request, image, asked, found)
 
 
 def plan(*given: Any, **facts: Any) -> LaunchPlan:
