@@ -35,6 +35,8 @@ class Bind:
     """A path of the host; empty where the option takes none."""
     target: str
     """An absolute path inside."""
+    is_needed: bool = False
+    """Whether nothing can start without it."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -46,12 +48,13 @@ def standard(place: Place) -> Iterator[Bind]:
     """Yield what every sandbox has, whatever its image asks for."""
     yield Bind("--dev", "", "/dev")
     yield Bind("--proc", "", "/proc")
-    yield Bind("--bind", place.shared, SHARED)
+    has_programs = place.app.startswith(SHARED + "/")
+    yield Bind("--bind", place.shared, SHARED, is_needed=has_programs)
     yield Bind("--bind", "/sys", "/sys")
     yield Bind("--bind-try", "/etc/group", "/etc/group")
-    if not place.app.startswith(SHARED + "/"):
+    if not has_programs:
         for directory in (place.programs, place.applets, place.directory):
-            yield Bind("--ro-bind", directory, directory)
+            yield Bind("--ro-bind", directory, directory, is_needed=True)
     yield Bind("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from fimd.base.errors import UnsupportedError
 from fimd.launch.bindings import Bind
 from fimd.mounts.namespace import Namespace
 
@@ -79,7 +80,8 @@ async def find(
 ) -> Found:
     """Look for the targets of mounts in the tree `root`, and at the files `looks`.
 
-    Raises MountError where the tree does not answer.
+    Raises UnsupportedError where one can't be that is needed, and MountError where the tree does
+    not answer.
     """
     listed = os.memfd_create("binds", os.MFD_CLOEXEC)
     try:
@@ -99,8 +101,14 @@ async def find(
     for bind, (target, reason) in zip(binds, answer["targets"], strict=True):
         if target is not None:
             found.append(replace(bind, target=target))
-        elif reason:
-            what = bind.source or bind.option.removeprefix("--")
+            continue
+        what = bind.source or bind.option.removeprefix("--")
+        if bind.is_needed:
+            raise UnsupportedError(
+                f"{what} can't be shown at {bind.target} ({reason or 'it is gone'}), and without it "
+                "nothing starts: mend that in the image"
+            )
+        if reason:
             warnings.append(f"{what} is not shown at {bind.target}: {reason}")
     seen = (Seen(path, *facts) for path, facts in zip(looks, answer["seen"], strict=True))
     return Found(tuple(found), tuple(warnings), tuple(seen))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.session import Session
+from tests.support.session import Session, wait_for
 
 DENIED = "where fimd takes no orders from"
 ROOT = "/org/flatimage/Fim1"
@@ -52,7 +52,7 @@ def test_a_program_inside_that_reaches_the_bus_is_told_nothing(
         done = session.run(image, "fim-exec", "/usr/bin/env", "sh", "-c", script)
         assert (done.returncode == 0) == allowed, done
         assert (DENIED in done.stderr) != allowed, done
-    assert session.instances_of() == []
+    wait_for(lambda: session.objects("ps") == [], what="the end of all instances")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have mounts of its own alone")
