@@ -76,7 +76,7 @@ async def run(live: LiveSettings) -> None:
         stacks = Stacks(tree, namespace, view, settings.mount_timeout)
         instances = Instances(tree, namespace, resolver, layers, stacks)
         images = Images(resolver, instances.running)
-        housekeeping = Housekeeping(tree, instances, layers)
+        housekeeping = Housekeeping(tree, namespace, instances, layers)
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()

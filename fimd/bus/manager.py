@@ -144,6 +144,17 @@ class ManagerInterface(Interface):
         source, target = decode_path(directory), decode_path(output)
         return [job_path(self._changes.create(source, target, level, files).id)]
 
+    @method("a{sv} options", "aay argv")
+    async def JoinNamespace(self, call: Call, options: dict[str, Variant]) -> list[object]:
+        """Return what to put before a command to run it where everything is mounted.
+
+        The namespace stays for as long as the caller's process lives.
+        """
+        Options(options).finish()
+        caller = await self._callers.find(call.sender)
+        join = await self._housekeeping.lend_namespace(caller.pid)
+        return [[encode_path(word) for word in join]]
+
     @method("a{sv} options", "u layers, u leftovers")
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:
         """Unmount now the layers that nobody uses, and remove what crashes have left.

@@ -105,8 +105,8 @@ async def find(
         what = bind.source or bind.option.removeprefix("--")
         if bind.is_needed:
             raise UnsupportedError(
-                f"{what} can't be shown at {bind.target} ({reason or 'it is gone'}), and without it "
-                "nothing starts: mend that in the image"
+                f"{what} can't be shown at {bind.target} ({reason or 'it is gone'}), and without "
+                "it nothing starts: mend that in the image"
             )
         if reason:
             warnings.append(f"{what} is not shown at {bind.target}: {reason}")

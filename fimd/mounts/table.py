@@ -43,10 +43,18 @@ def parse(mountinfo: bytes) -> list[Mount]:
     return mounts
 
 
-def below(directory: str) -> list[Mount]:
-    """Return what is mounted at or under `directory` now, in the order of mounting."""
-    with open(MOUNTINFO, "rb") as file:
-        mounts = parse(file.read())
+def below(directory: str, pid: int | None = None) -> list[Mount]:
+    """Return what is mounted at or under `directory` now, in the order of mounting.
+
+    As this process sees it; or another one, and nothing where that has ended.
+    """
+    try:
+        with open(MOUNTINFO if pid is None else f"/proc/{pid}/mountinfo", "rb") as file:
+            mounts = parse(file.read())
+    except OSError:
+        if pid is None:
+            raise
+        return []
     prefix = directory.rstrip("/") + "/"
     return [
         mount

@@ -27,8 +27,9 @@ from fimd.mounts import silent
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.unmount import clear
-from fimd.overlays import BACKENDS, FALLBACK
+from fimd.overlays import BACKENDS
 from fimd.overlays.adapt import adapt
+from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.stacks.data import DataDirectory, remove_work
 from fimd.stacks.stack import KIND, Stack, StackSpec, record, recorded
@@ -212,17 +213,23 @@ class Stacks:
     async def _mount_overlay(
         self, directory: StackDirectory, spec: StackSpec
     ) -> tuple[Overlay, str, tuple[str, ...]]:
-        try:
-            overlay = await self._mount_backend(spec.overlay, directory, spec)
-        except (MountError, UnsupportedError) as error:
-            if spec.overlay == FALLBACK:
-                raise
-            await asyncio.to_thread(_renew_work, directory, spec.data)
-            overlay = await self._mount_backend(FALLBACK, directory, spec)
-            reason = f"the overlay {spec.overlay} was refused ({error}); using {FALLBACK}"
+        name, *others = spec.overlay, *stand_ins(spec.overlay)
+        refusals: list[str] = []
+        while True:
+            try:
+                overlay = await self._mount_backend(name, directory, spec)
+            except (MountError, UnsupportedError) as error:
+                refusals.append(f"the overlay {name} was refused ({error})")
+                if not others:
+                    raise MountError("; ".join(refusals)) from error
+                await asyncio.to_thread(_renew, directory, spec.data)
+                name = others.pop(0)
+                continue
+            if not refusals:
+                return overlay, name, ()
+            reason = f"{'; '.join(refusals)}; using {name}"
             log.warning("overlay fell back", fim_stack=spec.id, reason=reason)
-            return overlay, FALLBACK, (reason,)
-        return overlay, spec.overlay, ()
+            return overlay, name, (reason,)
 
     async def _mount_backend(
         self, name: str, directory: StackDirectory, spec: StackSpec
@@ -321,6 +328,8 @@ class Stacks:
         """
         path = self._tree.stack(stack_id)
         try:
+            for mount in reversed(self._namespace.below(str(path))):
+                await self._namespace.unmount(mount.mount_point)
             for point in ("view", "merged"):
                 await clear(self._namespace, str(path / point))
             await asyncio.to_thread(_remove, str(path))
@@ -371,5 +380,8 @@ def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]
     os.mkdir(directory.merged)
 
 
-def _renew_work(directory: StackDirectory, data: DataDirectory) -> None:
+def _renew(directory: StackDirectory, data: DataDirectory) -> None:
+    """Remove what a backend that could not mount has made for itself."""
     data.work(directory.id)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(os.path.join(directory.path, "marks"))

@@ -277,30 +277,17 @@ def test_a_mount_that_cannot_be_made_is_an_error(
     assert mounter._line() == "left 1"
 
 
-def test_memory_stays_within_the_cache(images: Path, mount: Mount) -> None:
+def test_memory_stays_within_the_cache(images: Path, mount: Mount, mounter: Any) -> None:
     image = images / "made/repeat300-l7-S20-B32.dwarfs"
+    parent = mounter._process.pid
     with mount(image, cache_bytes=16 << 20) as root:
-        worker = next(
-            int(entry)
-            for entry in os.listdir("/proc")
-            if entry.isdigit() and _mounts(int(entry), root)
-        )
+        worker = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
         before = _resident(worker)
         for path in root.rglob("*"):
             if path.is_file():
                 with path.open("rb", buffering=0) as file:
                     hashlib.file_digest(file, "sha256")
         assert _resident(worker) - before < (16 + 24) << 20
-
-
-def _mounts(pid: int, root: Path) -> bool:
-    """Whether a process is the mounter's child: the one that has /dev/fuse open."""
-    try:
-        fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return "/dev/fuse" in fds and b"mounter.py" in command
 
 
 def _resident(pid: int) -> int:
