@@ -59,11 +59,14 @@ def guarded(
 
 
 def answered(
-    handler: Callable[P, T], expected: tuple[type[Exception], ...] = ()
+    handler: Callable[P, T],
+    expected: tuple[type[Exception], ...] = (),
+    locate: Callable[..., object] = lambda *_: None,
 ) -> Callable[P, Coroutine[Any, Any, T]]:
     """Make a handler of a function that answers at once, guarded in the same way.
 
     It takes one coroutine instead of two, and most requests take no longer than making one.
+    `locate` gets an error and the handler's arguments, and may add to it where it comes from.
     """
 
     @functools.wraps(handler)
@@ -73,6 +76,7 @@ def answered(
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
+            locate(error, *args)
             raise _refusal(handler.__name__, error, expected) from error
 
     return answer

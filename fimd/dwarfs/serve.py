@@ -34,7 +34,15 @@ _THREADS: Final = 2
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
 
 _guarded = functools.partial(fuse.guarded, expected=(DwarfsError,))
-_answered = functools.partial(fuse.answered, expected=(DwarfsError,))
+
+
+def _locate(error: Exception, operations: "_Operations", inode: int, *_: object) -> None:
+    """Add to an image's fault which image it is of, and where its metadata are."""
+    if isinstance(error, DwarfsError):
+        error.at(*operations.image_of(inode).metadata_place)
+
+
+_answered = functools.partial(fuse.answered, expected=(DwarfsError,), locate=_locate)
 
 
 async def serve(
@@ -186,6 +194,11 @@ class _Operations(pyfuse3.Operations):
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOR_EVER
 
+    def image_of(self, inode: int) -> Image:
+        """The image that an inode is in."""
+        served = [part for part in self._parts if isinstance(part, ServedImage)]
+        return [part.image for part in served if part.first <= inode][-1]
+
     def _part(self, inode: int) -> _Part:
         return self._parts[bisect_right(self._firsts, inode) - 1]
 
@@ -242,8 +255,8 @@ class _Operations(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> Buffer:  # type: ignore[override]
         return await self._open_files[fh].read(off, size)
 
-    @_answered
-    def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+    @_guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = _FILESYSTEM_BLOCK
         size = sum(image.total_size for image in self._images)

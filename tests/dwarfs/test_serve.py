@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import signal
 import stat
 import subprocess
@@ -140,13 +141,15 @@ def test_a_damaged_block_is_an_input_error_and_the_rest_is_served(
 
 
 def test_a_name_that_cannot_be_is_an_input_error_for_its_directory(
-    images: Path, mount: Mount
+    images: Path, mount: Mount, mounter: Any
 ) -> None:
     with mount(images / "damaged/name-.dwarfs") as root:
         errors: list[OSError] = []
         list(os.walk(root, onerror=errors.append))
         assert [error.errno for error in errors] == [errno.EIO]
         assert root.is_dir()
+    said = Path(mounter._errors.name).read_text()
+    assert re.search(r"readdir: .*/damaged/name-\.dwarfs, section METADATA_V2, offset \d+: ", said)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
