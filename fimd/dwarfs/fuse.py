@@ -163,13 +163,21 @@ class _Requests:
 
     def wait(self, fd: int) -> Awaitable[None]:
         self._on_answered()
-        if self._in_a_row < _REQUESTS_IN_A_ROW and fd < _SELECT_LIMIT:
+        if fd < _SELECT_LIMIT:
             readable, _, _ = select.select([fd], [], [], _NEXT_REQUEST)
             if readable:
                 self._in_a_row += 1
-                return self._done
+                if self._in_a_row < _REQUESTS_IN_A_ROW:
+                    return self._done
+                self._in_a_row = 0
+                return self._let_others_work(fd)
         self._in_a_row = 0
         return self._wait_in_loop(fd)
+
+    async def _let_others_work(self, fd: int) -> None:
+        await asyncio.sleep(0)
+        if not _is_readable(fd):  # whoever asked has been killed
+            await self._wait_in_loop(fd)
 
     async def _wait_in_loop(self, fd: int) -> None:
         loop = asyncio.get_running_loop()
