@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fimd.places import beside, data_directory
+from fimd.base.places import beside, data_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +89,6 @@ def _is_told_as_former(image: str) -> bool:
     """Tell whether variables of FlatImage 1.x are there, and the image is one of it."""
     if os.environ.keys().isdisjoint(_FORMER):
         return False
-    from fimd.instances.data import is_former  # noqa: PLC0415 - few users have these variables
+    from fimd.stacks.data import is_former  # noqa: PLC0415 - few users have these variables
 
     return is_former(image)

@@ -8,8 +8,8 @@ from typing import Any, Final, Generic, TypeVar
 from fimctl.errors import WordsError
 from fimctl.stored import read, update
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import Field
-from fimd.image.settings import Permission, Unshare, without
+from fimd.flatimage.reserved import Field
+from fimd.flatimage.settings import Permission, Unshare, without
 
 F = TypeVar("F", Permission, Unshare)
 

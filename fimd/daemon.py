@@ -8,6 +8,10 @@ from typing import Final
 
 import structlog
 
+from fimd.base.live import LiveSettings
+from fimd.base.logs import keep_in
+from fimd.base.paths import RuntimeTree
+from fimd.base.races import first
 from fimd.bus.application import ApplicationInterface
 from fimd.bus.callers import Callers
 from fimd.bus.catalogue import CatalogueInterface
@@ -20,27 +24,23 @@ from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
 from fimd.bus.server import ObjectServer
 from fimd.casefold import mount as casefold
-from fimd.instances.catalogue import Catalogue, state_directory
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.images.catalogue import Catalogue, state_directory
+from fimd.images.images import Images
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instances import Instances
-from fimd.instances.stack import Stacks
+from fimd.instances.launches import Launches
+from fimd.jobs.changes import Changes
 from fimd.jobs.jobs import Jobs
+from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
-from fimd.logs import keep_in
-from fimd.mounts.forks import Template
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
-from fimd.paths import RuntimeTree
-from fimd.programs import provide
-from fimd.races import first
-from fimd.service.housekeeping import Housekeeping
-from fimd.service.launches import Launches
-from fimd.service.live import LiveSettings
 from fimd.service.scopes import Scopes, managed
+from fimd.service.session import SystemdSession
 from fimd.service.supervision import Supervision
+from fimd.stacks.stacks import Stacks
 
 log = structlog.get_logger(__name__)
 
@@ -58,32 +58,33 @@ async def run(live: LiveSettings) -> None:
         tree = RuntimeTree.open()
         undo.callback(os.close, tree.lock())
         undo.callback(os.close, tree.hold())
-        keep_in(str(tree.root))
-        outputs = Outputs(tree.root / "output")
+        keep_in(str(tree.state))
+        outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
         outputs.adopt()
-        template = Template([engines.WORKER, casefold.WORKER], outputs)
-        template.start()
-        undo.push_async_callback(template.close)
-        table = undo.enter_context(MountTable())
+        namespace = Namespace(tree.state, outputs, [engines.WORKER, casefold.WORKER])
+        undo.push_async_callback(namespace.close)
+        namespace.start()
         provide(tree)
-        engine = engines.choose(settings, template, table, outputs)
+        engine = engines.choose(settings, namespace)
         resolver = Resolver()
-        layers = Layers(tree, engine, lambda: live.settings.linger, settings.mount_timeout)
-        view = casefold.choose(settings, template, table, outputs)
-        stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
-        instances = Instances(tree, resolver, layers, stacks)
-        images = Images(resolver, instances)
-        housekeeping = Housekeeping(tree, instances, layers)
+        linger = lambda: live.settings.linger  # noqa: E731 - it can be reloaded
+        layers = Layers(tree, namespace, engine, linger, settings.mount_timeout)
+        view = casefold.choose(settings, namespace)
+        stacks = Stacks(tree, namespace, view, settings.mount_timeout)
+        instances = Instances(tree, namespace, resolver, layers, stacks)
+        images = Images(resolver, instances.running)
+        housekeeping = Housekeeping(tree, namespace, instances, layers)
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
         changes = Changes(images, stacks, resolver, jobs, settings)
-        await layers.adopt(await asyncio.to_thread(table.points))
+        await namespace.adopt(layers.workers())
+        await layers.adopt()
         await instances.adopt()
         layers.settle()
-        catalogue = Catalogue(state_directory(), images, instances)
+        catalogue = Catalogue(state_directory(), images, instances.running)
         undo.push_async_callback(catalogue.close)
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
@@ -93,13 +94,13 @@ async def run(live: LiveSettings) -> None:
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping
         )
-        launches = Launches(connection, images, instances)
+        launches = Launches(SystemdSession(connection), images, instances)
         server.export(ROOT, manager, CatalogueInterface(catalogue), ApplicationInterface(launches))
         server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
         server.export(RUNNER, RunnerInterface(catalogue, launches))
         publish(server, layers, images, instances, changes, jobs, callers)
         if managed():
-            undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
+            undo.push_async_callback(Scopes.follow(connection, namespace, layers, instances).settle)
         supervision = Supervision(connection, layers, instances)
         await undo.enter_async_context(supervision)
         launchers = Launchers(server, connection, launches)

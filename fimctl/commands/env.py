@@ -10,9 +10,9 @@ from fimctl.errors import WordsError
 from fimctl.expand import expand_variables
 from fimctl.stored import print_stored, read, reserved_offset, update, write
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import ENVIRONMENT
-from fimd.instances.place import Place, exported
-from fimd.paths import DEFAULT_GLOBAL
+from fimd.base.paths import DEFAULT_GLOBAL
+from fimd.flatimage.reserved import ENVIRONMENT
+from fimd.launch.place import Place, exported
 
 Say = Callable[[str], None]
 

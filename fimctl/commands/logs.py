@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from fimctl.errors import ClientError
 from fimctl.table import Style, path_text, printable
-from fimd.logs import FILE
-from fimd.paths import DEFAULT_GLOBAL
+from fimd.base.logs import FILE
+from fimd.base.paths import DEFAULT_GLOBAL
 
 Entry = dict[str, str]
 

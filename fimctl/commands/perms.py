@@ -1,8 +1,8 @@
 """`fimctl perms`, and `fim-perms` of an image: what of the host its programs see."""
 
 from fimctl.flags import Flags
-from fimd.image.reserved import PERMISSIONS
-from fimd.image.settings import Permission
+from fimd.flatimage.reserved import PERMISSIONS
+from fimd.flatimage.settings import Permission
 
 _FLAGS = Flags(
     command="perms",

@@ -1,8 +1,8 @@
 """`fimctl unshare`, and `fim-unshare` of an image: which namespaces its programs have alone."""
 
 from fimctl.flags import Flags
-from fimd.image.reserved import UNSHARE
-from fimd.image.settings import Unshare
+from fimd.flatimage.reserved import UNSHARE
+from fimd.flatimage.settings import Unshare
 
 _FLAGS = Flags(
     command="unshare",

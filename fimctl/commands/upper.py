@@ -44,14 +44,14 @@ def _summary(changes: list[Any]) -> str:
 
 
 def _changes(image: str) -> list[Any]:
+    from fimd.base.errors import FimError  # noqa: PLC0415
     from fimd.dwarfs.errors import DwarfsError  # noqa: PLC0415 - for this command only
     from fimd.dwarfs.write import SourceTree  # noqa: PLC0415
-    from fimd.errors import FimError  # noqa: PLC0415
-    from fimd.layers.canonical import canonical  # noqa: PLC0415
-    from fimd.layers.diff import changes  # noqa: PLC0415
-    from fimd.layers.merged import Merged, open_layers  # noqa: PLC0415
     from fimd.layers.owners import are_kept  # noqa: PLC0415
-    from fimd.layers.upper import read_upper  # noqa: PLC0415
+    from fimd.trees.canonical import canonical  # noqa: PLC0415
+    from fimd.trees.diff import changes  # noqa: PLC0415
+    from fimd.trees.merged import Merged, open_layers  # noqa: PLC0415
+    from fimd.trees.upper import read_upper  # noqa: PLC0415
 
     root = f"{data_of(image)}/root"
     places, _ = layers_of(image)

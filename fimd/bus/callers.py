@@ -5,8 +5,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.base.errors import AccessDeniedError
 from fimd.bus.connection import BusError, Connection
-from fimd.errors import AccessDeniedError
 
 _REMEMBERED: Final = 256
 

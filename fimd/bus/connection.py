@@ -12,7 +12,7 @@ from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 
-from fimd.errors import BusyError, FimError, UnsupportedError
+from fimd.base.errors import BusyError, FimError, UnsupportedError
 
 log = logging.getLogger(__name__)
 

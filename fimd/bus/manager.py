@@ -6,22 +6,22 @@ from dataclasses import fields
 from dbus_next.signature import Variant
 
 from fimd import __version__
+from fimd.base.errors import AccessDeniedError, ProcessGoneError
+from fimd.base.live import LiveSettings
+from fimd.base.settings import Settings
 from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import image_path, instance_path, job_path
-from fimd.errors import AccessDeniedError, ProcessGoneError
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.commits.request import DEFAULT_LEVEL
+from fimd.images.images import Images
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.instances.narration import narrate
-from fimd.instances.plan import LaunchPlan
-from fimd.instances.request import StartRequest
-from fimd.layers.request import DEFAULT_LEVEL
-from fimd.service.housekeeping import Housekeeping
-from fimd.service.live import LiveSettings
-from fimd.settings import Settings
+from fimd.jobs.changes import Changes
+from fimd.launch.plan import LaunchPlan
+from fimd.launch.request import StartRequest
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 
@@ -146,6 +146,17 @@ class ManagerInterface(Interface):
         taken.finish()
         source, target = decode_path(directory), decode_path(output)
         return [job_path(self._changes.create(source, target, level, files).id)]
+
+    @method("a{sv} options", "aay argv")
+    async def JoinNamespace(self, call: Call, options: dict[str, Variant]) -> list[object]:
+        """Return what to put before a command to run it where everything is mounted.
+
+        The namespace stays for as long as the caller's process lives.
+        """
+        Options(options).finish()
+        caller = await self._callers.find(call.sender)
+        join = await self._housekeeping.lend_namespace(caller.pid)
+        return [[encode_path(word) for word in join]]
 
     @method("a{sv} options", "u layers, u leftovers")
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:

@@ -13,12 +13,12 @@ from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from fimd.base.errors import FimError
 from fimd.bus.connection import Connection
 from fimd.bus.declare import Call, Interface, Member
 from fimd.bus.introspect import document
 from fimd.bus.options import plain_text
 from fimd.bus.standard import Introspectable, ObjectManager, Peer, Properties
-from fimd.errors import FimError
 
 log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import structlog
 
-from fimd.errors import FimError
+from fimd.base.errors import FimError
+from fimd.base.observe import Collection
 from fimd.jobs.job import Job, JobError, JobState
 from fimd.mounts.process import Process
-from fimd.observe import Collection
 
 log = structlog.get_logger(__name__)
 

@@ -7,14 +7,14 @@ result as soon as others may go on; it may tidy up after that.
 from collections.abc import Callable
 from typing import Any, Final
 
-from fimd.errors import FimError
-from fimd.layers.add import add_layer
-from fimd.layers.chains import export, remove_topmost, reset, squash
-from fimd.layers.commit import commit
-from fimd.layers.create import create_layer
+from fimd.base.errors import FimError
+from fimd.commits.add import add_layer
+from fimd.commits.chains import export, remove_topmost, reset, squash
+from fimd.commits.commit import commit
+from fimd.commits.create import create_layer
+from fimd.commits.request import CommitRequest
+from fimd.commits.work import Work
 from fimd.layers.place import LayerPlace
-from fimd.layers.request import CommitRequest
-from fimd.layers.work import Work
 
 Done = Callable[[dict[str, Any]], None]
 Operation = Callable[[dict[str, Any], Work, Done], None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from fimd.limits import Limit
+from fimd.base.limits import Limit
 from fimd.overlays import kernel, overlayfs, unionfs
 from fimd.overlays.stack import Mount
 
@@ -40,5 +40,5 @@ BACKENDS: Final = {
     ),
 }
 
-FALLBACK: Final = "unionfs"
-"""What stands in where another backend can't be mounted."""
+DEFAULT: Final = "bwrap"
+"""What an image has that asks for none."""

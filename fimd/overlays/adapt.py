@@ -1,6 +1,6 @@
 """Bringing an upper directory to the form that the next backend reads.
 
-Each backend leaves deletions in its own form (fimd.layers.upper knows them all). Before another
+Each backend leaves deletions in its own form (fimd.trees.upper knows them all). Before another
 one mounts an upper, what is deleted is worked out from the upper and the layers below, written in
 the form of the next backend, and only then is the former form removed. Killed in between, both
 are there, which means the same.
@@ -18,13 +18,13 @@ from contextlib import suppress
 from typing import Final
 
 from fimd.dwarfs.write import Entry, SourceTree
-from fimd.layers.canonical import canonical
-from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
-from fimd.layers.merged import Merged, is_whiteout, open_layers
 from fimd.layers.place import LayerPlace
 from fimd.layers.source import LayerSource
-from fimd.layers.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
-from fimd.layers.whiteouts import whiteouts
+from fimd.trees.canonical import canonical
+from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.trees.merged import Merged, is_whiteout, open_layers
+from fimd.trees.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
+from fimd.trees.whiteouts import whiteouts
 
 _RECORD: Final = ".overlay"
 

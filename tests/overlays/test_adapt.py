@@ -5,9 +5,9 @@ import stat
 from pathlib import Path
 
 from fimd.dwarfs.write import create
-from fimd.layers.marks import HIDDEN
 from fimd.layers.source import LayerSource
 from fimd.overlays.adapt import adapt
+from fimd.trees.marks import HIDDEN
 
 LONG_AGO = 1_000_000_000 * 10**9
 MARKS = b".unionfs-fuse"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fimd.system_calls import rename
+from fimd.base.system_calls import rename
 
 
 def rename_with(flags: int, source: Path, target: Path) -> None:
