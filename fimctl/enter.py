@@ -1,17 +1,23 @@
 """Entering a running instance: its namespaces, its root, its rights; then becoming a program there.
 
-The instance's process is bubblewrap outside of the sandbox, and its child is in it. A sandbox of a
-plain user lies in a user namespace that owns the others, and its processes may be in one more
+The instance's process waits outside of the sandbox for bubblewrap, whose child is in it. A sandbox
+of a plain user lies in a user namespace that owns the others, and its processes may be in one more
 below that: both have to be entered, the owner first (namespaces(7), user_namespaces(7)).
+
+A program that enters counts: what it stands on stays until it has ended. Only children of the first
+process inside keep that up, which one that comes from outside is not, so it leaves one there that
+waits for its end.
 """
 
 import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from fimctl import messages
@@ -28,6 +34,9 @@ _KINDS: Final = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
 _SECONDS: Final = 5.0
 _HOST_PATH: Final = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
 
+_ENTRY: Final = Path(__file__).parent.parent / "fimd" / "launch" / "entry"
+"""Keeps a program from typing into its user's terminal (fimd/launch/entry.c)."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,6 +49,10 @@ def enter(pid: int, words: Sequence[str]) -> int:
     where = os.getcwd()
     environment = _environment(child)
     try:
+        entry = os.open(_ENTRY, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        entry = -1  # none was compiled for this machine, and the instance has none either
+    try:
         has_own_pids = _join(child)
     except OSError as error:
         raise ClientError(f"the instance {pid} can't be entered: {error.strerror}") from error
@@ -51,23 +64,25 @@ def enter(pid: int, words: Sequence[str]) -> int:
             continue
     if has_own_pids:
         # Only children come to be in another PID namespace.
-        program = os.fork()
+        try:
+            program = os.fork()
+        except OSError as error:  # ENOMEM, once the first process of the namespace has ended
+            raise ClientError(f"the instance {pid} has ended") from error
         if program:
             return _wait(program)
-        os._exit(_become(words, environment))
-    return _become(words, environment)
+        _leave_a_child()
+        os._exit(_become(words, environment, entry))
+    return _become(words, environment, entry)
 
 
 def _sandboxed(pid: int) -> int:
-    """Return the process inside the sandbox, which is there soon after the start."""
+    """Return the program inside the sandbox, which is there soon after the start."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         try:
-            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
-                found = children.read().split()
-            # until bubblewrap has changed its root, its child still sees the host's
-            if found and not os.path.samestat(os.stat(f"/proc/{found[0]}/root"), os.stat("/")):
-                return int(found[0])
+            found = _program(pid)
+            if found is not None and os.access(f"/proc/{found}/ns/mnt", os.R_OK):
+                return found
         except FileNotFoundError:
             break
         except OSError as error:
@@ -75,6 +90,19 @@ def _sandboxed(pid: int) -> int:
                 raise
         time.sleep(0.01)
     raise ClientError(f"the instance {pid} has ended, or never came up")
+
+
+def _program(pid: int) -> int | None:
+    """Return the program of an instance's process, None where it is not there yet."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        between = 2 if file.read().split(b"\0")[1:2] == [b"monitor"] else 1
+    for _ in range(between + 1):
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+            first = children.read().split()[:1]
+        if not first:
+            return None
+        pid = int(first[0])
+    return pid
 
 
 def _environment(child: int) -> dict[str, str]:
@@ -144,16 +172,45 @@ def _drop_rights(bounding: int) -> None:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _become(words: Sequence[str], environment: dict[str, str]) -> int:
+def _leave_a_child() -> None:
+    """Leave a process to the first one of this namespace that ends when this one does."""
+    this = os.pidfd_open(os.getpid())
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        os.close(this)
+        return
+    if os.fork() == 0:
+        os.setsid()  # no key of the terminal is meant for it
+        os.dup2(this, 0)
+        os.closerange(1, os.sysconf("SC_OPEN_MAX"))  # whoever waits for these streams
+        select.select([0], [], [])
+    os._exit(0)
+
+
+def _become(words: Sequence[str], environment: dict[str, str], entry: int) -> int:
     """Execute the program; returns an exit code where there is none."""
     environment["PWD"] = os.getcwd()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
         signal.signal(number, signal.SIG_DFL)
     try:
+        if entry >= 0:
+            path = _found(words[0], environment["PATH"])
+            os.execve(entry, ["entry", "exec", "", path, *words[1:]], environment)  # noqa: S606
         os.execvpe(words[0], list(words), environment)  # noqa: S606 - the words are an argument list
     except (OSError, ValueError):
         messages.error("Could not start PID, program not found?")
     return 1
+
+
+def _found(program: str, path: str) -> str:
+    """Return where a program is inside. Raises FileNotFoundError."""
+    places = [""] if "/" in program else path.split(":")
+    for place in places:
+        candidate = os.path.join(place, program)
+        if program and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+            return candidate
+    raise FileNotFoundError(program)
 
 
 def _wait(program: int) -> int:

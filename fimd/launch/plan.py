@@ -1,8 +1,9 @@
 """The launch plan: what the client executes to become the instance.
 
-The client's process becomes bubblewrap with the program as its child. The client appends the
-program's words to `argv`, and sets `environment` over its own. Whatever a stored setting says may
-hold variables and commands, which are the caller's: the plan names what the client has to expand.
+The client's process becomes the one that waits for bubblewrap and the program in it
+(fimd/launch/entry.c). The client appends the program's words to `argv`, and sets `environment` over
+its own. Whatever a stored setting says may hold variables and commands, which are the caller's: the
+plan names what the client has to expand.
 """
 
 import os
@@ -10,21 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fimd.flatimage.settings import Unshare
+from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
-from fimd.launch import identity, permissions
+from fimd.launch import entry, identity, permissions, rights
 from fimd.launch.bindings import binding_options, unshare_options
-from fimd.launch.entry import words
+from fimd.launch.cover import Cover, revealed
 from fimd.launch.expansion import is_variable_to_expand, needs_expansion
 from fimd.launch.identity import Identity
-from fimd.launch.place import Place, exported
+from fimd.launch.place import LOCK, Place, exported
 from fimd.launch.programs import ENTRY
 from fimd.launch.request import StartRequest
+from fimd.launch.sandbox import bubblewrap
 from fimd.overlays.stack import Overlay
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
-# exec makes every shell leave its place to the program, which bubblewrap is to have as its child.
+# exec makes every shell leave its place to the program, which is to have its signals itself.
 _RUN: Final = (
     'case $1 in */*) exec "$@";; esac; case $(command -v -- "$1") in */*) exec "$@";; esac; "$@"'
 )
@@ -34,7 +36,7 @@ _BASH: Final = (
     'rc=$1; shift; case ${1-} in ""|-*) ;; *) [ -e "$1" ] || '
     'case $(command -v -- "$1") in */*) exec "$@";; esac;; esac; exec bash --rcfile "$rc" "$@"'
 )
-_SHARED: Final = "/tmp/"  # noqa: S108 - shared with the host by FlatImage's contract
+_SHARED: Final = "/tmp"  # noqa: S108 - shared with the host by FlatImage's contract
 
 IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
 """Variables that tell who the program runs as: no stored one overrides them."""
@@ -56,14 +58,19 @@ class LaunchPlan:
     """Whether HOME, USER and SHELL are to be expanded, and written into the file passwd."""
     ignored_signals: tuple[int, ...] = ()
     """Signals for the client to ignore before it executes `argv`, which resets them inside."""
+    warnings: tuple[str, ...] = ()
+    """What of the image's settings is left out, and why."""
 
 
 class _Argv:
     """A command line, and which of its words are to be expanded."""
 
-    def __init__(self) -> None:
+    def __init__(self, cover: Cover) -> None:
         self.words: list[str] = []
         self.stored: list[int] = []
+        self.warnings: list[str] = []
+        self._cover = cover
+        self._start = 0
 
     def add(self, *words: str) -> None:
         self.words += words
@@ -74,6 +81,33 @@ class _Argv:
             self.stored.append(len(self.words))
         self.words.append(word)
 
+    def start(self, program: str, sandbox: str) -> None:
+        """Add what waits for the sandbox, where there is our own program for that, and its own."""
+        self._start = len(self.words)
+        self.add(*(entry.monitor(program) if program else ()), sandbox)
+
+    def run(self, program: str, lock: str, signals: tuple[int, ...], *, first: bool) -> None:
+        """Add what comes before the words of what is to run; `first` is for a PID namespace.
+
+        Without our own program bubblewrap ends what is left with the program that left it.
+        """
+        if not program:
+            self.add("--die-with-parent", "--")
+            return
+        self.add(*(("--as-pid-1",) if first else ()), "--", program, "init")
+        self.words[self._start + entry.INDEX] = str(len(self.words) - self._start)
+        self.add(*entry.init(lock, signals))
+
+    def bind(self, option: str, source: str, target: str) -> None:
+        """Show a part of the host, with the runtime tree hidden in it."""
+        if self._cover.holds(source):
+            self.warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
+            return
+        self.add(option)
+        self.add_stored(source)
+        self.add_stored(target)
+        self.add(*self._cover.over(source, target))
+
 
 def launch_plan(
     place: Place,
@@ -82,16 +116,20 @@ def launch_plan(
     request: StartRequest,
     image: ImageFacts,
     signals: tuple[int, ...] = (),
+    cover: Cover | None = None,
+    *,
+    own_processes: bool = True,
 ) -> LaunchPlan:
     """Make the plan of an instance. `root` is the tree to be seen as /.
 
-    `signals` are those that bubblewrap is to leave to its program (fimd.launch.terminal).
+    `signals` are those that bubblewrap is to leave to its program (fimd.launch.terminal), `cover`
+    tells where the runtime tree is to be hidden. With `own_processes` the program sees none of the
+    host's, unless the image may. May wait for any file system that the sandbox is to show.
     """
     shell = _shell(place)
-    entry = os.path.join(place.programs, ENTRY)
-    tied = Unshare.PID in image.unshare  # to the process 1 that bubblewrap puts there
-    if not os.path.exists(entry):
-        entry, tied, signals = "", True, ()
+    program = os.path.join(place.programs, ENTRY)
+    if not os.path.exists(program):
+        program, signals = "", ()
     who = identity.resolve(
         root=request.root or request.mode == "root",
         stored=image.environment,
@@ -102,27 +140,30 @@ def launch_plan(
     caller = permissions.Caller(request.environment, runtime, who.uid == 0)
     grant = permissions.grant(image.permissions, caller)
 
-    argv = _Argv()
-    argv.add(*overlay.join, "bwrap", *(("--die-with-parent",) if tied else ()))
+    argv = _Argv(cover or Cover((place.app,)))
+    argv.add(*overlay.join)
+    argv.start(program, bubblewrap(request.environment))
     argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
     argv.add("--uid", str(who.uid), "--gid", str(who.gid))
-    argv.add("--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp")  # noqa: S108 - as _SHARED
+    argv.add("--dev", "/dev", "--proc", "/proc")
+    argv.bind("--bind", _SHARED, _SHARED)
     argv.add("--bind", "/sys", "/sys", "--bind-try", "/etc/group", "/etc/group")
-    if not place.app.startswith(_SHARED):
-        for directory in (place.programs, place.applets, place.directory):
-            argv.add("--ro-bind", directory, directory)
     argv.add("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")
     for option, source, target in binding_options(image.bindings):
-        argv.add(option)
-        argv.add_stored(source)
-        argv.add_stored(target)
-    argv.add(*grant.argv, *unshare_options(image.unshare))
+        argv.bind(option, source, target)
+    for option, source, target in zip(*[iter(grant.argv)] * 3, strict=True):
+        argv.bind(option, source, target)
+    argv.add(*revealed(place.app, (place.programs, place.applets, place.directory)))
+    argv.add(*unshare_options(without(image.unshare, Unshare.PID)))
+    argv.add(*rights.options(root=who.uid == 0))
     for key, value in image.environment.items():
         if _concerns_host(key):
             argv.add("--setenv")
             argv.add_stored(key)
             argv.add_stored(value)
-    argv.add("--", *((entry, *words(0 if tied else place.pid, signals)) if entry else ()))
+    first = own_processes and wants_own_processes(image)
+    argv.add(*(("--unshare-pid",) if first else ()))
+    argv.run(program, place.lock, signals, first=first)
     rc_file, name = os.path.join(place.directory, "bashrc"), os.path.basename(place.image)
     if request.mode == "boot" and image.boot == ("bash",):
         argv.add(shell, "-c", _BASH, name, rc_file)
@@ -147,12 +188,22 @@ def launch_plan(
             **{key: value for key, value in stored.items() if (key, value) not in raw},
             **_identity_variables(who, runtime),
         },
-        files={"passwd": who.passwd, "bashrc": _bashrc(image.environment.get("PS1"))},
+        files={
+            "passwd": who.passwd,
+            "bashrc": _bashrc(image.environment.get("PS1")),
+            LOCK: "",
+        },
         expand_argv=tuple(argv.stored),
         expand_environment=raw,
         expand_identity=any(needs_expansion(image.environment.get(key, "")) for key in IDENTITY),
         ignored_signals=signals,
+        warnings=tuple(argv.warnings),
     )
+
+
+def wants_own_processes(image: ImageFacts) -> bool:
+    """Tell whether an image's programs are to see no processes but their own."""
+    return Permission.PROCESSES not in image.permissions or Unshare.PID in image.unshare
 
 
 def _shell(place: Place) -> str:
