@@ -15,6 +15,7 @@ import fcntl
 import os
 import select
 import signal
+import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,9 @@ _CLONE_NEWUSER: Final = 0x10000000
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION: Final = 0x20080522  # capget(2): sets of 64, as two halves
 _CAPABILITIES: Final = 64
 _KINDS: Final = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
 _SECONDS: Final = 5.0
@@ -124,7 +127,7 @@ def _environment(child: int) -> dict[str, str]:
 
 def _join(child: int) -> bool:
     """Enter the namespaces and the root of a process; tell whether it has PIDs of its own."""
-    bounding = _bounding_set(child)
+    rights = _rights(child)
     opened = {kind: os.open(f"/proc/{child}/ns/{kind}", os.O_RDONLY) for kind in (*_KINDS, "user")}
     root = os.open(f"/proc/{child}/root", os.O_PATH | os.O_DIRECTORY)
     owner = fcntl.ioctl(opened["mnt"], _NS_GET_USERNS)
@@ -138,7 +141,7 @@ def _join(child: int) -> bool:
         os.chroot(".")
         if os.fstat(opened["user"]).st_ino != os.fstat(owner).st_ino:
             _set_namespace(opened["user"], _CLONE_NEWUSER)
-        _drop_rights(bounding)
+        _take_rights(rights)
         return "pid" in foreign
     finally:
         for descriptor in (*opened.values(), root, owner):
@@ -155,21 +158,29 @@ def _set_namespace(descriptor: int, kind: int = 0) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _bounding_set(child: int) -> int:
+def _rights(child: int) -> dict[str, int]:
+    """Return the capability sets of a process by their names in proc(5)."""
     with open(f"/proc/{child}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("CapBnd:"):
-                return int(line.split()[1], 16)
-    return 0
+        lines = (line.split() for line in status if line.startswith("Cap"))
+        return {name.rstrip(":"): int(value, 16) for name, value in lines}
 
 
-def _drop_rights(bounding: int) -> None:
-    """Keep no capability that the instance's programs can't have, and no way to gain one."""
+def _take_rights(rights: dict[str, int]) -> None:
+    """Have the capabilities of one of the instance's programs, and no way to gain more."""
     for capability in range(_CAPABILITIES):
-        if not bounding >> capability & 1:
+        if not rights["CapBnd"] >> capability & 1:
             _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    sets = [rights["CapPrm"], rights["CapPrm"], rights["CapInh"]]
+    halves = [value >> shift & 0xFFFFFFFF for shift in (0, 32) for value in sets]
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    if _libc.capset(header, struct.pack("6I", *halves)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    for capability in range(_CAPABILITIES):
+        if rights["CapAmb"] >> capability & 1:
+            _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
 
 
 def _leave_a_child() -> None:

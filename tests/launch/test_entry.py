@@ -64,7 +64,16 @@ class Sandbox:
         self.lock.touch()
         user = [] if os.getuid() == 0 else ["--unshare-user"]
         options = ["--unshare-pid", "--as-pid-1"] if first else []
-        self._before = ["/usr/bin/bwrap", *user, "--dev-bind", "/", "/", *options, "--", PROGRAM]
+        self._before: list[str | Path] = [
+            "/usr/bin/bwrap",
+            *user,
+            "--dev-bind",
+            "/",
+            "/",
+            *options,
+            "--",
+            PROGRAM,
+        ]
 
     def command(self, script: str) -> list[str | Path]:
         before = [PROGRAM, "monitor", "", *self._before, "init"]
