@@ -7,8 +7,11 @@ below that: both have to be entered, the owner first (namespaces(7), user_namesp
 A program that enters counts: what it stands on stays until it has ended. Only children of the first
 process inside keep that up, which one that comes from outside is not, so it leaves one there that
 waits for its end.
+
+From then on paths are the instance's, and a module would be imported from there: nothing may be.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -204,24 +207,17 @@ def _become(words: Sequence[str], environment: dict[str, str], entry: int) -> in
     environment["PWD"] = os.getcwd()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
         signal.signal(number, signal.SIG_DFL)
-    try:
-        if entry >= 0:
-            path = _found(words[0], environment["PATH"])
-            os.execve(entry, ["entry", "exec", "", path, *words[1:]], environment)  # noqa: S606
-        os.execvpe(words[0], list(words), environment)  # noqa: S606 - the words are an argument list
-    except (OSError, ValueError):
-        messages.error("Could not start PID, program not found?")
-    return 1
-
-
-def _found(program: str, path: str) -> str:
-    """Return where a program is inside. Raises FileNotFoundError."""
-    places = [""] if "/" in program else path.split(":")
+    # os.execvpe would import a module
+    places = [""] if "/" in words[0] else environment["PATH"].split(":")
     for place in places:
-        candidate = os.path.join(place, program)
-        if program and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    raise FileNotFoundError(program)
+        path = os.path.join(place, words[0])
+        with contextlib.suppress(OSError, ValueError):  # the next one may have it
+            if entry < 0:
+                os.execve(path, list(words), environment)  # noqa: S606 - no shell
+            elif os.path.isfile(path) and os.access(path, os.X_OK):
+                os.execve(entry, ["entry", "exec", "", path, *words[1:]], environment)  # noqa: S606
+    messages.error("Could not start PID, program not found?")
+    return 1
 
 
 def _wait(program: int) -> int:

@@ -13,10 +13,10 @@ from fimd.layers.resolve import Resolver
 from fimd.mounts.process import Process
 from fimd.stacks.stack import Stack
 
-_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at", "directory")
+_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at")
 
 
-def living(facts: Mapping[str, Any] | None) -> Process | None:
+def living(pid: int, facts: Mapping[str, Any] | None, directory: str) -> Process | None:
     """Return the process that a record names, None where its instance is over.
 
     So it is where the record is not whole. The time of its start tells it from another that has its
@@ -25,14 +25,16 @@ def living(facts: Mapping[str, Any] | None) -> Process | None:
     if facts is None or any(key not in facts for key in _NEEDED):
         return None
     try:
-        process = Process.known(facts["pid"], facts["process_started"])
-        return Process(facts["pid"], None) if process is None and _goes_on(facts) else process
+        if facts["pid"] != pid:
+            return None
+        process = Process.known(pid, facts["process_started"])
+        return Process(pid, None) if process is None and _goes_on(facts, directory) else process
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
-def _goes_on(facts: Mapping[str, Any]) -> bool:
-    inside = Inside(facts["directory"])
+def _goes_on(facts: Mapping[str, Any], directory: str) -> bool:
+    inside = Inside(directory)
     return inside.init is not None or (
         not facts.get("own_processes", True) and bool(inside.processes())
     )
@@ -61,6 +63,7 @@ def instance(
     stack: Stack,
     layers: tuple[Layer, ...],
     image: ImageFacts,
+    directory: str,
 ) -> Instance:
     """Return the instance that a record describes."""
     request = StartRequest(
@@ -78,7 +81,7 @@ def instance(
         data=facts["data"],
         stack=stack,
         layers=layers,
-        directory=facts["directory"],
+        directory=directory,
         started_at=facts["started_at"],
         own_processes=facts.get("own_processes", True),
     )

@@ -13,10 +13,12 @@ import sys
 import time
 from typing import Any, Final
 
-from fimd.jobs.capable import CAPABLE, become_capable, can_become_capable
+from fimd.jobs.capable import CAPABLE, can_become_capable
 
 _PR_SET_PDEATHSIG: Final = 1
 _INTERVAL: Final = 0.1
+_AGAIN: Final = "again"
+"""What a worker is told that reads one's own files whatever their mode."""
 
 
 class _Reporter:
@@ -45,17 +47,13 @@ def main() -> int:
     report = _Reporter()
     signal.signal(signal.SIGTERM, report.stop)
     parent = os.getppid()
-    is_capable = CAPABLE in sys.argv[1:]
-    if is_capable:
-        become_capable()
-    # after become_capable, which would clear it
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         return 1
     os.umask(0o022)
     with open(0, "rb", closefd=False) as file:
         request = json.loads(file.read())
-    # slow to import, and numpy's threads would stand in become_capable's way
+    # slow to import
     from fimd.base.errors import BadLayerError, FimError  # noqa: PLC0415
     from fimd.commits.work import Work  # noqa: PLC0415
     from fimd.dwarfs.errors import CancelledError, DwarfsError  # noqa: PLC0415
@@ -69,10 +67,10 @@ def main() -> int:
     except (CancelledError, image_errors.CancelledError):
         report.write(error=["Cancelled", f"the {request['operation']} was cancelled"])
     except (DwarfsError, image_errors.ImageError, FimError, OSError) as error:
-        if isinstance(error.__cause__, PermissionError) and not is_capable and _may_retry(request):
+        if isinstance(error.__cause__, PermissionError) and _may_retry(request):
             os.lseek(0, 0, os.SEEK_SET)
-            again = [sys.executable, "-P", "-m", "fimd.jobs.worker", CAPABLE]
-            os.execv(sys.executable, again)  # noqa: S606 - an argument list
+            again = [*CAPABLE, sys.executable, "-P", "-m", "fimd.jobs.worker", _AGAIN]
+            os.execvp(again[0], again)  # noqa: S606 - an argument list
         name = FimError.name
         if isinstance(error, FimError):
             name = error.name
@@ -88,7 +86,11 @@ def main() -> int:
 
 def _may_retry(request: dict[str, Any]) -> bool:
     """Whether a user's own files that are closed to the user can be read in another way."""
-    return request["operation"] == "commit" and can_become_capable(request["arguments"]["data"])
+    return (
+        request["operation"] == "commit"
+        and _AGAIN not in sys.argv[1:]
+        and can_become_capable(request["arguments"]["data"])
+    )
 
 
 if __name__ == "__main__":

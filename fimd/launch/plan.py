@@ -22,7 +22,6 @@ from fimd.launch.place import LOCK, Place, exported
 from fimd.launch.programs import ENTRY
 from fimd.launch.request import StartRequest
 from fimd.launch.sandbox import bubblewrap
-from fimd.overlays.stack import Overlay
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -98,20 +97,22 @@ class _Argv:
         self.words[self._start + entry.INDEX] = str(len(self.words) - self._start)
         self.add(*entry.init(lock, signals))
 
-    def bind(self, option: str, source: str, target: str) -> None:
-        """Show a part of the host, with the runtime tree hidden in it."""
+    def bind(self, option: str, source: str, target: str, *, by: str = "") -> None:
+        """Show a part of the host, with the runtime tree hidden in it.
+
+        `by` is where the part is to be taken from, if not from its own place.
+        """
         if self._cover.holds(source):
             self.warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
             return
         self.add(option)
-        self.add_stored(source)
+        self.add_stored(by or source)
         self.add_stored(target)
         self.add(*self._cover.over(source, target))
 
 
 def launch_plan(
     place: Place,
-    overlay: Overlay,
     root: str,
     request: StartRequest,
     image: ImageFacts,
@@ -141,12 +142,12 @@ def launch_plan(
     grant = permissions.grant(image.permissions, caller)
 
     argv = _Argv(cover or Cover((place.app,)))
-    argv.add(*overlay.join)
+    argv.add(*place.join)
     argv.start(program, bubblewrap(request.environment))
     argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
     argv.add("--uid", str(who.uid), "--gid", str(who.gid))
     argv.add("--dev", "/dev", "--proc", "/proc")
-    argv.bind("--bind", _SHARED, _SHARED)
+    argv.bind("--bind", _SHARED, _SHARED, by=place.shared)
     argv.add("--bind", "/sys", "/sys", "--bind-try", "/etc/group", "/etc/group")
     argv.add("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")
     for option, source, target in binding_options(image.bindings):
