@@ -144,7 +144,9 @@ def launch_plan(
     argv = _Argv(cover or Cover((place.app,)))
     argv.add(*place.join)
     argv.start(program, bubblewrap(request.environment))
-    argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
+    # root inside is that of the user's namespace, with all of its ids; others get one below it
+    argv.add(*(() if who.uid == who.gid == 0 else ("--unshare-user",)))
+    argv.add("--bind", root, "/")
     argv.add("--uid", str(who.uid), "--gid", str(who.gid))
     argv.add("--dev", "/dev", "--proc", "/proc")
     argv.bind("--bind", _SHARED, _SHARED, by=place.shared)
