@@ -74,6 +74,7 @@ class Instances:
         """Called when an image could not be started for a process."""
         layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
         stacks.on_failure = self._on_failure
+        stacks.name_user = self._name
         self._setting_up = SettingUp()
         layers.before_unmount = stacks.before_unmount = self._setting_up.over
         self.running: Collection[Instance] = Collection()
@@ -234,6 +235,14 @@ class Instances:
             if instance.stack is stack and instance.state is InstanceState.RUNNING:
                 instance.state = InstanceState.FAILED
                 self.running.changed(instance.id)
+
+    def _name(self, pid: int) -> str:
+        """Tell of an instance by its process, and of its other ones where that has ended."""
+        instance = self.running.get(instance_id(pid))
+        if instance is None or instance.process.alive:
+            return str(pid)
+        left = ", ".join(map(str, instance.inside.processes()))
+        return f"{pid} (in its background: {left}; 'fimctl stop {pid}' ends them)"
 
     async def _predecessor(self, pid: int) -> None:
         """Wait until what the same process started before is released.

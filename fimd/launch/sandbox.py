@@ -59,7 +59,7 @@ def bubblewrap(environment: Mapping[str, str]) -> str:
 async def _refusal(*options: str) -> str:
     """Make a sandbox and leave it; return why that can't be done."""
     user = () if os.getuid() == 0 else ("--unshare-user",)
-    command = [_PROGRAM, *user, *options, "--bind", "/", "/", "--", "true"]
+    command = [_PROGRAM, *user, "--bind", "/", "/", *options, "--", "true"]
     try:
         await run(command, seconds=_SECONDS)
     except UnsupportedError as error:
