@@ -46,7 +46,7 @@ def _leftovers(tree: Path) -> Finding:
     # those of a doctor who is at work are no leftovers
     mounts = [
         mount
-        for mount in below(str(tree), holder if isinstance(holder, int) else None)
+        for mount in below(str(tree), holder if isinstance(holder, int) else "self")
         if "/doctor." not in mount.mount_point
     ]
     if _running(tree):

@@ -260,10 +260,15 @@ def test_each_namespace_can_be_the_images_own(app: Commands) -> None:
         outside = dict(os.readlink(f"/proc/self/ns/{kind}").split(":") for kind in NAMESPACES)
         return {kind for kind in NAMESPACES if inside[kind] != outside[kind]}
 
-    assert own() == set()
+    assert own() == {"pid"}
     for kind in NAMESPACES:
         app.silent("fim-unshare", "set", kind)
-        assert own() == {kind}
+        assert own() == {kind, "pid"}
+    app.silent("fim-unshare", "clear")
+    app.silent("fim-perms", "add", "processes")
+    assert own() == set()
+    app.silent("fim-unshare", "set", "pid")
+    assert own() == {"pid"}
 
 
 def test_bindings(app: Commands) -> None:
