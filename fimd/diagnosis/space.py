@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fimd.base import records
 from fimd.base.errors import ProcessGoneError
-from fimd.base.paths import DEFAULT_GLOBAL
+from fimd.base.paths import find_global
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.mounts.process import start_time
 from fimd.mounts.table import below
@@ -18,7 +18,7 @@ _NOTHING: Final = 64 << 20
 
 async def check() -> list[Finding]:
     """Look at the file systems of the runtime tree and of the home, and for leftovers."""
-    base = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    base = find_global()
     home = os.environ.get("HOME", "/")
     return [
         _space("runtime tree", base),
