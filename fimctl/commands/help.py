@@ -36,8 +36,8 @@ TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
     "env": (
         "Choose environment variables for the programs inside",
         "fim-env add|set <KEY=VALUE...>\nfim-env del <KEY...>\nfim-env list\nfim-env clear",
-        "set replaces all. Keys and values may hold $VARIABLES and $(commands), which each start "
-        "expands; list shows what they are now.",
+        "set replaces all. Values may hold $VARIABLES of whoever starts the image, and "
+        "$(commands), which are run inside; list shows what they are now, but for commands.",
     ),
     "exec": (
         "Run a program in the image, as yourself",

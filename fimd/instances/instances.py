@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -20,7 +21,9 @@ from fimd.images.image import ImageFacts, read_image
 from fimd.instances import adoption, ending
 from fimd.instances.instance import KIND, Instance, InstanceState, describe, instance_id
 from fimd.instances.setting_up import SettingUp
+from fimd.launch import targets
 from fimd.launch.cover import Cover
+from fimd.launch.draft import Draft, draft
 from fimd.launch.place import Place
 from fimd.launch.plan import LaunchPlan, launch_plan, wants_own_processes
 from fimd.launch.request import StartRequest
@@ -43,6 +46,8 @@ log = structlog.get_logger(__name__)
 _PID = re.compile("[1-9][0-9]{0,9}")
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
+_TARGETS = 10.0
+"""Seconds in which a tree says where the mounts of a sandbox lie in it."""
 _NO_PROCESSES = (
     "programs see and may end the host's processes: no process namespace can be had here ({})"
 )
@@ -116,6 +121,8 @@ class Instances:
             undo.callback(process.close)
             await self._predecessor(request.pid)
             started = start_time(request.pid)
+            if request.started not in {None, started}:
+                raise ProcessGoneError(f"process {request.pid} ended before its start began")
             await self._sandbox.check()
             changes = self._stacks.changes
             image, data, sources, warnings = await asyncio.to_thread(self._read, request)
@@ -126,19 +133,16 @@ class Instances:
             stack = await self._stacks.acquire(spec, layers, request.pid, changes)
             undo.push_async_callback(self._stacks.release, stack, request.pid)
             warnings += stack.warnings
-            directory = str(self._tree.instance(request.pid))
+            place = self._place(request, image, data)
             undo.callback(self._remove, request.pid)
-            place = Place(
-                image=image.path,
-                data=data.path,
-                layers=data.layers,
-                directory=directory,
-                join=self._namespace.join,
-                shared=self._namespace.shared,
-                app=str(self._tree.root),
-                global_directory=str(self._tree.global_directory),
-                pid=request.pid,
-                reserved_offset=image.reserved_offset,
+            asked = await asyncio.to_thread(_prepare, place, request, image)
+            found = await targets.find(
+                self._namespace,
+                stack.root,
+                asked.binds,
+                asked.looks,
+                serves=("fim_stack", spec.id),
+                seconds=_TARGETS,
             )
             own_processes = wants_own_processes(image)
             if own_processes and self._sandbox.no_processes:
@@ -150,25 +154,28 @@ class Instances:
                     stack.root,
                     request,
                     image,
+                    asked,
+                    found,
                     terminal_signals(request.pid),
                     Cover.of(place.app, mounts()),
                     own_processes=own_processes,
                 )
             )
-            warnings += plan.warnings
+            warnings += [*asked.warnings, *found.warnings, *plan.warnings]
             instance = Instance(
                 process=process,
                 process_started=started,
-                request=request,
+                request=replace(request, environment={}),  # which may be large
                 facts=image,
                 data=data.path,
                 stack=stack,
                 layers=tuple(layers),
-                directory=directory,
+                directory=place.directory,
                 started_at=time.time(),
                 own_processes=own_processes,
             )
-            await asyncio.to_thread(_write_files, instance, plan, self._tree)
+            record = self._tree.record(KIND, str(instance.pid))
+            await asyncio.to_thread(describe, instance, record)
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
@@ -193,6 +200,20 @@ class Instances:
         warnings = [*image.warnings, *data.passed_over(image.path)]
         external = self._resolver.external([*request.layers, data.layers], warnings)
         return image, data, [*image.layers, *external], warnings
+
+    def _place(self, request: StartRequest, image: ImageFacts, data: DataDirectory) -> Place:
+        return Place(
+            image=image.path,
+            data=data.path,
+            layers=data.layers,
+            directory=str(self._tree.instance(request.pid)),
+            join=self._namespace.join,
+            shared=self._namespace.shared,
+            app=str(self._tree.root),
+            global_directory=str(self._tree.global_directory),
+            pid=request.pid,
+            reserved_offset=image.reserved_offset,
+        )
 
     async def adopt(self) -> None:
         """Take over the instances of a daemon that died, with their layers and stacks.
@@ -332,10 +353,11 @@ def _choose(request: StartRequest, image: ImageFacts) -> tuple[str, str]:
     return overlay, image.casefold if image.casefold != "off" else request.casefold or "off"
 
 
-def _write_files(instance: Instance, plan: LaunchPlan, tree: RuntimeTree) -> None:
-    os.makedirs(instance.directory, mode=0o700)
-    for name, text in plan.files.items():
-        path = os.path.join(instance.directory, name)
-        with open(path, "w", errors="surrogateescape") as file:
+def _prepare(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
+    """Work out what a start asks for, and write the files that it refers to."""
+    asked = draft(place, request, image)
+    os.makedirs(place.directory, mode=0o700)
+    for name, text in asked.files.items():
+        with open(os.path.join(place.directory, name), "w", errors="surrogateescape") as file:
             file.write(text)
-    describe(instance, tree.record(KIND, str(instance.pid)))
+    return asked

@@ -50,10 +50,15 @@ def hidden(place: str) -> tuple[str, ...]:
     return ("--perms", "0700", "--tmpfs", place, "--remount-ro", place)
 
 
-def revealed(tree: str, parts: Sequence[str]) -> tuple[str, ...]:
-    """Return what shows these parts of the tree inside, read-only, and nothing else of it."""
-    shown = (word for part in parts for word in ("--ro-bind", part, part))
-    return ("--perms", "0755", "--tmpfs", tree, *shown, "--remount-ro", tree)
+def revealed(tree: str, target: str, parts: Sequence[str]) -> tuple[str, ...]:
+    """Return what shows these parts of the tree inside, read-only, and nothing else of it.
+
+    `target` is where the tree is inside.
+    """
+    places = [f"{target}/{os.path.relpath(part, tree)}" for part in parts]
+    binds = zip(parts, places, strict=True)
+    shown = (word for part, place in binds for word in ("--ro-bind", part, place))
+    return ("--perms", "0755", "--tmpfs", target, *shown, "--remount-ro", target)
 
 
 def _other_names(tree: str, mounts: Sequence[Mount]) -> Iterator[str]:

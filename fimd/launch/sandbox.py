@@ -5,7 +5,6 @@ with its own exit code, after everything was mounted.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -44,16 +43,6 @@ class Sandbox:
         if self.no_processes and (reason := await _refusal()):
             raise UnsupportedError(f"no sandbox can be made here ({reason}): {_remedy()}")
         self._works = True
-
-
-def bubblewrap(environment: Mapping[str, str]) -> str:
-    """Return the path of bubblewrap by a PATH, or by the daemon's own."""
-    for path in (environment.get("PATH", ""), os.environ.get("PATH", "")):
-        for directory in filter(os.path.isabs, path.split(":")):
-            program = os.path.join(directory, _PROGRAM)
-            if os.path.isfile(program) and os.access(program, os.X_OK):
-                return program
-    return f"/usr/bin/{_PROGRAM}"
 
 
 async def _refusal(*options: str) -> str:

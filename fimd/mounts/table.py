@@ -59,12 +59,21 @@ def mounts(process: int | str = "self") -> list[Mount]:
         return parse(file.read())
 
 
-def below(directory: str) -> list[Mount]:
-    """Return what is mounted at or under `directory` now, in the order of mounting."""
+def below(directory: str, process: int | str = "self") -> list[Mount]:
+    """Return what is mounted at or under `directory` now, in the order of mounting.
+
+    As this process sees it; or another one, and nothing where that has ended.
+    """
+    try:
+        found = mounts(process)
+    except OSError:
+        if process == "self":
+            raise
+        return []
     prefix = directory.rstrip("/") + "/"
     return [
         mount
-        for mount in mounts()
+        for mount in found
         if mount.mount_point == directory or mount.mount_point.startswith(prefix)
     ]
 

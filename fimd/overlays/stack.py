@@ -66,16 +66,20 @@ def open_upper(directory: str, expected: tuple[int, int]) -> int:
     Who can write to the directory that it lies in may have exchanged it since it was looked at.
     Returns a descriptor. Raises DataDirectoryError.
     """
-    link = os.path.join(directory, "upper")
-    path = os.readlink(link)
+    path = os.path.join(directory, "upper")
     try:
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise DataDirectoryError(f"{path} can't be opened ({error.strerror}): try again") from error
+        shown = os.readlink(path) if os.path.islink(path) else path
+        raise DataDirectoryError(
+            f"{shown} can't be opened ({error.strerror}): try again"
+        ) from error
     facts = os.fstat(descriptor)
     if (facts.st_dev, facts.st_ino) != expected or not stat.S_ISDIR(facts.st_mode):
         os.close(descriptor)
-        raise DataDirectoryError(f"{path} is another directory than it was: try again")
+        raise DataDirectoryError(
+            f"{os.path.realpath(path)} is another directory than it was: try again"
+        )
     return descriptor
 
 

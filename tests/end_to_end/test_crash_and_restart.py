@@ -73,8 +73,8 @@ def test_a_record_that_a_killed_daemon_did_not_finish_keeps_nobody_from_starting
     session.output(image, "fim-exec", "true")
     session.wait_until_clean()
     kill(session.daemon())
-    (session.tree / "layers" / "0123456789abcdef.json.new").write_text("{")
-    (session.tree / "layers" / "0123456789abcdef.json").write_text("[]")
+    (session.tree / "state" / "layers" / "0123456789abcdef.json.new").write_text("{")
+    (session.tree / "state" / "layers" / "0123456789abcdef.json").write_text("[]")
     (session.tree / "stacks" / "0123456789abcdef").mkdir()
     (session.tree / "instance" / "1").mkdir()
     assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
@@ -190,7 +190,7 @@ def test_what_is_in_the_place_of_a_stack_refuses_one_start_at_most(
 def test_an_instance_whose_stack_is_unknown_leaves_nothing(session: Session, image: Path) -> None:
     program = session.background(image, "sleep 60")
     kill(session.daemon())
-    [record] = session.tree.glob("stacks/*/stack.json")
+    [record] = session.tree.glob("state/stacks/*.json")
     record.unlink()
     session.objects("ps")
     program.kill()
