@@ -215,7 +215,7 @@ def _become(words: Sequence[str], environment: dict[str, str], entry: int) -> in
             if entry < 0:
                 os.execve(path, list(words), environment)  # noqa: S606 - no shell
             elif os.path.isfile(path) and os.access(path, os.X_OK):
-                os.execve(entry, ["entry", "exec", "", path, *words[1:]], environment)  # noqa: S606
+                os.execve(entry, ["entry", "exec", "", path, *words], environment)  # noqa: S606
     messages.error("Could not start PID, program not found?")
     return 1
 

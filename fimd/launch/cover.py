@@ -42,7 +42,7 @@ class Cover:
             return  # it shows no tree, or it is not there and won't be bound
         for place in self.places:
             if _below(place, real):
-                yield from hidden(os.path.normpath(f"{target}/{os.path.relpath(place, real)}"))
+                yield from hidden(_moved(place, real, target))
 
 
 def hidden(place: str) -> tuple[str, ...]:
@@ -68,13 +68,12 @@ def _other_names(tree: str, mounts: Sequence[Mount]) -> Iterator[str]:
         return
     # the one that was mounted last covers the others
     home = max(enumerate(above), key=lambda found: (len(found[1].mount_point), found[0]))[1]
-    inside = os.path.normpath(f"{home.root}/{os.path.relpath(tree, home.mount_point)}")
+    inside = _moved(tree, home.mount_point, home.root)
     for mount in mounts:
         if mount.device != home.device:
             continue
         if _below(inside, mount.root):
-            rest = os.path.relpath(inside, mount.root)
-            yield os.path.normpath(f"{mount.mount_point}/{rest}")
+            yield _moved(inside, mount.root, mount.mount_point)
         elif _below(mount.root, inside):
             yield mount.mount_point
 
@@ -85,6 +84,11 @@ def _shows(place: str, tree: str) -> bool:
         return os.path.isdir(place) and os.stat(place).st_dev == os.stat(tree).st_dev
     except OSError:
         return False
+
+
+def _moved(path: str, directory: str, other: str) -> str:
+    """Return where a path below a directory is below another one."""
+    return os.path.normpath(os.path.join(other, os.path.relpath(path, directory)))
 
 
 def _below(path: str, directory: str) -> bool:

@@ -2,7 +2,7 @@
 
      entry monitor INDEX BWRAP [WORD ...]
      entry init DESCRIPTOR LOCK SIGNALS PROGRAM [ARGUMENT ...]
-     entry exec SIGNALS PROGRAM [ARGUMENT ...]
+     entry exec SIGNALS PROGRAM NAME [ARGUMENT ...]
 
    A start makes four processes of it, each the parent of the next:
 
@@ -20,7 +20,7 @@
             does: whoever asks the kernel for the lock learns of both. With nobody to read from the
             pipe any more the monitor was killed, and as process 1 init ends all others by its own
             end. Without a process namespace it goes on, and inherits what PROGRAM has left.
-   exec     PROGRAM alone, for one that comes to an instance later.
+   exec     PROGRAM alone, by the NAME that it was asked for: for one that comes later.
 
    Each letter of SIGNALS is a signal that gets its default action again: a for 1 (SIGHUP), b for 2
    (SIGINT), c for 3 (SIGQUIT). Who starts bubblewrap has it ignore them, an ignored signal stays
@@ -211,15 +211,26 @@ static void be_called_bubblewrap(void) {
   call(__NR_prctl, PR_SET_NAME, (word) "bwrap", 0, 0, 0);
 }
 
+/* Drop from the bounding set what the process has not, which only root inside may do. */
+static void bound_rights(void) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct had[2];
+  if (call(__NR_capget, (word)&header, (word)had, 0, 0, 0) != 0) return;
+  for (unsigned right = 0; right < 64; right++)
+    if (!(had[right / 32].permitted >> right % 32 & 1))
+      call(__NR_prctl, PR_CAPBSET_DROP, right, 0, 0, 0);
+}
+
 static void set_action(unsigned signal, word action) {
   word facts[5] = {action, 0, 0, 0, 0}; /* a struct sigaction, without flags and mask */
   call(__NR_rt_sigaction, signal, (word)facts, 0, 8, 0);
 }
 
-static __attribute__((noreturn)) void become(const char *signals, char **words, char **environment) {
+static __attribute__((noreturn)) void become(const char *signals, const char *program, char **words,
+                                             char **environment) {
   for (; *signals; signals++) set_action((unsigned)*signals & 31, 0);
-  call(__NR_execve, (word)words[0], (word)words, (word)environment, 0, 0);
-  fail(words[0], " can't be executed: the image lacks it, or what it needs.\n");
+  call(__NR_execve, (word)program, (word)words, (word)environment, 0, 0);
+  fail(program, " can't be executed: the image lacks it, or what it needs.\n");
 }
 
 /* ---- the three ---- */
@@ -289,6 +300,7 @@ static __attribute__((noreturn)) void init(char **words, char **environment) {
   call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (!is_first) call(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   keep_from_typing();
+  bound_rights();
   unsigned lock = (unsigned)take(words[3]);
   struct poll ends[2] = {{(int)pipe, 0, 0}, {-1, POLLIN, 0}};
   call(__NR_ppoll, (word)ends, 1, (word)(word[4]){0}, 0, 0);
@@ -296,7 +308,7 @@ static __attribute__((noreturn)) void init(char **words, char **environment) {
 
   long program = fork();
   if (program < 0) fail(words[5], " can't be started: there are too many processes.\n");
-  if (program == 0) become(words[4], words + 5, environment);
+  if (program == 0) become(words[4], words[5], words + 5, environment);
   strip(pipe, lock);
   set_action(SIGPIPE, SIG_IGN);
   call(__NR_rt_sigprocmask, SIG_BLOCK, (word)mask, 0, 8, 0);
@@ -335,9 +347,9 @@ __attribute__((noreturn)) void begin(word *stack) {
   char **words = (char **)(stack + 1), **environment = words + count + 1;
   if (count > 3 && is(words[1], "monitor")) monitor(words, environment);
   if (count > 5 && is(words[1], "init")) init(words, environment);
-  if (count > 3 && is(words[1], "exec")) {
+  if (count > 4 && is(words[1], "exec")) {
     keep_from_typing();
-    become(words[2], words + 3, environment);
+    become(words[2], words[3], words + 4, environment);
   }
   fail("entry", " is not for users: fimd starts programs by it.\n");
 }

@@ -208,7 +208,7 @@ def test_where_no_proc_can_be_mounted_a_program_runs_with_one_warning(
     become = ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"]
     session = new_session(wrap=[*cover, "sh", *become])
     image = session.adopt(busybox_image, "app.flatimage")
-    done = session.run(image, "fim-exec", "sh", "-c", "sleep 0.5 >/dev/null 2>&1 & echo up")
+    done = session.run(image, "fim-exec", "sh", "-c", "sleep 5 >/dev/null 2>&1 & echo up")
     assert (done.returncode, done.stdout) == (0, "up\n"), done
     assert done.stderr.count("\n") == 1, done.stderr
     assert "no process namespace can be had here" in done.stderr

@@ -21,7 +21,7 @@ def ignore_all() -> None:
 
 
 def exec_(*words: str, signals: tuple[int, ...] = ()) -> list[str | Path]:
-    return [PROGRAM, "exec", letters(signals), *words]
+    return [PROGRAM, "exec", letters(signals), words[0], *words]
 
 
 @pytest.mark.parametrize(
