@@ -292,7 +292,7 @@ class Image:
         self.metadata_place = self.source.name, section.offset, section.name
         with located(self.source.name, section.offset, section.name):
             content = self.section_content(section, bounds.metadata_bytes(section.size))
-            return Metadata(content, schema, bounds.items(section.size))
+            return Metadata(content, schema, section.size)
 
     def _check_v1(self) -> None:
         """What stands in for checksums in the oldest images."""
