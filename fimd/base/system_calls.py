@@ -9,6 +9,11 @@ AT_EMPTY_PATH = 0x1000
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 _MAX_HANDLE_BYTES = 128
+_OPENAT2 = 437
+"""The same on every architecture."""
+_RESOLVE_NO_XDEV = 0x01
+_NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
+"""What kernels before 5.6 say, and filters that don't know the call."""
 
 _PAGE = mmap.PAGESIZE
 
@@ -57,6 +62,35 @@ def rename(
     elif _libc.renameat2(source_directory, source, target_directory, target, ctypes.c_uint(flags)):
         number = ctypes.get_errno() or errno.EIO
         raise OSError(number, os.strerror(number))
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def open_without_mounts(directory: int, name: bytes, flags: int) -> int:
+    """Open a name in an open directory, unless something is mounted there (EXDEV).
+
+    See openat2(2). Where there is no such call, another file system is refused, and a part of the
+    same one that is mounted there is not.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_NO_XDEV)
+    call = (ctypes.c_long(_OPENAT2), ctypes.c_int(directory), name)
+    descriptor = _libc.syscall(*call, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    if descriptor >= 0:
+        return int(descriptor)
+    number = ctypes.get_errno()
+    if number not in _NO_OPENAT2:
+        raise OSError(number, os.strerror(number), os.fsdecode(name))
+    descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
+    if os.fstat(descriptor).st_dev != os.fstat(directory).st_dev:
+        os.close(descriptor)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), os.fsdecode(name))
+    return descriptor
 
 
 def is_in_memory(descriptor: int, start: int, end: int) -> bool:

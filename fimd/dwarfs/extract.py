@@ -13,6 +13,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import Final
 
+from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.errors import CancelledError
 from fimd.dwarfs.files import FileMap
 from fimd.dwarfs.reader import Image
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 Skip = Callable[[bytes, OSError], None]
 """Called with the path of what could not be made, and why."""
 
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_AHEAD: Final = 2  # blocks
 _WRITE_SIZE: Final = 1 << 20
@@ -72,11 +73,10 @@ class _Extraction:
 
     def __init__(self, image: Image, root: int, owners: bool) -> None:
         self._image = image
-        self._root = root
+        self._beneath = Beneath(root)
         self._owners = owners
         self._directories: list[tuple[bytes, Attributes]] = []
         self._files: list[tuple[int, bytes, Attributes]] = []  # by first block
-        self._lent: tuple[bytes, int] | None = None
         self.cancelled: Callable[[], bool]
         self.progress: Progress
         self.on_skip: Skip
@@ -105,7 +105,7 @@ class _Extraction:
             for block, path, attributes in self._files:
                 for ahead in following.pop(block, ()):
                     pool.submit(self._image.cache.get, ahead)
-                parent, name = self._parent(path)
+                parent, name = self._beneath.parent(path)
                 fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
                 try:
                     self._fill(fd, self._image.file_map(attributes.inode))
@@ -118,7 +118,7 @@ class _Extraction:
     def finish_directories(self) -> None:
         """The directories' attributes, which filling them would have changed."""
         for path, attributes in reversed(self._directories):
-            fd = self._open_directory(path)
+            fd = self._beneath.open(path, _DIRECTORY)
             try:
                 self._finish(fd, attributes)
             finally:
@@ -126,7 +126,7 @@ class _Extraction:
 
     def _make(self, path: bytes, attributes: Attributes, linked: dict[int, bytes]) -> None:
         mode = attributes.mode
-        parent, name = self._parent(path)
+        parent, name = self._beneath.parent(path)
         if stat.S_ISDIR(mode):
             os.mkdir(name, 0o700, dir_fd=parent)
             self._directories.append((path, attributes))
@@ -148,9 +148,9 @@ class _Extraction:
 
     def _link(self, first: bytes, path: bytes) -> None:
         directory, _, first_name = first.rpartition(b"/")
-        first_parent = self._open_directory(directory)
+        first_parent = self._beneath.open(directory, os.O_PATH | os.O_DIRECTORY)
         try:
-            parent, name = self._parent(path)
+            parent, name = self._beneath.parent(path)
             os.link(
                 first_name,
                 name,
@@ -188,33 +188,9 @@ class _Extraction:
         times = (attributes.atime_ns, attributes.mtime_ns)
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
-    def _parent(self, path: bytes) -> tuple[int, bytes]:
-        """A descriptor of the directory that holds `path`, and the last name.
-
-        The descriptor is lent until the next call.
-        """
-        directory, _, name = path.rpartition(b"/")
-        if self._lent is None or self._lent[0] != directory:
-            fd = self._open_directory(directory)
-            self.close()
-            self._lent = directory, fd
-        return self._lent[1], name
-
     def close(self) -> None:
-        """Close the descriptor that is lent."""
-        if self._lent is not None:
-            os.close(self._lent[1])
-            self._lent = None
-
-    def _open_directory(self, path: bytes) -> int:
-        fd = os.dup(self._root)
-        for name in path.split(b"/") if path else ():
-            try:
-                below = os.open(name, _DIRECTORY, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        """Close what is kept open."""
+        self._beneath.close()
 
     def _check_cancelled(self) -> None:
         if self.cancelled():
