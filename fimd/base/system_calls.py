@@ -64,6 +64,23 @@ def rename(
         raise OSError(number, os.strerror(number))
 
 
+_own_descriptors = -1
+
+
+def keep_own_descriptors() -> None:
+    """Keep the way to this process's descriptors open, for a process that will lose its /proc."""
+    global _own_descriptors  # noqa: PLW0603 - of this process, as the descriptors are
+    _own_descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def link_descriptor(descriptor: int, directory: int, name: str) -> None:
+    """Give an open file, which may have no name (O_TMPFILE), a name in an open directory."""
+    if _own_descriptors < 0:
+        keep_own_descriptors()
+    # with a directory's descriptor Python follows the link, see linkat(2)
+    os.link(str(descriptor), name, src_dir_fd=_own_descriptors, dst_dir_fd=directory)
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (
         ("flags", ctypes.c_uint64),

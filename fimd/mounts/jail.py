@@ -12,6 +12,7 @@ import signal
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.base.system_calls import keep_own_descriptors
 
 _CLONE_NEWUSER: Final = 0x10000000
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -48,6 +49,7 @@ def imprison(directory: int, *, memory: int | None = None, seconds: float | None
     becomes that of a new one, for which it must have a single thread. Raises UnsupportedError where
     that is forbidden.
     """
+    keep_own_descriptors()
     os.fchdir(directory)
     try:
         os.chroot(".")
