@@ -35,13 +35,12 @@ from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
-from fimd.mounts.forks import Template
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
 from fimd.service.scopes import Scopes, managed
 from fimd.service.session import SystemdSession
 from fimd.service.supervision import Supervision
-from fimd.stacks.stack import Stacks
+from fimd.stacks.stacks import Stacks
 
 log = structlog.get_logger(__name__)
 
@@ -59,21 +58,21 @@ async def run(live: LiveSettings) -> None:
         tree = RuntimeTree.open()
         undo.callback(os.close, tree.lock())
         undo.callback(os.close, tree.hold())
-        keep_in(str(tree.root))
-        outputs = Outputs(tree.root / "output")
+        keep_in(str(tree.state))
+        outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
         outputs.adopt()
-        template = Template([engines.WORKER, casefold.WORKER], outputs)
-        template.start()
-        undo.push_async_callback(template.close)
-        table = undo.enter_context(MountTable())
+        namespace = Namespace(tree.state, outputs, [engines.WORKER, casefold.WORKER])
+        undo.push_async_callback(namespace.close)
+        namespace.start()
         provide(tree)
-        engine = engines.choose(settings, template, table, outputs)
+        engine = engines.choose(settings, namespace)
         resolver = Resolver()
-        layers = Layers(tree, engine, lambda: live.settings.linger, settings.mount_timeout)
-        view = casefold.choose(settings, template, table, outputs)
-        stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
-        instances = Instances(tree, resolver, layers, stacks)
+        linger = lambda: live.settings.linger  # noqa: E731 - it can be reloaded
+        layers = Layers(tree, namespace, engine, linger, settings.mount_timeout)
+        view = casefold.choose(settings, namespace)
+        stacks = Stacks(tree, namespace, view, settings.mount_timeout)
+        instances = Instances(tree, namespace, resolver, layers, stacks)
         images = Images(resolver, instances.running)
         housekeeping = Housekeeping(tree, instances, layers)
         for number in _STOP_SIGNALS:
@@ -81,7 +80,8 @@ async def run(live: LiveSettings) -> None:
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
         changes = Changes(images, stacks, resolver, jobs, settings)
-        await layers.adopt(await asyncio.to_thread(table.points))
+        await namespace.adopt(layers.workers())
+        await layers.adopt()
         await instances.adopt()
         layers.settle()
         catalogue = Catalogue(state_directory(), images, instances.running)
@@ -100,7 +100,7 @@ async def run(live: LiveSettings) -> None:
         server.export(RUNNER, RunnerInterface(catalogue, launches))
         publish(server, layers, images, instances, changes, jobs, callers)
         if managed():
-            undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
+            undo.push_async_callback(Scopes.follow(connection, namespace, layers, instances).settle)
         supervision = Supervision(connection, layers, instances)
         await undo.enter_async_context(supervision)
         launchers = Launchers(server, connection, launches)

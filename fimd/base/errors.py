@@ -76,3 +76,9 @@ class ShuttingDownError(FimError):
     """The daemon is about to leave and takes no new work."""
 
     name = "ShuttingDown"
+
+
+def named(name: str, message: str) -> FimError:
+    """Return the error that has a D-Bus name: what another process of fimd's said went wrong."""
+    kinds = {kind.name: kind for kind in FimError.__subclasses__()}
+    return kinds.get(name, FimError)(message)

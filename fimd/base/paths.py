@@ -3,10 +3,16 @@
     /tmp/fim/app/         1777, like /tmp (FIM_DIR_GLOBAL moves /tmp/fim)
       u<uid>/             0700, the user's own
         bin/, sbin/       programs that every sandbox finds on its PATH
-        layers/<id>/      one mount per distinct layer
+        layers/<id>/      mount points of layers
         stacks/<id>/      the shared writable view of one data directory
         instance/<pid>/   one directory per running instance
-        output/           a pipe for each program that serves a mount
+        state/            the daemon's own: lock, log, records, and a pipe for each program that
+                          serves a mount
+        lost/             what made no sense, or could not be removed
+
+What is mounted there is seen in the user's namespace alone (fimd.mounts.namespace). Inside of a
+sandbox the tree is covered but for the instance's own directory and the programs, so that nothing
+in it was written by anybody but this user, outside of a sandbox.
 
 Another user can own what lies in a directory like /tmp, so each step is opened by descriptor and
 checked; a link is never followed.
@@ -14,14 +20,23 @@ checked; a link is never followed.
 
 import fcntl
 import os
+import re
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import structlog
+
 from fimd.base.errors import AccessDeniedError, BusyError
 
+log = structlog.get_logger(__name__)
+
 DEFAULT_GLOBAL = "/tmp/fim"  # noqa: S108 - the place that FlatImage's users know; checked below
+_DIRECTORIES = ("bin", "sbin", "layers", "stacks", "instance", "lost")
+_RECORDS = ("output", "layers", "stacks", "instance")
+_KEPT_OF_A_NAME = 64
 _WAY_OUT = "set FIM_DIR_GLOBAL to a directory of your own, or ask the administrator to remove it"
 
 
@@ -93,8 +108,11 @@ class RuntimeTree:
             for depth, (name, mode) in enumerate(steps):
                 path = path if depth == 0 else os.path.join(path, name)
                 opened.append(_enter(opened[-1], name, path, mode))
-            for name in ("bin", "sbin", "layers", "stacks", "instance", "output"):
+            for name in _DIRECTORIES:
                 os.close(_enter(opened[-1], name, os.path.join(path, name), 0o700))
+            opened.append(_enter(opened[-1], "state", os.path.join(path, "state"), 0o700))
+            for name in _RECORDS:
+                os.close(_enter(opened[-1], name, os.path.join(path, "state", name), 0o700))
         except OSError as error:
             raise AccessDeniedError(f"{path}: {error.strerror}: {_WAY_OUT}") from error
         finally:
@@ -129,6 +147,54 @@ class RuntimeTree:
         """Return the directory of an instance."""
         return self.root / "instance" / str(pid)
 
+    @property
+    def state(self) -> Path:
+        """The daemon's own directory."""
+        return self.root / "state"
+
+    @property
+    def outputs(self) -> Path:
+        """Where the pipes are of programs that serve mounts."""
+        return self.state / "output"
+
+    def records(self, kind: str) -> Path:
+        """Return the directory of the records of layers, stacks or instances."""
+        return self.state / kind
+
+    def record(self, kind: str, name: str) -> str:
+        """Return the record of one of them, by its identifier."""
+        return str(self.records(kind) / f"{name}.json")
+
+    def found(self, kind: str, expected: re.Pattern[str]) -> set[str]:
+        """Return the names of the directories of a kind; what else is there is set aside."""
+        names = set()
+        for entry in list(os.scandir(self.root / kind)):
+            if expected.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                names.add(entry.name)
+            else:
+                self.set_aside(Path(entry.path))
+        return names
+
+    def set_aside(self, path: Path) -> None:
+        """Move to lost/ what can't be removed or understood, so that it is nobody's obstacle.
+
+        Nothing happens where it is gone, and what can't even be moved is told.
+        """
+        target = self.lost / f"{path.parent.name}-{path.name[:_KEPT_OF_A_NAME]}-{time.time_ns()}"
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.error("can't be set aside", path=str(path), reason=error.strerror)
+            return
+        log.warning("set aside", path=str(path), lost=str(target))
+
+    @property
+    def lost(self) -> Path:
+        """What made no sense, or could not be removed."""
+        return self.root / "lost"
+
     def hold(self) -> int:
         """Keep systemd-tmpfiles from ageing the tree, until the returned descriptor is closed.
 
@@ -144,7 +210,7 @@ class RuntimeTree:
         Raises BusyError where another daemon has it: two would undo each other's mounts, and each
         session bus would let one own the name.
         """
-        path = self.root / "lock"
+        path = self.state / "lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,13 @@
 """What a later daemon needs to know of a mount or an instance, as small JSON files beside it.
 
-They lie in the user's own part of the runtime tree. A crash can leave none or an old one, never a
-part of one; what can't be read is taken for none, and what it described is removed.
+They lie in the daemon's own part of the runtime tree, where no sandbox sees them. A crash can leave
+none or an old one, never a part of one; what can't be read is taken for none. Even so whoever reads
+one believes nothing that the kernel does not confirm.
 """
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -17,7 +19,10 @@ _UNFINISHED: Final = ".new"
 def write(path: str, facts: Mapping[str, Any], *, durable: bool = False) -> None:
     """Write a record in one step; with `durable` it is on the disk before it is in its place."""
     temporary = path + _UNFINISHED
-    with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+    remove(temporary)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump(facts, file, ensure_ascii=False)
         if durable:
             file.flush()
@@ -28,7 +33,10 @@ def write(path: str, facts: Mapping[str, Any], *, durable: bool = False) -> None
 def read(path: str) -> dict[str, Any] | None:
     """Read a record; None where there is none that makes sense."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
             facts = json.loads(file.read(_LARGEST))
     except (OSError, ValueError, RecursionError):
         return None

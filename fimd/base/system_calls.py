@@ -8,12 +8,19 @@ import os
 AT_EMPTY_PATH = 0x1000
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+MNT_DETACH = 2
+MS_BIND = 4096
+MS_REC = 16384
+UMOUNT_NOFOLLOW = 8
 _MAX_HANDLE_BYTES = 128
 _OPENAT2 = 437
 """The same on every architecture."""
 _RESOLVE_NO_XDEV = 0x01
 _NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
 """What kernels before 5.6 say, and filters that don't know the call."""
+_PR_SET_DUMPABLE = 4
 
 _PAGE = mmap.PAGESIZE
 
@@ -38,6 +45,39 @@ class _FileHandle(ctypes.Structure):
     )
 
 
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno() or errno.EIO
+        raise OSError(number, os.strerror(number))
+
+
+def set_namespace(descriptor: int, kind: int) -> None:
+    """Join a namespace as setns(2) does, which os has from Python 3.12 on; raises OSError."""
+    _check(_libc.setns(descriptor, kind))
+
+
+def mount(source: str, target: str, filesystem: str, flags: int, options: str) -> None:
+    """Mount a filesystem, as the system call of that name. Raises OSError.
+
+    `options` are the filesystem's, at most one page.
+    """
+    words = [os.fsencode(word) for word in (source, target, filesystem)]
+    _check(_libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(options)))
+
+
+def unmount(target: str, flags: int) -> None:
+    """Take a mount away; raises OSError. See umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags))
+
+
+def set_dumpable() -> None:
+    """Have a process's files in /proc belong to its user again, after it has changed what it is.
+
+    See PR_SET_DUMPABLE in prctl(2).
+    """
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
 def file_handle(descriptor: int) -> bytes | None:
     """What the kernel tells an open file's inode from all others of its filesystem by.
 
@@ -59,9 +99,9 @@ def rename(
     """renameat2(2); raises OSError."""
     if flags == 0:
         os.rename(source, target, src_dir_fd=source_directory, dst_dir_fd=target_directory)
-    elif _libc.renameat2(source_directory, source, target_directory, target, ctypes.c_uint(flags)):
-        number = ctypes.get_errno() or errno.EIO
-        raise OSError(number, os.strerror(number))
+    else:
+        names = (source_directory, source, target_directory, target)
+        _check(_libc.renameat2(*names, ctypes.c_uint(flags)))
 
 
 _own_descriptors = -1

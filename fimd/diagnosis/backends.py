@@ -17,11 +17,9 @@ from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
 from fimd.dwarfs.write import create
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
-from fimd.mounts.forks import Template
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
-from fimd.mounts.table import MountTable
-from fimd.mounts.unmount import detach
 from fimd.overlays import BACKENDS, FALLBACK
 from fimd.overlays.stack import StackDirectory
 
@@ -44,26 +42,53 @@ async def check(data: str | None = None) -> list[Finding]:
     scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="doctor.", dir=tree.root)
     try:
         outputs = Outputs(Path(scratch))
-        with MountTable() as table:
-            overlays = asyncio.gather(
-                *(_overlay(scratch, name, table, outputs) for name in BACKENDS)
-            )
-            embedded = await _embedded(scratch, table, outputs)
-            trials = [*await overlays, *embedded]
-            if data is not None:
-                trials += await _in_data(scratch, data, trials, table, outputs)
-        outputs.close()
+        namespace = Namespace(Path(scratch), outputs, [engines.WORKER, casefold.WORKER])
+        namespace.start()
+        try:
+            trials = await _try_all(scratch, data, namespace)
+        finally:
+            await namespace.close()
+            outputs.close()
     finally:
         await asyncio.to_thread(_remove, scratch)
     return [fine("runtime tree", str(tree.root)), *trials]
 
 
-async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs) -> Finding:
+async def _try_all(scratch: str, data: str | None, namespace: Namespace) -> list[Finding]:
+    try:
+        await namespace.hold()
+    except FimError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return [problem("namespace", detail, remedy)]
+    try:
+        overlays = asyncio.gather(*(_overlay(scratch, name, namespace) for name in BACKENDS))
+        embedded = await _embedded(scratch, namespace)
+        trials = [_describe(namespace), *await overlays, *embedded]
+        if data is not None:
+            trials += await _in_data(scratch, data, trials, namespace)
+        return trials
+    finally:
+        namespace.release()
+
+
+def _describe(namespace: Namespace) -> Finding:
+    if os.getuid() == 0:
+        return fine("namespace", "root has one for mounts alone")
+    if namespace.ids > 1:
+        return fine("namespace", f"can be made, with {namespace.ids} ids")
+    return note(
+        "namespace",
+        "can be made, with this user's id alone: in it nothing can be given to other users",
+        "install the package uidmap, and give this user ranges in /etc/subuid and /etc/subgid",
+    )
+
+
+async def _overlay(scratch: str, name: str, namespace: Namespace) -> Finding:
     """Try an overlay within the scratch directory."""
     path = os.path.join(scratch, name)
     _make(path, "layers/0", "upper", "work", "merged")
     try:
-        await _try_overlay(path, name, table, outputs)
+        await _try_overlay(path, name, namespace)
     except FimError as error:
         missing = _PACKAGES.get(name)
         remedy = f"install {missing}" if missing else "see the sandbox's findings"
@@ -74,7 +99,7 @@ async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs)
 
 
 async def _in_data(
-    scratch: str, data: str, trials: list[Finding], table: MountTable, outputs: Outputs
+    scratch: str, data: str, trials: list[Finding], namespace: Namespace
 ) -> list[Finding]:
     """Try the overlays that work elsewhere with their changes beside those in a data directory."""
     place = await asyncio.to_thread(_nearest, data)
@@ -86,7 +111,7 @@ async def _in_data(
         return [problem("data directory", f"{place}: {error.strerror}", remedy)]
     try:
         return [
-            await _overlay_in(scratch, upper, name, table, outputs)
+            await _overlay_in(scratch, upper, name, namespace)
             for name in BACKENDS
             if f"overlay {name}" in works
         ]
@@ -94,9 +119,7 @@ async def _in_data(
         await asyncio.to_thread(_remove, upper)
 
 
-async def _overlay_in(
-    scratch: str, upper: str, name: str, table: MountTable, outputs: Outputs
-) -> Finding:
+async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace) -> Finding:
     path, changes = os.path.join(scratch, f"{name}-in-data"), os.path.join(upper, name)
     _make(path, "layers/0", "merged")
     for directory in ("upper", "work"):
@@ -104,7 +127,7 @@ async def _overlay_in(
         os.symlink(os.path.join(changes, directory), os.path.join(path, directory))
     title, place = f"{name} for changes", os.path.dirname(upper)
     try:
-        await _try_overlay(path, name, table, outputs)
+        await _try_overlay(path, name, namespace)
     except FimError as error:
         remedy = "set FIM_DIR_DATA to a directory on another filesystem"
         if name == FALLBACK:
@@ -113,34 +136,31 @@ async def _overlay_in(
     return fine(title, f"in {place}: {_WORKS}")
 
 
-async def _try_overlay(path: str, name: str, table: MountTable, outputs: Outputs) -> None:
+async def _try_overlay(path: str, name: str, namespace: Namespace) -> None:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
-    stack = StackDirectory("doctor", path, 1)
+    link = os.path.join(path, "upper")
+    facts = await asyncio.to_thread(os.stat, link)
+    stack = StackDirectory("doctor", path, 1, (facts.st_dev, facts.st_ino))
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
-    overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
-    async with _mounted(overlay.process, overlay.mount_point, table):
+    overlay = await BACKENDS[name].mount(stack, namespace, _SECONDS)
+    async with _mounted(overlay.process, overlay.root, namespace):
         words = ["sh", "-c", script, "sh", overlay.root, _MARK]
-        await run([*overlay.join, *words], seconds=_SECONDS)
+        await run([*namespace.join, *words], seconds=_SECONDS)
         if "new" not in os.listdir(os.path.join(path, "upper")):
             raise MountError("it loses what is written")
 
 
-async def _embedded(scratch: str, table: MountTable, outputs: Outputs) -> list[Finding]:
+async def _embedded(scratch: str, namespace: Namespace) -> list[Finding]:
     """Mount a layer and a case-insensitive view by the programs that the project brings."""
-    template = Template([engines.WORKER, casefold.WORKER], outputs)
-    template.start()
     settings = Settings(mount_timeout=_SECONDS, engine="embedded", casefold_engine="embedded")
-    engine = engines.choose(settings, template, table, outputs)
-    mount_view = casefold.choose(settings, template, table, outputs)
-    try:
-        return list(
-            await asyncio.gather(
-                _try("layer (embedded)", lambda: _layer(scratch, engine, table)),
-                _try("view (embedded)", lambda: _view(scratch, mount_view, table)),
-            )
+    engine = engines.choose(settings, namespace)
+    mount_view = casefold.choose(settings, namespace)
+    return list(
+        await asyncio.gather(
+            _try("layer (embedded)", lambda: _layer(scratch, engine, namespace)),
+            _try("view (embedded)", lambda: _view(scratch, mount_view, namespace)),
         )
-    finally:
-        await template.close()
+    )
 
 
 async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
@@ -151,22 +171,22 @@ async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
     return fine(name, "mounts and is read")
 
 
-async def _layer(scratch: str, engine: engines.Engine, table: MountTable) -> None:
+async def _layer(scratch: str, engine: engines.Engine, namespace: Namespace) -> None:
     source, image, point = (os.path.join(scratch, name) for name in ("tree", "image", "layer"))
     _make(scratch, "tree", "layer")
     await asyncio.to_thread(create, source, image, level=1)
     facts = os.stat(image)
     layer = LayerSource(image, 0, facts.st_size, facts.st_dev, facts.st_ino, b"doctor")
-    async with _mounted(await engine.mount([layer], point), point, table):
-        shown = os.path.join(engine.place(point, layer), "old")
-        await run(["cmp", shown, os.path.join(source, "old")], seconds=_SECONDS)
+    async with _mounted(await engine.mount([layer], point), point, namespace):
+        shown = os.path.join(point, layer.id, "old")
+        await run([*namespace.join, "cmp", shown, os.path.join(source, "old")], seconds=_SECONDS)
 
 
-async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:
+async def _view(scratch: str, mount: casefold.View, namespace: Namespace) -> None:
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
-    async with _mounted(await mount("doctor", directory, point, False, ()), point, table):
-        await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
+    async with _mounted(await mount("doctor", directory, point, False, ()), point, namespace):
+        await run([*namespace.join, "test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 
 
 def _remove(scratch: str) -> None:
@@ -192,12 +212,14 @@ def _make(directory: str, first: str, *others: str) -> None:
 
 
 @asynccontextmanager
-async def _mounted(process: Process, point: str | None, table: MountTable) -> AsyncIterator[None]:
+async def _mounted(
+    process: Process | None, point: str, namespace: Namespace
+) -> AsyncIterator[None]:
     """Unmount, and see the process off, whatever happens."""
     try:
         yield
     finally:
-        if point is not None and point in table.points():
-            await detach(point)
-        if point is None or not await process.wait(1.0):
+        if namespace.below(point):
+            await namespace.unmount(point)
+        if process is not None and not await process.wait(1.0):
             await process.stop()

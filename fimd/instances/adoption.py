@@ -12,10 +12,10 @@ from fimd.layers.resolve import Resolver
 from fimd.mounts.process import Process
 from fimd.stacks.stack import Stack
 
-_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at", "directory")
+_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at")
 
 
-def living(facts: Mapping[str, Any] | None) -> Process | None:
+def living(pid: int, facts: Mapping[str, Any] | None) -> Process | None:
     """Return the process that a record names, None where it has ended or the record is not whole.
 
     The time of its start tells it from another that has its PID now.
@@ -23,7 +23,7 @@ def living(facts: Mapping[str, Any] | None) -> Process | None:
     if facts is None or any(key not in facts for key in _NEEDED):
         return None
     try:
-        return Process.known(facts["pid"], facts["process_started"])
+        return Process.known(pid, facts["process_started"]) if facts["pid"] == pid else None
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
@@ -51,6 +51,7 @@ def instance(
     stack: Stack,
     layers: tuple[Layer, ...],
     image: ImageFacts,
+    directory: str,
 ) -> Instance:
     """Return the instance that a record describes."""
     request = StartRequest(
@@ -68,6 +69,6 @@ def instance(
         data=facts["data"],
         stack=stack,
         layers=layers,
-        directory=facts["directory"],
+        directory=directory,
         started_at=facts["started_at"],
     )

@@ -12,7 +12,8 @@ from fimd.layers.mounted import Layer
 from fimd.mounts.process import Process
 from fimd.stacks.stack import Stack
 
-RECORD: Final = "instance.json"
+KIND: Final = "instance"
+"""What its records are among those of the runtime tree."""
 
 
 class InstanceState(StrEnum):
@@ -61,7 +62,7 @@ def instance_id(pid: int) -> str:
     return f"{pid:010d}"
 
 
-def describe(instance: Instance) -> None:
+def describe(instance: Instance, path: str) -> None:
     """Write what a later daemon needs to adopt or remove the instance, and links to its mounts.
 
     The layers' links are those of the stack: one for each would be most of what a start costs.
@@ -74,11 +75,10 @@ def describe(instance: Instance) -> None:
         "started_at": instance.started_at,
         "image": instance.image,
         "data": instance.data,
-        "directory": instance.directory,
         "mode": instance.request.mode,
         "root": instance.request.root,
         "command": instance.request.command,
         "stack": instance.stack.spec.id,
         "layers": [layer.id for layer in instance.layers],
     }
-    records.write(os.path.join(instance.directory, RECORD), facts)
+    records.write(path, facts)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import time
@@ -17,7 +18,7 @@ from fimd.base.observe import Collection
 from fimd.base.paths import RuntimeTree
 from fimd.images.image import ImageFacts, read_image
 from fimd.instances import adoption
-from fimd.instances.instance import RECORD, Instance, InstanceState, describe, instance_id
+from fimd.instances.instance import KIND, Instance, InstanceState, describe, instance_id
 from fimd.instances.setting_up import SettingUp
 from fimd.launch.place import Place
 from fimd.launch.plan import LaunchPlan, launch_plan
@@ -27,14 +28,17 @@ from fimd.launch.terminal import terminal_signals
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, start_time
 from fimd.overlays import DEFAULT, FALLBACK
 from fimd.stacks.data import DataDirectory
-from fimd.stacks.stack import OutdatedError, Stack, Stacks, StackSpec
+from fimd.stacks.stack import Stack, StackSpec
+from fimd.stacks.stacks import OutdatedError, Stacks
 from fimd.stacks.waiting import patiently
 
 log = structlog.get_logger(__name__)
 
+_PID = re.compile("[1-9][0-9]{0,9}")
 _GLANCE = 0.1
 """Seconds between two looks at a process that is asked to end."""
 _KILLED = 3.0
@@ -46,10 +50,16 @@ class Instances:
     """All running instances of this user."""
 
     def __init__(
-        self, tree: RuntimeTree, resolver: Resolver, layers: Layers, stacks: Stacks
+        self,
+        tree: RuntimeTree,
+        namespace: Namespace,
+        resolver: Resolver,
+        layers: Layers,
+        stacks: Stacks,
     ) -> None:
         self._sandbox = Sandbox()
         self._tree = tree
+        self._namespace = namespace
         self._resolver = resolver
         self._layers = layers
         self._stacks = stacks
@@ -112,19 +122,21 @@ class Instances:
             undo.push_async_callback(self._stacks.release, stack, request.pid)
             warnings += stack.warnings
             directory = str(self._tree.instance(request.pid))
-            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            undo.callback(self._remove, request.pid)
             place = Place(
                 image=image.path,
                 data=data.path,
                 layers=data.layers,
                 directory=directory,
+                join=self._namespace.join,
+                shared=self._namespace.shared,
                 app=str(self._tree.root),
                 global_directory=str(self._tree.global_directory),
                 pid=request.pid,
                 reserved_offset=image.reserved_offset,
             )
             signals = terminal_signals(request.pid)
-            plan = launch_plan(place, stack.overlay, stack.root, request, image, signals)
+            plan = launch_plan(place, stack.root, request, image, signals)
             instance = Instance(
                 process=process,
                 process_started=started,
@@ -136,7 +148,7 @@ class Instances:
                 directory=directory,
                 started_at=time.time(),
             )
-            await asyncio.to_thread(_write_files, instance, plan)
+            await asyncio.to_thread(_write_files, instance, plan, self._tree)
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
@@ -168,12 +180,11 @@ class Instances:
         What ended meanwhile is removed. Nothing else may have been started yet.
         """
         found = []
-        directory = self._tree.root / "instance"
-        for name in os.listdir(directory):
-            facts = await asyncio.to_thread(records.read, str(directory / name / RECORD))
-            process = adoption.living(facts)
+        for name in await asyncio.to_thread(self._tree.found, "instance", _PID):
+            facts = await asyncio.to_thread(records.read, self._tree.record(KIND, name))
+            process = adoption.living(int(name), facts)
             if facts is None or process is None:
-                await asyncio.to_thread(shutil.rmtree, directory / name)
+                await asyncio.to_thread(self._remove, int(name))
             else:
                 found.append((facts, process))
         users: dict[str, list[int]] = {}
@@ -184,13 +195,13 @@ class Instances:
             stack = stacks.get(facts["stack"])
             if stack is None:
                 log.error("an instance's filesystem is unknown", fim_instance=process.pid)
-                remains = self._tree.instance(process.pid)
-                process.on_end(partial(shutil.rmtree, remains, ignore_errors=True))
+                process.on_end(partial(self._remove, process.pid))
                 continue
             layers = [self._layers.retain(layer_id) for layer_id in facts["layers"]]
             present = tuple(layer for layer in layers if layer is not None)
             image = await asyncio.to_thread(adoption.image_facts, facts, self._resolver)
-            instance = adoption.instance(facts, process, stack, present, image)
+            directory = str(self._tree.instance(process.pid))
+            instance = adoption.instance(facts, process, stack, present, image, directory)
             if stack.failed:
                 instance.state = InstanceState.FAILED
             self.running.add(instance.id, instance)
@@ -230,7 +241,7 @@ class Instances:
             await self._stacks.release(instance.stack, instance.pid)
         finally:
             self._layers.release(instance.layers)
-            shutil.rmtree(instance.directory, ignore_errors=True)
+            self._remove(instance.pid)
             instance.process.close()
             self.running.remove(instance.id)
             log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)
@@ -250,6 +261,13 @@ class Instances:
                         "something that is no filesystem of fimd's"
                     )
 
+    def _remove(self, pid: int) -> None:
+        """Remove what is there of an instance; what can't be removed is set aside."""
+        directory = self._tree.instance(pid)
+        shutil.rmtree(directory, ignore_errors=True)
+        self._tree.set_aside(directory)
+        records.remove(self._tree.record(KIND, str(pid)))
+
     async def drain(self) -> None:
         """Wait until what has ended is released."""
         while self._ending:
@@ -265,13 +283,13 @@ def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tu
     return overlay, casefold
 
 
-def _write_files(instance: Instance, plan: LaunchPlan) -> None:
+def _write_files(instance: Instance, plan: LaunchPlan, tree: RuntimeTree) -> None:
     os.makedirs(instance.directory, mode=0o700)
     for name, text in plan.files.items():
         path = os.path.join(instance.directory, name)
         with open(path, "w", errors="surrogateescape") as file:
             file.write(text)
-    describe(instance)
+    describe(instance, tree.record(KIND, str(instance.pid)))
 
 
 def _children(pid: int) -> list[int]:

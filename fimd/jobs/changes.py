@@ -20,7 +20,7 @@ from fimd.jobs.jobs import Jobs
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
 from fimd.stacks.data import DataDirectory
-from fimd.stacks.stack import Stacks
+from fimd.stacks.stacks import Stacks
 from fimd.stacks.waiting import Turns
 
 

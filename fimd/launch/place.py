@@ -25,6 +25,10 @@ class Place:
     global_directory: str
     pid: int
     reserved_offset: int
+    join: tuple[str, ...] = ()
+    """The beginning of a command that is run in the user's namespace."""
+    shared: str = "/tmp"  # noqa: S108 - by FlatImage's contract
+    """What the sandbox gets for its /tmp: the host's, without what is mounted in the namespace."""
 
     @property
     def programs(self) -> str:

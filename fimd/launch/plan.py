@@ -20,7 +20,6 @@ from fimd.launch.identity import Identity
 from fimd.launch.place import Place, exported
 from fimd.launch.programs import ENTRY
 from fimd.launch.request import StartRequest
-from fimd.overlays.stack import Overlay
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -77,7 +76,6 @@ class _Argv:
 
 def launch_plan(
     place: Place,
-    overlay: Overlay,
     root: str,
     request: StartRequest,
     image: ImageFacts,
@@ -103,10 +101,10 @@ def launch_plan(
     grant = permissions.grant(image.permissions, caller)
 
     argv = _Argv()
-    argv.add(*overlay.join, "bwrap", *(("--die-with-parent",) if tied else ()))
+    argv.add(*place.join, "bwrap", *(("--die-with-parent",) if tied else ()))
     argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
     argv.add("--uid", str(who.uid), "--gid", str(who.gid))
-    argv.add("--dev", "/dev", "--proc", "/proc", "--bind", "/tmp", "/tmp")  # noqa: S108 - as _SHARED
+    argv.add("--dev", "/dev", "--proc", "/proc", "--bind", place.shared, "/tmp")  # noqa: S108 - as _SHARED
     argv.add("--bind", "/sys", "/sys", "--bind-try", "/etc/group", "/etc/group")
     if not place.app.startswith(_SHARED):
         for directory in (place.programs, place.applets, place.directory):

@@ -32,8 +32,8 @@ async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[
             kept = owners.are_kept(image)
             images[layer["id"].encode()] = Shown(
                 image,
-                uid=None if kept else arguments["uid"],
-                gid=None if kept else arguments["gid"],
+                uid=None if kept else owners.ROOT,
+                gid=None if kept else owners.ROOT,
                 cache_bytes=arguments["cache"],
                 inode_offset=layer["inode_offset"],
             )
@@ -41,7 +41,7 @@ async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[
             images,
             arguments["mount_point"],
             fsname=arguments["source"],
-            allow_other=arguments["allow_other"],
+            allow_other=True,  # in this namespace: whoever runs there
             threads=min(max(os.cpu_count() or 1, 2), _MOST_THREADS),
             on_ready=on_ready,
         )

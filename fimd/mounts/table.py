@@ -58,8 +58,10 @@ def below(directory: str) -> list[Mount]:
 class MountTable:
     """Waits for changes of the mount table, which the kernel announces as POLLPRI."""
 
-    def __init__(self) -> None:
-        self._file = open(MOUNTINFO, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+    def __init__(self, pid: int | None = None) -> None:
+        """Watch the mounts that this process sees, or another one."""
+        path = MOUNTINFO if pid is None else f"/proc/{pid}/mountinfo"
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._poll = select.epoll()
         self._poll.register(self._file, select.EPOLLPRI | select.EPOLLERR | select.EPOLLET)
         self._changed = asyncio.Event()
@@ -87,10 +89,14 @@ class MountTable:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def mounts(self) -> list[Mount]:
+        """Return what is mounted, in the order of mounting."""
+        self._file.seek(0)
+        return parse(self._file.readall())
+
     def points(self) -> set[str]:
         """Return every mount point."""
-        self._file.seek(0)
-        return {mount.mount_point for mount in parse(self._file.readall())}
+        return {mount.mount_point for mount in self.mounts()}
 
     async def wait_for(self, mount_point: str, *, mounted: bool, seconds: float) -> None:
         """Wait until something is mounted there, or nothing is.

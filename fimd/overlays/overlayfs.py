@@ -12,8 +12,7 @@ from typing import Final
 
 from fimd.base.errors import MountError
 from fimd.base.limits import Limit
-from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
+from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.trees.ghosts import ghosts
@@ -66,9 +65,7 @@ LIMITS: Final = (
 )
 
 
-async def mount(
-    stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
-) -> Overlay:
+async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
     """Mount the overlay."""
     try:
         marked = await asyncio.to_thread(_make_whiteouts, stack)
@@ -76,9 +73,7 @@ async def mount(
         raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
     lower = ":".join(stack.lower(marked))
     options = [f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
-    if os.getuid() != 0:
-        options += [f"squash_to_uid={os.getuid()}", f"squash_to_gid={os.getgid()}"]
-    return await mount_fuse("fuse-overlayfs", options, [], stack, table, outputs, seconds)
+    return await mount_fuse("fuse-overlayfs", options, [], stack, namespace, seconds)
 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:

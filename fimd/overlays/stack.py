@@ -1,13 +1,14 @@
 """What every overlay backend gets and gives."""
 
 import os
+import stat
 from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass
 
+from fimd.base.errors import DataDirectoryError
 from fimd.layers.source import LayerSource
-from fimd.mounts.output import Outputs
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class StackDirectory:
     id: str
     path: str
     layers: int
+    upper: tuple[int, int]
+    """The device and the inode of the upper directory: what is mounted has to be just that."""
     sources: tuple[LayerSource, ...] = ()
     """What the layers are, base first, for who is to mount them."""
 
@@ -57,22 +60,33 @@ class StackDirectory:
             yield f"layers/{index}"
 
 
+def open_upper(directory: str, expected: tuple[int, int]) -> int:
+    """Open the upper directory of a stack's directory, and no other one in its place.
+
+    Who can write to the directory that it lies in may have exchanged it since it was looked at.
+    Returns a descriptor. Raises DataDirectoryError.
+    """
+    link = os.path.join(directory, "upper")
+    path = os.readlink(link)
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataDirectoryError(f"{path} can't be opened ({error.strerror}): try again") from error
+    facts = os.fstat(descriptor)
+    if (facts.st_dev, facts.st_ino) != expected or not stat.S_ISDIR(facts.st_mode):
+        os.close(descriptor)
+        raise DataDirectoryError(f"{path} is another directory than it was: try again")
+    return descriptor
+
+
 @dataclass(frozen=True)
 class Overlay:
-    """A mounted overlay.
+    """A mounted overlay. `process` is what serves it, None where the kernel does."""
 
-    `join` is the beginning of a command that enters the namespaces in which `root` is the merged
-    tree, empty where it is mounted for all to see. `mount_point` is what has to be detached at
-    the end, None where the mount ends with its process.
-    """
-
-    process: Process
+    process: Process | None
     root: str
-    join: tuple[str, ...]
-    mount_point: str | None
-    owned: bool = True
-    """Whether the process is the overlay's own, to be ended with it."""
+    """Where it is mounted in the user's namespace."""
 
 
-Mount = Callable[[StackDirectory, MountTable, Outputs, float], Awaitable[Overlay]]
+Mount = Callable[[StackDirectory, Namespace, float], Awaitable[Overlay]]
 """Mounts the overlay of a stack within some seconds. Raises MountError or UnsupportedError."""

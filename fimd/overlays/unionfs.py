@@ -18,8 +18,7 @@ import structlog
 
 from fimd.base.errors import UnsupportedError
 from fimd.base.limits import Limit
-from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
+from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.trees.hidden import hidden_directories
@@ -81,15 +80,13 @@ LIMITS: Final = (
 )
 
 
-async def mount(
-    stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
-) -> Overlay:
+async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
     """Mount the union."""
     program = _program()
     options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
     branches = ":".join(["upper=RW", *(f"{name}=RO" for name in stack.lower(marked))])
-    return await mount_fuse(program, options, [branches], stack, table, outputs, seconds)
+    return await mount_fuse(program, options, [branches], stack, namespace, seconds)
 
 
 def _program() -> str:

@@ -82,12 +82,12 @@ def test_a_worker_logs_as_the_daemon_does(tmp_path: Path) -> None:
     logs.setup("debug", file=str(tmp_path / "log"))
     settings = json.loads(json.dumps(logs.inherited()))
     script = (
-        "import json, logging, sys\nfrom fimd import logs\n"
+        "import json, logging, sys\nfrom fimd.base import logs\n"
         "logs.setup(**json.loads(sys.argv[1]))\nlogs.add_to_all({'fim_stack': 'abc'})\n"
         "logging.getLogger('x').debug('from below')\n"
     )
     command = [sys.executable, "-c", script, json.dumps(settings)]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
     [entry] = entries(tmp_path / "log")
     assert (entry["event"], entry["fim_stack"]) == ("from below", "abc")
 

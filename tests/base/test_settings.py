@@ -9,7 +9,7 @@ import pytest
 from fimd.base.errors import InvalidArgumentError
 from fimd.base.settings import Settings, read
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "packaging" / "fimd.toml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "packaging" / "fimd.toml"
 
 
 def written(directory: Path, text: str) -> Path:

@@ -2,15 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from fimd.flatimage.settings import Binding, BindingType, Permission, Unshare
 from fimd.images.image import ImageFacts
 from fimd.launch.place import Place
 from fimd.launch.plan import LaunchPlan, launch_plan
 from fimd.launch.request import StartRequest
-from fimd.mounts.process import Process
-from fimd.overlays.stack import Overlay
 
 HOME = {"HOME": "/home/me", "USER": "me", "PATH": "/usr/bin"}
 
@@ -37,10 +35,10 @@ def plan(
         global_directory="/tmp/fim",
         pid=7,
         reserved_offset=4096,
+        join=("nsenter", "--"),
     )
-    overlay = Overlay(cast("Process", None), "/merged", ("nsenter", "--"), None)
     request = StartRequest("/images/app", 7, mode=mode, root=root, environment=HOME)
-    return launch_plan(place, overlay, "/merged", request, image)
+    return launch_plan(place, "/merged", request, image)
 
 
 def options(made: LaunchPlan) -> tuple[str, ...]:
