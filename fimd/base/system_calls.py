@@ -104,21 +104,23 @@ def rename(
         _check(_libc.renameat2(*names, ctypes.c_uint(flags)))
 
 
-_own_descriptors = -1
+_own_descriptors: dict[int, int] = {}
+"""By PID, since a fork has others than its parent: /proc/self/fd."""
 
 
-def keep_own_descriptors() -> None:
+def keep_own_descriptors() -> int:
     """Keep the way to this process's descriptors open, for a process that will lose its /proc."""
-    global _own_descriptors  # noqa: PLW0603 - of this process, as the descriptors are
-    _own_descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    own = os.getpid()
+    if own not in _own_descriptors:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        _own_descriptors[own] = os.open("/proc/self/fd", flags)
+    return _own_descriptors[own]
 
 
 def link_descriptor(descriptor: int, directory: int, name: str) -> None:
     """Give an open file, which may have no name (O_TMPFILE), a name in an open directory."""
-    if _own_descriptors < 0:
-        keep_own_descriptors()
     # with a directory's descriptor Python follows the link, see linkat(2)
-    os.link(str(descriptor), name, src_dir_fd=_own_descriptors, dst_dir_fd=directory)
+    os.link(str(descriptor), name, src_dir_fd=keep_own_descriptors(), dst_dir_fd=directory)
 
 
 class _OpenHow(ctypes.Structure):

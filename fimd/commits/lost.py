@@ -1,4 +1,4 @@
-"""What can't be removed from a data directory: kept under another name, so that nothing waits for it.
+"""What can't be removed from a data directory: kept under another name, so that nothing waits.
 
 Another user's files, or what is mounted there, would otherwise be tried again at every start. It is
 told once; `fimctl doctor` shows it, and `fimctl prune` tries again to remove it.
@@ -19,10 +19,16 @@ def new_lost_name() -> str:
     return f"{_PREFIX}{secrets.token_hex(8)}"
 
 
-def lose(data: OpenData, name: str, lost: str | None = None) -> str:
-    """Keep an entry of tmp/ as lost; return what messages call it now. Raises OSError."""
+def lose(
+    data: OpenData, name: str, lost: str | None = None, *, directory: int | None = None
+) -> str:
+    """Keep an entry of tmp/, or of another `directory`, as lost; return what messages call it now.
+
+    Raises OSError.
+    """
     lost = lost or new_lost_name()
-    os.rename(name, lost, src_dir_fd=data.tmp, dst_dir_fd=data.tmp)
+    source = data.tmp if directory is None else directory
+    os.rename(name, lost, src_dir_fd=source, dst_dir_fd=data.tmp)
     return os.path.join(data.path, "tmp", lost)
 
 

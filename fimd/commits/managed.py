@@ -26,8 +26,8 @@ def replace_managed(file: NewFile, data: OpenData, names: list[str]) -> str:
     """
     if os.fstat(data.tmp).st_dev != os.fstat(data.layers).st_dev:
         raise UnsupportedError(
-            f"{data.path}/layers is on another filesystem than {data.path}/tmp: they can't be "
-            "squashed there"
+            f"the layers of {data.path} are on another filesystem than its temporary files: they "
+            "can't be squashed there"
         )
     number = secrets.token_hex(8)
     squashed, record = _SQUASHED + number, _RECORD + number

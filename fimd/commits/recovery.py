@@ -1,19 +1,9 @@
 """Cleaning up after commits that were interrupted."""
 
-import os
-
 from fimd.commits.aside import remove_leftovers
-from fimd.commits.lock import exclusive
 from fimd.commits.managed import finish_replacing
 from fimd.commits.newfile import remove_parts
 from fimd.commits.opened import OpenData
-
-
-def clean_up(data: OpenData) -> list[str]:
-    """Recover a data directory that is about to be used. Raises BusyError during a commit."""
-    with exclusive(data):
-        left = any(name.startswith("fimd-") for name in os.listdir(data.tmp))
-        return recover(data) if left else []
 
 
 def recover(data: OpenData) -> list[str]:

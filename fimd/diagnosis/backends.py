@@ -2,15 +2,15 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from fimd.base.errors import FimError, MountError
 from fimd.base.paths import RuntimeTree
+from fimd.base.removal import remove_tree
 from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
 from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
@@ -138,9 +138,8 @@ async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace)
 
 async def _try_overlay(path: str, name: str, namespace: Namespace) -> None:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
-    link = os.path.join(path, "upper")
-    facts = await asyncio.to_thread(os.stat, link)
-    stack = StackDirectory("doctor", path, 1, (facts.st_dev, facts.st_ino))
+    upper, work = await asyncio.to_thread(_identities, path, "upper", "work")
+    stack = StackDirectory("doctor", path, 1, upper, work=work)
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
     overlay = await BACKENDS[name].mount(stack, namespace, _SECONDS)
     async with _mounted(overlay.process, overlay.root, namespace):
@@ -148,6 +147,11 @@ async def _try_overlay(path: str, name: str, namespace: Namespace) -> None:
         await run([*namespace.join, *words], seconds=_SECONDS)
         if "new" not in os.listdir(os.path.join(path, "upper")):
             raise MountError("it loses what is written")
+
+
+def _identities(path: str, *names: str) -> list[tuple[int, int]]:
+    found = [os.stat(os.path.join(path, name)) for name in names]
+    return [(facts.st_dev, facts.st_ino) for facts in found]
 
 
 async def _embedded(scratch: str, namespace: Namespace) -> list[Finding]:
@@ -190,11 +194,14 @@ async def _view(scratch: str, mount: casefold.View, namespace: Namespace) -> Non
 
 
 def _remove(scratch: str) -> None:
-    """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered."""
-    for path, names, _ in os.walk(scratch):
-        for name in names:
-            os.chmod(os.path.join(path, name), 0o700)
-    shutil.rmtree(scratch, ignore_errors=True)
+    """Remove the scratch directory; programs in sandboxes may see it, beside a data directory."""
+    place, name = os.path.split(scratch)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            remove_tree(directory, name)
+    finally:
+        os.close(directory)
 
 
 def _nearest(path: str) -> str:

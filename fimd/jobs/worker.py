@@ -3,6 +3,9 @@
 The request is one JSON object with `operation` and `arguments`; each event is one on a line:
 `{"progress": [phase, done, total]}`, `{"note": text}`, and at the end `{"result": {...}}` or
 `{"error": [name, text]}`. SIGTERM cancels. The process dies with the daemon.
+
+What works on a data directory is started in the user's namespace, as root of which it can imprison
+itself (fimd.jobs.operations), and read and remove the user's own files whatever mode they have.
 """
 
 import ctypes
@@ -12,8 +15,6 @@ import signal
 import sys
 import time
 from typing import Any, Final
-
-from fimd.jobs.capable import CAPABLE, become_capable, can_become_capable
 
 _PR_SET_PDEATHSIG: Final = 1
 _INTERVAL: Final = 0.1
@@ -45,17 +46,13 @@ def main() -> int:
     report = _Reporter()
     signal.signal(signal.SIGTERM, report.stop)
     parent = os.getppid()
-    is_capable = CAPABLE in sys.argv[1:]
-    if is_capable:
-        become_capable()
-    # after become_capable, which would clear it
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         return 1
     os.umask(0o022)
     with open(0, "rb", closefd=False) as file:
         request = json.loads(file.read())
-    # slow to import, and numpy's threads would stand in become_capable's way
+    # slow to import: a parent that has died meanwhile is noticed before
     from fimd.base.errors import BadLayerError, FimError  # noqa: PLC0415
     from fimd.commits.work import Work  # noqa: PLC0415
     from fimd.dwarfs.errors import CancelledError, DwarfsError  # noqa: PLC0415
@@ -68,11 +65,9 @@ def main() -> int:
         operation(request["arguments"], work, lambda result: report.write(result=result))
     except (CancelledError, image_errors.CancelledError):
         report.write(error=["Cancelled", f"the {request['operation']} was cancelled"])
+    except MemoryError:
+        report.write(error=[FimError.name, f"the {request['operation']} took too much memory"])
     except (DwarfsError, image_errors.ImageError, FimError, OSError) as error:
-        if isinstance(error.__cause__, PermissionError) and not is_capable and _may_retry(request):
-            os.lseek(0, 0, os.SEEK_SET)
-            again = [sys.executable, "-P", "-m", "fimd.jobs.worker", CAPABLE]
-            os.execv(sys.executable, again)  # noqa: S606 - an argument list
         name = FimError.name
         if isinstance(error, FimError):
             name = error.name
@@ -84,11 +79,6 @@ def main() -> int:
             name = BadLayerError.name
         report.write(error=[name, str(error)])
     return 0
-
-
-def _may_retry(request: dict[str, Any]) -> bool:
-    """Whether a user's own files that are closed to the user can be read in another way."""
-    return request["operation"] == "commit" and can_become_capable(request["arguments"]["data"])
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ are imported before, too. The process never leaves the jail: it is one of its ow
 """
 
 import ctypes
+import importlib
+import json
 import os
 import resource
 import signal
-from typing import Final
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
 
-from fimd.base.errors import UnsupportedError
+from fimd.base.errors import FimError, UnsupportedError, named
 from fimd.base.system_calls import keep_own_descriptors
 
 _CLONE_NEWUSER: Final = 0x10000000
@@ -25,6 +29,9 @@ _KEPT: Final = (
     31,  # SETFCAP: attributes of files
     21,  # SYS_ADMIN: the attributes called trusted, which overlays of the machine's root write
 )
+
+Caller = Callable[[str, dict[str, Any]], Any]
+"""Calls a function, named `module:name`, in a process of its own; see fimd.mounts.template."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -67,6 +74,55 @@ def imprison(directory: int, *, memory: int | None = None, seconds: float | None
     if seconds is not None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def call_apart(function: str, arguments: dict[str, Any]) -> Any:
+    """Call a function in a process of its own, which may imprison itself; return what it returns.
+
+    `function` is `module:name`. What it takes and returns is what JSON can hold. Blocks: for a
+    thread of the daemon, which has the template fork, or for a program of a single thread, which
+    forks itself. Raises the FimError that the function raises.
+    """
+    return _caller.get()(function, arguments)
+
+
+def use(caller: Caller) -> None:
+    """Have this context, and the threads and tasks that come of it, call by another process."""
+    _caller.set(caller)
+
+
+def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
+    module, _, name = function.partition(":")
+    called = getattr(importlib.import_module(module), name)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            with open(writer, "wb") as file:
+                try:
+                    said = {"result": called(arguments, [])}
+                except (FimError, OSError) as error:
+                    kind = error.name if isinstance(error, FimError) else FimError.name
+                    said = {"error": [kind, str(error)]}
+                file.write(json.dumps(said).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    if not text:
+        raise FimError(f"the process of {function} ended before it was done: try again")
+    answer = json.loads(text)
+    if "error" in answer:
+        raise named(*answer["error"])
+    return answer["result"]
+
+
+_caller: Final[ContextVar[Caller]] = ContextVar("caller", default=_call_in_fork)
 
 
 def machine_memory() -> int:

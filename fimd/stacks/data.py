@@ -152,6 +152,10 @@ class DataDirectory:
         """The upper directory."""
         return os.path.join(self.path, _UPPER)
 
+    def work(self, name: str) -> str:
+        """The directory of an overlay, which `fimd.stacks.prepare` makes."""
+        return os.path.join(self.path, "work", name)
+
     @property
     def layers(self) -> str:
         """FIM_DIR_LAYERS, the managed layers."""
