@@ -3,8 +3,11 @@
 The instance's process is bubblewrap outside of the sandbox, and its child is in it. A sandbox of a
 plain user lies in a user namespace that owns the others, and its processes may be in one more
 below that: both have to be entered, the owner first (namespaces(7), user_namespaces(7)).
+
+From then on paths are the instance's, and a module would be imported from there: nothing may be.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -149,10 +152,12 @@ def _become(words: Sequence[str], environment: dict[str, str]) -> int:
     environment["PWD"] = os.getcwd()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
         signal.signal(number, signal.SIG_DFL)
-    try:
-        os.execvpe(words[0], list(words), environment)  # noqa: S606 - the words are an argument list
-    except (OSError, ValueError):
-        messages.error("Could not start PID, program not found?")
+    # os.execvpe would import a module
+    places = [""] if "/" in words[0] else environment["PATH"].split(":")
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):  # the next one may have it
+            os.execve(os.path.join(place, words[0]), list(words), environment)  # noqa: S606 - no shell
+    messages.error("Could not start PID, program not found?")
     return 1
 
 

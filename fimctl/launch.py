@@ -95,6 +95,7 @@ def _tell(details: Mapping[str, tuple[str, Any]], *, debugging: bool) -> None:
         messages.debug(os.fsdecode(bytes(line)))
     for warning in details.get("warnings", ("as", []))[1]:
         if debugging and warning.startswith("the overlay bwrap"):
-            messages.warning("Bwrap failed SYS_mount, retrying with fuse-unionfs...")
+            name = warning.rpartition(" ")[2]
+            messages.warning(f"Bwrap failed SYS_mount, retrying with fuse-{name}...")
         if debugging or not warning.startswith(_HIDDEN):
             messages.warning(warning)

@@ -11,30 +11,28 @@ from fimd.flatimage.reserved import CASEFOLD, OVERLAY
 from fimd.flatimage.settings import Casefold, Overlay
 from fimd.stacks.data import DataDirectory
 
-CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
+_CASEFOLD_WORDS = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
+"""What FlatImage says, whose view can't lie over the kernel's overlay as this one can."""
 
 
-def overlay_in_force(image: str) -> tuple[Overlay, bool]:
-    """Return the overlay that the next start uses, and whether casefold made it that.
-
-    The environment's word (FIM_OVERLAY, FIM_CASEFOLD) is included.
-    """
+def overlay_in_force(image: str) -> Overlay:
+    """Return the overlay that the next start uses, by FIM_OVERLAY or the image."""
     given = overlay_given(image)
-    overlay = Overlay[given.upper()] if given else read(image, OVERLAY) or Overlay.BWRAP
-    folded = casefold_given() or read(image, CASEFOLD) is not Casefold.OFF
-    if folded and overlay is Overlay.BWRAP:
-        return Overlay.UNIONFS, True
-    return overlay, False
+    return Overlay[given.upper()] if given else read(image, OVERLAY) or Overlay.BWRAP
 
 
 def prepare(image: str) -> None:
-    """Make the data directory, and warn where casefold rules the stored overlay out."""
+    """Make the data directory; and with FIM_DEBUG=1 say what FlatImage says at every command."""
     if not os.path.exists(image):
         raise ClientError(f"{image} does not exist")
     try:
         DataDirectory.of(os.path.realpath(image), data_given())
     except DataDirectoryError as error:
         messages.warning(str(error))
-    _, forced = overlay_in_force(image)
-    if forced:
-        messages.warning(CASEFOLD_WARNING)
+    debugging = os.environ.get("FIM_DEBUG") == "1"
+    if debugging and overlay_in_force(image) is Overlay.BWRAP and _folds(image):
+        messages.warning(_CASEFOLD_WORDS)
+
+
+def _folds(image: str) -> bool:
+    return casefold_given() or read(image, CASEFOLD) is not Casefold.OFF

@@ -16,8 +16,10 @@ import pytest
 from tests.support.account import Account, own, plain
 from tests.support.session import Session
 
-# A shell's background job ignores Ctrl-C, and so would every program that a test interrupts.
+# A shell's background job ignores what is typed to interrupt it, and so would every program that a
+# test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 SHARED_IMAGES = Path(__file__).resolve().parents[2] / "shared" / "images"
 

@@ -53,6 +53,6 @@ def set_overlay(image: str, name: str) -> int:
 
 def show_overlay(image: str) -> int:
     """Print the overlay that the next start uses, the environment's word included."""
-    overlay, _ = overlay_in_force(image)
+    overlay = overlay_in_force(image)
     print(overlay.name)
     return 0

@@ -3,30 +3,35 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from fimd.base.errors import FimError, MountError
+from fimd.base.errors import FimError
 from fimd.base.paths import RuntimeTree
 from fimd.base.removal import remove_tree
 from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
-from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
+from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.dwarfs.write import create
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
-from fimd.overlays import BACKENDS, FALLBACK
+from fimd.overlays import BACKENDS
+from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import StackDirectory
 
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"
 _WORKS: Final = "mounts, writes and deletes"
-_PACKAGES: Final = {"overlayfs": "fuse-overlayfs", "unionfs": "unionfs-fuse"}
+_REMEDIES: Final = {
+    "bwrap": "see the sandbox's findings",
+    "overlayfs": "install fuse-overlayfs",
+    "unionfs": "install unionfs-fuse, where the distribution has it",
+}
 
 
 async def check(data: str | None = None) -> list[Finding]:
@@ -63,9 +68,11 @@ async def _try_all(scratch: str, data: str | None, namespace: Namespace) -> list
     try:
         overlays = asyncio.gather(*(_overlay(scratch, name, namespace) for name in BACKENDS))
         embedded = await _embedded(scratch, namespace)
-        trials = [_describe(namespace), *await overlays, *embedded]
+        refused = dict(zip(BACKENDS, await overlays, strict=True))
+        trials = [_describe(namespace), *_judged("overlay {}", refused, _REMEDIES), *embedded]
         if data is not None:
-            trials += await _in_data(scratch, data, trials, namespace)
+            works = [name for name, reason in refused.items() if reason is None]
+            trials += await _in_data(scratch, data, works, namespace)
         return trials
     finally:
         namespace.release()
@@ -83,70 +90,77 @@ def _describe(namespace: Namespace) -> Finding:
     )
 
 
-async def _overlay(scratch: str, name: str, namespace: Namespace) -> Finding:
-    """Try an overlay within the scratch directory."""
+def _judged(
+    title: str,
+    refused: Mapping[str, str | None],
+    remedies: Mapping[str, str],
+    detail: str = "",
+) -> list[Finding]:
+    """Say of each overlay that it works, or why it was refused and which one stands in."""
+    findings = []
+    for name, reason in refused.items():
+        others = [other for other in stand_ins(name) if refused.get(other, "") is None]
+        if reason is None:
+            finding = fine(title.format(name), detail + _WORKS)
+        elif others:
+            remedy = f"{remedies[name]}; {others[0]} stands in"
+            finding = note(title.format(name), detail + reason, remedy)
+        else:
+            remedy = f"{remedies[name]}: nothing stands in for it"
+            finding = problem(title.format(name), detail + reason, remedy)
+        findings.append(finding)
+    return findings
+
+
+async def _overlay(scratch: str, name: str, namespace: Namespace) -> str | None:
+    """Try an overlay within the scratch directory; return why it can't be had."""
     path = os.path.join(scratch, name)
     _make(path, "layers/0", "upper", "work", "merged")
-    try:
-        await _try_overlay(path, name, namespace)
-    except FimError as error:
-        missing = _PACKAGES.get(name)
-        remedy = f"install {missing}" if missing else "see the sandbox's findings"
-        if name == FALLBACK:
-            return problem(f"overlay {name}", str(error), f"{remedy}: the others fall back to it")
-        return note(f"overlay {name}", str(error), f"{remedy}; {FALLBACK} stands in")
-    return fine(f"overlay {name}", _WORKS)
+    return await _try_overlay(path, name, namespace)
 
 
 async def _in_data(
-    scratch: str, data: str, trials: list[Finding], namespace: Namespace
+    scratch: str, data: str, works: Sequence[str], namespace: Namespace
 ) -> list[Finding]:
     """Try the overlays that work elsewhere with their changes beside those in a data directory."""
     place = await asyncio.to_thread(_nearest, data)
-    works = {trial.name for trial in trials if trial.verdict is Verdict.OK}
     try:
         upper = await asyncio.to_thread(tempfile.mkdtemp, prefix=".doctor.", dir=place)
     except OSError as error:
         remedy = "set FIM_DIR_DATA to a directory that can be written"
         return [problem("data directory", f"{place}: {error.strerror}", remedy)]
     try:
-        return [
-            await _overlay_in(scratch, upper, name, namespace)
-            for name in BACKENDS
-            if f"overlay {name}" in works
-        ]
+        refused = {name: await _overlay_in(scratch, upper, name, namespace) for name in works}
     finally:
         await asyncio.to_thread(_remove, upper)
+    remedies = dict.fromkeys(works, "set FIM_DIR_DATA to a directory on another filesystem")
+    return _judged("{} for changes", refused, remedies, f"in {place}: ")
 
 
-async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace) -> Finding:
+async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace) -> str | None:
     path, changes = os.path.join(scratch, f"{name}-in-data"), os.path.join(upper, name)
     _make(path, "layers/0", "merged")
     for directory in ("upper", "work"):
         os.makedirs(os.path.join(changes, directory))
         os.symlink(os.path.join(changes, directory), os.path.join(path, directory))
-    title, place = f"{name} for changes", os.path.dirname(upper)
-    try:
-        await _try_overlay(path, name, namespace)
-    except FimError as error:
-        remedy = "set FIM_DIR_DATA to a directory on another filesystem"
-        if name == FALLBACK:
-            return problem(title, f"in {place}: {error}", remedy)
-        return note(title, f"in {place}: {error}", f"{remedy}; {FALLBACK} stands in")
-    return fine(title, f"in {place}: {_WORKS}")
+    return await _try_overlay(path, name, namespace)
 
 
-async def _try_overlay(path: str, name: str, namespace: Namespace) -> None:
+async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
     upper, work = await asyncio.to_thread(_identities, path, "upper", "work")
     stack = StackDirectory("doctor", path, 1, upper, work=work)
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
-    overlay = await BACKENDS[name].mount(stack, namespace, _SECONDS)
-    async with _mounted(overlay.process, overlay.root, namespace):
-        words = ["sh", "-c", script, "sh", overlay.root, _MARK]
-        await run([*namespace.join, *words], seconds=_SECONDS)
-        if "new" not in os.listdir(os.path.join(path, "upper")):
-            raise MountError("it loses what is written")
+    try:
+        overlay = await BACKENDS[name].mount(stack, namespace, _SECONDS)
+        async with _mounted(overlay.process, overlay.root, namespace):
+            words = ["sh", "-c", script, "sh", overlay.root, _MARK]
+            await run([*namespace.join, *words], seconds=_SECONDS)
+            if "new" not in os.listdir(os.path.join(path, "upper")):
+                return "it loses what is written"
+    except FimError as error:
+        return str(error)
+    return None
 
 
 def _identities(path: str, *names: str) -> list[tuple[int, int]]:
@@ -226,7 +240,9 @@ async def _mounted(
     try:
         yield
     finally:
-        if namespace.below(point):
-            await namespace.unmount(point)
-        if process is not None and not await process.wait(1.0):
-            await process.stop()
+        try:
+            if namespace.below(point):
+                await namespace.unmount(point)
+        finally:
+            if process is not None and not await process.wait(1.0):
+                await process.stop()

@@ -42,7 +42,8 @@ def _space(name: str, path: str) -> Finding:
 
 def _leftovers(tree: Path) -> Finding:
     """Look for mounts and instances that no daemon holds; the next one removes or adopts them."""
-    mounts = below(str(tree))
+    # those of a doctor who is at work are no leftovers
+    mounts = [mount for mount in below(str(tree)) if "/doctor." not in mount.mount_point]
     if _running(tree):
         return fine("leftovers", f"none: a daemon holds the {len(mounts)} mounts of {tree}")
     dead = 0

@@ -11,6 +11,8 @@ from contextlib import suppress
 from typing import Final
 
 _PROGRAM: Final = "fusermount3"
+_MOUNTS: Final = "/etc/mtab"
+"""Where fusermount3 looks up what it is to unmount for a plain user; minimal systems have none."""
 _DESCRIPTOR_VARIABLE: Final = "_FUSE_COMMFD"
 """Names the socket on which fusermount3 sends the descriptor of the device."""
 
@@ -39,8 +41,18 @@ def mount(mount_point: str, options: Iterable[str]) -> int:
     return descriptors[0]
 
 
+def unmount_command(mount_point: str) -> list[str]:
+    """The command by which a user takes a FUSE mount out of the tree at once.
+
+    umount(8), which asks the kernel whose the mount is, stands in where fusermount3 would refuse.
+    """
+    if os.access(_MOUNTS, os.R_OK):
+        return [_PROGRAM, "-u", "-z", "-q", "--", mount_point]
+    return ["umount", "--lazy", "--", mount_point]
+
+
 def unmount(mount_point: str) -> None:
     """Unmount, unless somebody else has."""
     with suppress(OSError):
-        words = [_PROGRAM, "-u", "-z", "-q", "--", mount_point]
-        os.waitpid(os.posix_spawnp(_PROGRAM, words, os.environ), 0)
+        words = unmount_command(mount_point)
+        os.waitpid(os.posix_spawnp(words[0], words, os.environ), 0)

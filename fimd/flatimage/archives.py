@@ -1,7 +1,8 @@
 """Tar archives read as a stream, whatever compresses them, with bounded memory.
 
 The standard library takes a header that makes no sense for the end of the archive, and reads names
-and pax headers of any size into memory. Here the first is damage, and so is the second.
+and pax headers of any size into memory. Here the first is damage, and so is the second: the library
+reads through a file that knows what it was asked for last.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import gzip
 import lzma
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, Final, Protocol, Self, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 import zstandard
 
@@ -18,15 +19,8 @@ PIECE: Final = 1 << 18
 MOST_HEADER_BYTES: Final = 1 << 20
 # xz -9 takes 65 MiB to unpack, and zstd --ultra -22 as much as 128.
 MOST_DECODER_BYTES: Final = 512 << 20
-MOST_PADDING: Final = 1 << 20  # tar fills up to its block size, commonly 10 KiB
-
-READ_WHOLE: Final = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
+MOST_PADDING: Final = 64 << 20  # tar fills up to its block size, commonly 10 KiB
+END: Final = bytes(tarfile.BLOCKSIZE)
 
 DAMAGE: Final = (
     tarfile.TarError,
@@ -46,37 +40,16 @@ ZSTD: Final = b"\x28\xb5\x2f\xfd"
 ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"  # after a byte 0x50-0x5f; pzstd begins with such a frame
 
 
-class TarInfo(tarfile.TarInfo):
-    """A member's header, refused where it is damaged or of a size that no real one has."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The header in one block; the library's way of saying that a block of zeros ends all."""
-        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-            return super().frombuf(buf, encoding, errors)
-        try:
-            info = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
-        if info.size < 0 or (info.type in READ_WHOLE and info.size > MOST_HEADER_BYTES):
-            raise tarfile.ReadError(f"a header claims {info.size} bytes")
-        return info
-
-
 @contextlib.contextmanager
 def open_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
     """The tar archive in `file`, to be read from its beginning to its end, once.
 
-    Raises one of DAMAGE where it is none.
+    Raises one of DAMAGE where it is none, and on leaving where there is more than was read.
     """
-    plain = _decompressed(file)
-    with tarfile.open(
-        fileobj=cast("BinaryIO", plain), mode="r|", tarinfo=TarInfo, errors="surrogateescape"
-    ) as tar:
+    plain = _Forward(_decompressed(file))
+    with tarfile.open(fileobj=cast("BinaryIO", plain), mode="r:", errors="surrogateescape") as tar:
         yield tar
-    for _ in range(MOST_PADDING // PIECE):  # the compression's own checksum comes last
-        if not plain.read(PIECE):
-            return
+    plain.check_end()
 
 
 def forget_members(tar: tarfile.TarFile) -> None:
@@ -86,6 +59,61 @@ def forget_members(tar: tarfile.TarFile) -> None:
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
+
+
+class _Forward:
+    """A file that is read from its beginning to its end, as the library reads an archive.
+
+    Only headers are asked for in one piece, so that the limit is theirs.
+    """
+
+    def __init__(self, source: _Readable) -> None:
+        self._source = source
+        self._position = 0
+        self._last = b""
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, less only at the end."""
+        if not 0 <= size <= MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        pieces = []
+        while size and (data := self._source.read(size)):
+            pieces.append(data)
+            size -= len(data)
+        self._last = b"".join(pieces)
+        self._position += len(self._last)
+        return self._last
+
+    def tell(self) -> int:
+        """How much has been read."""
+        return self._position
+
+    def seek(self, position: int) -> int:
+        """Read on to a position, or to the end where that comes first."""
+        if position < self._position:
+            raise tarfile.ReadError("a header points back")
+        while (left := position - self._position) and self.read(min(left, PIECE)):
+            pass
+        return self._position
+
+    def seekable(self) -> bool:
+        """Not backwards."""
+        return False
+
+    def check_end(self) -> None:
+        """Raise ReadError unless the library has stopped at the end, and nothing follows.
+
+        It stops without a word at a header that it can't read, and where nothing is left; a
+        block of zeros ends an archive, but a damaged header may be one as well.
+        """
+        if self._last != END:
+            raise tarfile.ReadError("a header makes no sense, or the archive's end is missing")
+        end = self._position
+        while data := self.read(PIECE):
+            if data.strip(b"\0"):
+                raise tarfile.ReadError(f"more follows after its end at byte {end}")
+            if self._position - end > MOST_PADDING:  # the compression's own checksum comes last
+                raise tarfile.ReadError(f"its end at byte {end} is followed by zeros for ever")
 
 
 def _decompressed(file: BinaryIO) -> _Readable:

@@ -53,8 +53,7 @@ class Image:
     @property
     def overlay(self) -> str:
         """The overlay that the next instance gets."""
-        overlay = self.facts.overlay or DEFAULT
-        return "unionfs" if self.facts.casefold != "off" and overlay == "bwrap" else overlay
+        return self.facts.overlay or DEFAULT
 
     @property
     def layers(self) -> tuple[LayerSource, ...]:

@@ -30,7 +30,7 @@ from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, start_time
-from fimd.overlays import DEFAULT, FALLBACK
+from fimd.overlays import DEFAULT
 from fimd.stacks.data import DataDirectory
 from fimd.stacks.stack import Stack, StackSpec
 from fimd.stacks.stacks import OutdatedError, Stacks
@@ -43,7 +43,6 @@ _GLANCE = 0.1
 """Seconds between two looks at a process that is asked to end."""
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
-CASEFOLD_WARNING = "casefold cannot be used with bwrap overlayfs, falling back to unionfs"
 
 
 class Instances:
@@ -116,7 +115,7 @@ class Instances:
             image, data, sources, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._layers.acquire(sources)
             undo.callback(self._layers.release, layers)
-            overlay, casefold = _choose(request, image, warnings)
+            overlay, casefold = _choose(request, image)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
             stack = await self._stacks.acquire(spec, layers, request.pid, changes)
             undo.push_async_callback(self._stacks.release, stack, request.pid)
@@ -274,13 +273,9 @@ class Instances:
             await asyncio.gather(*self._ending, return_exceptions=True)
 
 
-def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tuple[str, str]:
+def _choose(request: StartRequest, image: ImageFacts) -> tuple[str, str]:
     overlay = request.overlay or image.overlay or DEFAULT
-    casefold = image.casefold if image.casefold != "off" else request.casefold or "off"
-    if casefold != "off" and overlay == "bwrap":
-        overlay = FALLBACK
-        warnings.append(CASEFOLD_WARNING)
-    return overlay, casefold
+    return overlay, image.casefold if image.casefold != "off" else request.casefold or "off"
 
 
 def _write_files(instance: Instance, plan: LaunchPlan, tree: RuntimeTree) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from fimd.base.errors import MountError
+from fimd.dwarfs.fusermount import unmount_command
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import CommandError, run
 from fimd.mounts.table import below
@@ -22,7 +23,7 @@ async def detach(mount_point: str, *, seconds: float = 10.0) -> None:
     MountError where the mount stays.
     """
     try:
-        await run(["fusermount3", "-u", "-z", "-q", "--", mount_point], seconds=seconds)
+        await run(unmount_command(mount_point), seconds=seconds)
     except CommandError as error:
         if await asyncio.to_thread(below, mount_point):
             raise MountError(f"{mount_point} can't be unmounted: {error}") from error

@@ -44,5 +44,3 @@ BACKENDS: Final = {
 
 DEFAULT: Final = "bwrap"
 """What an image has that asks for none."""
-FALLBACK: Final = "unionfs"
-"""What stands in where another backend can't be mounted."""

@@ -109,8 +109,11 @@ class DataDirectory:
             return cls(path, facts.st_dev, facts.st_ino)
 
     @contextmanager
-    def opened(self) -> Iterator[OpenData]:
-        """Hold it open. Raises DataDirectoryError, also where its upper is another by now."""
+    def opened(self, *, unchanged: bool = True) -> Iterator[OpenData]:
+        """Hold it open. Raises DataDirectoryError, also where its upper is another by now.
+
+        Unless `unchanged` is false: for what has nothing to do with the upper.
+        """
         with ExitStack() as stack, _explained(self.path):
             parent, at = _directory(self.path, stack)
             directory = _kept(stack, os.open(".", DIRECTORY, dir_fd=at))
@@ -121,11 +124,12 @@ class DataDirectory:
                 for part in ("tmp", "work", "layers")
             ]
             opened = OpenData(self.path, directory, holder, name, *parts)
-            facts = os.stat(name, dir_fd=holder, follow_symlinks=False)
-            if (facts.st_dev, facts.st_ino) != (self.device, self.inode):
-                raise DataDirectoryError(
-                    f"{opened.root} was put in the place of another directory just now: try again"
-                )
+            if unchanged:
+                facts = os.stat(name, dir_fd=holder, follow_symlinks=False)
+                if (facts.st_dev, facts.st_ino) != (self.device, self.inode):
+                    raise DataDirectoryError(
+                        f"{opened.root} is another directory than it was: try again"
+                    )
             yield opened
 
     def passed_over(self, image: str) -> list[str]:

@@ -71,7 +71,7 @@ def _ghosts(
 
 def discard(arguments: dict[str, Any], _files: list[int]) -> None:
     """Remove an overlay's directory in work/ by this process, which is imprisoned."""
-    with DataDirectory(**arguments["data"]).opened() as opened:
+    with DataDirectory(**arguments["data"]).opened(unchanged=False) as opened:
         imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
         _remove_work(opened, arguments["work"])
 

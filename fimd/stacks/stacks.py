@@ -25,7 +25,8 @@ from fimd.mounts import silent
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.unmount import clear
-from fimd.overlays import BACKENDS, FALLBACK
+from fimd.overlays import BACKENDS
+from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.stacks.data import DataDirectory
 from fimd.stacks.prepare import discard, prepare
@@ -207,17 +208,24 @@ class Stacks:
     async def _mount_overlay(
         self, directory: StackDirectory, spec: StackSpec
     ) -> tuple[Overlay, str, tuple[str, ...]]:
+        name, *others = spec.overlay, *stand_ins(spec.overlay)
         notes: list[str] = []
-        try:
-            overlay = await self._mount_backend(spec.overlay, directory, spec, notes)
-        except (MountError, UnsupportedError) as error:
-            if spec.overlay == FALLBACK:
-                raise
-            overlay = await self._mount_backend(FALLBACK, directory, spec, notes)
-            reason = f"the overlay {spec.overlay} was refused ({error}); using {FALLBACK}"
+        refusals: list[str] = []
+        while True:
+            try:
+                overlay = await self._mount_backend(name, directory, spec, notes)
+            except (MountError, UnsupportedError) as error:
+                refusals.append(f"the overlay {name} was refused ({error})")
+                if not others:
+                    raise MountError("; ".join(refusals)) from error
+                await asyncio.to_thread(_renew, directory)
+                name = others.pop(0)
+                continue
+            if not refusals:
+                return overlay, name, tuple(notes)
+            reason = f"{'; '.join(refusals)}; using {name}"
             log.warning("overlay fell back", fim_stack=spec.id, reason=reason)
-            return overlay, FALLBACK, (*notes, reason)
-        return overlay, spec.overlay, tuple(notes)
+            return overlay, name, (*notes, reason)
 
     async def _mount_backend(
         self, name: str, directory: StackDirectory, spec: StackSpec, notes: list[str]
@@ -306,6 +314,8 @@ class Stacks:
         """
         path = self._tree.stack(stack_id)
         try:
+            for mount in reversed(self._namespace.below(str(path))):
+                await self._namespace.unmount(mount.mount_point)
             for point in ("view", "merged"):
                 await clear(self._namespace, str(path / point))
             await asyncio.to_thread(_remove, str(path))
@@ -357,3 +367,9 @@ def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]
     os.symlink(data.root, os.path.join(directory.path, "upper"))
     os.symlink(data.work(directory.id), os.path.join(directory.path, "work"))
     os.mkdir(directory.merged)
+
+
+def _renew(directory: StackDirectory) -> None:
+    """Remove what a backend that could not mount has made for itself."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(os.path.join(directory.path, "marks"))

@@ -200,7 +200,7 @@ def test_every_value_of_fim_layers_has_an_answer_in_time(
                 options = {
                     "pid": ("u", process.pid),
                     "layers": ("aay", settle(layers, os.fsencode(scratch) + b"/")),
-                    "overlay": ("s", "unionfs" if union else "bwrap"),
+                    "overlay": ("s", "overlayfs" if union else "bwrap"),
                 }
                 call = ("aya{sv}", (os.fsencode(image), options))
                 reply = ask(connection, ROOT, f"{BUS_NAME}.Manager", "StartInstance", *call)

@@ -41,11 +41,9 @@ def is_mounted(path: Path) -> bool:
 def unmount(path: Path) -> None:
     deadline = time.monotonic() + SECONDS
     while is_mounted(path):
-        subprocess.run(
-            ["fusermount3", "-u", str(path)], capture_output=True, timeout=SECONDS, check=False
-        )
+        subprocess.run(["umount", str(path)], capture_output=True, timeout=SECONDS, check=False)
         if time.monotonic() > deadline:  # end the test, not the machine
-            subprocess.run(["fusermount3", "-uz", str(path)], timeout=SECONDS, check=False)
+            subprocess.run(["umount", "--lazy", str(path)], timeout=SECONDS, check=False)
             pytest.fail(f"{path} could not be unmounted")
         time.sleep(0.01)
 

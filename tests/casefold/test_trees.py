@@ -272,7 +272,7 @@ def test_a_slow_read_holds_nobody_up(source: Path, serving: Serving, tmp_path: P
             assert reader.is_alive()
             reader.join()
     finally:
-        subprocess.run(["fusermount3", "-u", source], check=True, timeout=20)
+        subprocess.run(["umount", source], check=True, timeout=20)
         assert slow.wait(20) == 0
         slow.stdout.close()
 

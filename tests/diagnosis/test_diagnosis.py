@@ -1,7 +1,9 @@
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +12,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.overlays import INSTALLED
+from tests.support.programs import all_but
 from tests.support.session import Session
+
+OVERLAYS = [f"overlay {name}" for name in INSTALLED]
+# It does not unmount, whatever the user may.
+REFUSING = """#!/bin/sh
+case " $* " in *" -u "*|*" --lazy "*) echo not now >&2; exit 1;; esac
+exec {program} "$@"
+"""
 
 
 def doctor(session: Session, **options: Any) -> tuple[int, dict[str, list[dict[str, str]]]]:
@@ -30,7 +41,7 @@ def test_it_tries_every_backend_and_leaves_nothing(session: Session) -> None:
     assert time.monotonic() - began < 10  # under 2 s on an idle machine
     assert list(groups) == ["fuse", "sandbox", "backends", "engines", "session", "space"]
     verdicts = {item["name"]: item["verdict"] for item in groups["backends"]}
-    for name in ("overlay bwrap", "overlay unionfs", "layer (embedded)", "view (embedded)"):
+    for name in (*OVERLAYS, "layer (embedded)", "view (embedded)"):
         assert verdicts[name] == "ok", groups["backends"]
     assert code == 0, groups
     assert [path.name for path in session.tree.glob("doctor*")] == []
@@ -71,9 +82,34 @@ def test_it_tells_what_is_not_installed(session: Session) -> None:
     code, groups = doctor(session, variables={"PATH": f"{session.directory}/bin:{bare}"})
     assert code == 1
     assert named(groups, "bubblewrap")["remedy"] == "install the package bubblewrap"
-    assert named(groups, "overlay overlayfs")["verdict"] == "note"
-    assert "fuse-overlayfs" in named(groups, "overlay overlayfs")["remedy"]
-    assert named(groups, "overlay unionfs")["verdict"] == "problem"
+    for name, package in (("overlayfs", "fuse-overlayfs"), ("unionfs", "unionfs-fuse")):
+        finding = named(groups, f"overlay {name}")
+        assert finding["verdict"] == "problem"
+        assert f"install {package}" in finding["remedy"]
+        assert "nothing stands in" in finding["remedy"]
+
+
+def test_what_has_a_substitute_is_a_note(session: Session) -> None:
+    bare = all_but(session.directory / "programs", "unionfs", "unionfs-fuse")
+    code, groups = doctor(session, variables={"PATH": f"{session.directory}/bin:{bare}"})
+    finding = named(groups, "overlay unionfs")
+    assert (code, finding["verdict"]) == (0, "note")
+    assert "overlayfs stands in" in finding["remedy"]
+
+
+def test_what_cannot_be_unmounted_is_told(session: Session) -> None:
+    for name in ("fusermount3", "umount"):
+        program = session.directory / "bin" / name
+        program.write_text(REFUSING.format(program=shutil.which(name)))
+        program.chmod(0o755)
+    try:
+        code, groups = doctor(session)
+        assert code == 1
+        assert "can't be unmounted" in named(groups, "view (embedded)")["detail"]
+        assert all(item["name"] != "checks" for group in groups.values() for item in group)
+    finally:
+        for mount in session.mounts():
+            subprocess.run(["umount", "-l", mount], check=True)
 
 
 def test_it_says_what_forbids_user_namespaces(

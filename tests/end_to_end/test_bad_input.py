@@ -129,7 +129,7 @@ def test_too_many_mounts(
         wrap = ["unshare", "--mount", "--", *as_account(account, limit)]
         session = new_session(wrap=wrap, FIMD_LINGER="60")
         image = session.adopt(busybox_image, "app.flatimage")
-        first = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "unionfs"})
+        first = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "overlayfs"})
         assert first.returncode == 125
         assert first.stderr.count("\n") == 1
         assert "FUSE mounts, and plain users may have 1 together" in first.stderr

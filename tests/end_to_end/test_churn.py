@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.account import Account
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session, wait_for
 
 IMAGES = 10
-OVERLAYS = ("bwrap", "unionfs", "overlayfs")
 AT_ONCE = 6
 
 
@@ -98,7 +98,7 @@ def test_churn_leaves_nothing_behind_and_loses_nothing(
     print(f"seed {seed}")  # shown where the test fails
     images = [session.adopt(busybox_image, f"{number}.flatimage") for number in range(IMAGES)]
     for number, image in enumerate(images):
-        session.output(image, "fim-overlay", "set", OVERLAYS[number % 3])
+        session.output(image, "fim-overlay", "set", INSTALLED[number % len(INSTALLED)])
     churn = Churn(session, images, random.Random(seed))
     session.objects("ps")
     session.wait_until_clean()

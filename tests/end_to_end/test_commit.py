@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.overlays import INSTALLED, needs_unionfs
 from tests.support.session import Session, wait_for
 from tests.support.tree import Tree, difference, seen
-
-OVERLAYS = ("bwrap", "overlayfs", "unionfs")
 
 FIRST = r"""
 mkdir -p /w/kept/in /w/opaque/sub/deep /w/gone/a /w/turned /w/old /etc/conf
@@ -56,7 +55,12 @@ def data_of(image: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("overlay", "mode"), [("bwrap", "file"), ("overlayfs", "layer"), ("unionfs", "binary")]
+    ("overlay", "mode"),
+    [
+        ("bwrap", "file"),
+        ("overlayfs", "layer"),
+        pytest.param("unionfs", "binary", marks=needs_unionfs),
+    ],
 )
 def test_what_an_application_sees_does_not_change_by_a_commit_under_any_overlay(
     session: Session, image: Path, overlay: str, mode: str
@@ -65,7 +69,7 @@ def test_what_an_application_sees_does_not_change_by_a_commit_under_any_overlay(
     change(session, image, FIRST, FIM_OVERLAY=overlay)
     before = seen(session, image, *TOPS, FIM_OVERLAY=overlay)
     commit(session, image, "binary", **fast)
-    for other in OVERLAYS:
+    for other in INSTALLED:
         now = seen(session, image, *TOPS, FIM_OVERLAY=other)
         assert differs(before, now, overlay, other) == {}, other
     change(session, image, SECOND, FIM_OVERLAY=overlay)
@@ -76,7 +80,7 @@ def test_what_an_application_sees_does_not_change_by_a_commit_under_any_overlay(
     root = data_of(image) / "root"
     assert list(root.iterdir()) == []
     environment = {"FIM_LAYERS": str(image.with_name("own.layer"))} if mode == "file" else {}
-    for other in OVERLAYS:
+    for other in INSTALLED:
         environment["FIM_OVERLAY"] = other
         now = seen(session, image, *TOPS, **environment)
         assert differs(before, now, overlay, other) == {}, other
@@ -298,7 +302,7 @@ def test_layers_are_squashed_removed_and_exported(session: Session, image: Path)
     assert len(rows) == 3
     assert rows[2].endswith("layer-002.layer")
     assert image.stat().st_size < size
-    for overlay in OVERLAYS:
+    for overlay in INSTALLED:
         now = seen(session, image, *TOPS, FIM_OVERLAY=overlay)
         assert differs(before, now, overlay) == {}, overlay
     session.output("fimctl", "layer", "export", image, "2", "top.layer")
@@ -355,9 +359,9 @@ def test_external_layers_come_in_their_order_and_what_is_none_is_skipped_by_name
 @pytest.mark.parametrize(
     ("overlay", "count"),
     [
-        *((overlay, 60) for overlay in OVERLAYS),
-        *(pytest.param(overlay, 300, marks=pytest.mark.slow) for overlay in OVERLAYS),
-        *(pytest.param(overlay, 600, marks=pytest.mark.slow) for overlay in OVERLAYS),
+        *((overlay, 60) for overlay in INSTALLED),
+        *(pytest.param(overlay, 300, marks=pytest.mark.slow) for overlay in INSTALLED),
+        *(pytest.param(overlay, 600, marks=pytest.mark.slow) for overlay in INSTALLED),
     ],
 )
 def test_many_layers_stack_and_run(session: Session, image: Path, overlay: str, count: int) -> None:

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.support.machine import live
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session
 from tests.support.tree import Tree, difference, parse
 
-OVERLAYS = ("bwrap", "overlayfs", "unionfs")
 NAMES = ("a", "b", "c", "with space", "new\nline", os.fsdecode(b"not-\xff"))
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
 texts = st.text("xyz", max_size=3)
@@ -48,7 +48,7 @@ changes = (
     event("change_directory", path=paths, mode=st.sampled_from(["700", "755", "1777", "711"])),
 )
 commits = event("commit", mode=st.sampled_from(["binary", "layer", "file"]))
-switches = event("switch", overlay=st.sampled_from(OVERLAYS))
+switches = event("switch", overlay=st.sampled_from(INSTALLED))
 squashes = event("squash", managed=st.booleans(), first=st.integers(0, 3), count=st.integers(1, 3))
 events = st.one_of(*changes, *changes, commits, commits, switches, squashes)
 

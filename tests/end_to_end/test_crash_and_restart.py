@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session, wait_for
 
-OVERLAYS = ("bwrap", "unionfs", "overlayfs")
 WRITER = (
     "cat /etc/release > /first; n=0; while :; do n=$((n+1)); echo $n > /counter; "
     "cat /etc/release > /new; mv /new /copy; sleep 0.05; done"
@@ -26,7 +26,7 @@ def kill(pid: int) -> None:
     os.close(pidfd)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_programs_go_on_while_the_daemon_is_killed_and_comes_back(
     session: Session, image: Path, overlay: str
 ) -> None:
@@ -102,9 +102,9 @@ def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
 def test_a_union_that_dies_is_noticed_and_the_next_start_mounts_afresh(
     session: Session, image: Path
 ) -> None:
-    session.output(image, "fim-overlay", "set", "unionfs")
+    session.output(image, "fim-overlay", "set", "overlayfs")
     program = session.background(image, "sleep 60")
-    kill(session.one_named("unionfs"))
+    kill(session.one_named("fuse-overlayfs"))
     wait_for(lambda: "a stack died under its users" in session.said(), what="the notice")
     program.kill()  # unless its root's end was its own
     program.wait()
@@ -151,13 +151,13 @@ def test_the_kernel_overlay_outlives_its_holder_and_the_daemon_together(
 def test_a_union_that_died_while_there_was_no_daemon_is_noticed_by_the_next(
     session: Session, image: Path, busybox: Path
 ) -> None:
-    session.output(image, "fim-overlay", "set", "unionfs")
+    session.output(image, "fim-overlay", "set", "overlayfs")
     elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that outlives its root
     program = session.background(image, f"exec {elsewhere} sleep 60")
     [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
     kill(session.daemon())
-    kill(session.one_named("unionfs"))
+    kill(session.one_named("fuse-overlayfs"))
     [instance] = session.instances_of(program)
     assert instance["State"] == "failed"
     done = session.run(image, "fim-exec", "true")

@@ -26,7 +26,7 @@ def medium(session: Session, busybox_image: Path) -> Iterator[Commands]:
 
 
 @pytest.fixture
-def foreign(session: Session, busybox_image: Path) -> Commands:
+def foreign(session: Session, busybox_image: Path) -> Iterator[Commands]:
     """An image in a directory that this user may not write."""
     if session.account.uid == 0:
         pytest.skip("root may write every directory")
@@ -34,7 +34,8 @@ def foreign(session: Session, busybox_image: Path) -> Commands:
     directory.mkdir()
     shutil.copy(busybox_image, directory / "app.flatimage")
     directory.chmod(0o555 if os.getuid() else 0o755)
-    return Commands(session, directory / "app.flatimage")
+    yield Commands(session, directory / "app.flatimage")
+    directory.chmod(0o755)  # so that it can be removed
 
 
 def at_home(app: Commands) -> Path:

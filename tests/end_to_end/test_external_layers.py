@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.conftest import MakeLayer
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session
 
 
@@ -69,7 +70,7 @@ def test_what_is_no_layer_is_skipped_with_a_warning_that_names_it(
     assert done.stderr.count("\n") == 4
 
 
-@pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_twelve_layers_stack_by_number_and_not_by_text(
     session: Session, image: Path, make_layer: MakeLayer, overlay: str
 ) -> None:
@@ -106,14 +107,14 @@ def test_other_layers_over_a_data_directory_in_use_are_refused_with_its_users(
     done = session.run(image, "fim-exec", "true", variables={"FIM_LAYERS": str(extra)})
     assert done.returncode == 125
     assert f"in use with other layers by process {program.pid}" in done.stderr
-    done = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "unionfs"})
+    done = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "overlayfs"})
     assert done.returncode == 125
-    assert "the overlay bwrap (not unionfs)" in done.stderr
+    assert "the overlay bwrap (not overlayfs)" in done.stderr
     elsewhere = {"FIM_LAYERS": str(extra), "FIM_DIR_DATA": "elsewhere"}
     assert session.output(image, "fim-exec", "cat", "/who", variables=elsewhere) == "extra"
 
 
-@pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_a_layers_file_may_be_moved_while_it_is_mounted(
     session: Session, image: Path, make_layer: MakeLayer, overlay: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""An overlay that can't be had is replaced by unionfs, with one warning that says why.
+"""An overlay that can't be had is replaced by a FUSE overlay, with one warning that says why.
 
 `fimctl doctor` says so beforehand.
 """
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.account import Account
+from tests.support.overlays import FALLBACK, needs_unionfs
+from tests.support.programs import all_but
 from tests.support.session import Session, wait_for
 
 FILTER = Path(__file__).parent.parent / "support" / "no_user_namespaces.py"
@@ -26,7 +28,14 @@ def verdicts(session: Session, *words: str | Path, **variables: str) -> dict[str
     return {item["name"]: item for item in groups["backends"]}
 
 
-def check_fallback(session: Session, image: Path, refused: str, why: str, **variables: str) -> None:
+def check_fallback(
+    session: Session,
+    image: Path,
+    refused: str,
+    why: str,
+    other: str = FALLBACK,
+    **variables: str,
+) -> None:
     """Run a program by another overlay than the one asked for, and look at what it left."""
     variables["FIM_OVERLAY"] = refused
     done = session.run(
@@ -37,7 +46,7 @@ def check_fallback(session: Session, image: Path, refused: str, why: str, **vari
     assert done.stderr.count("\n") == 1, done.stderr
     assert f"the overlay {refused} was refused" in done.stderr
     assert why in done.stderr
-    assert "using unionfs" in done.stderr
+    assert f"using {other}" in done.stderr
 
 
 def test_without_user_namespaces_for_the_overlay(
@@ -69,8 +78,8 @@ def test_doctor_tells_of_user_namespaces_beforehand(session: Session, account: A
     found = {item["name"]: item for item in json.loads(output)["backends"]}
     assert found["overlay bwrap"]["verdict"] == "note"
     assert "Operation not permitted" in found["overlay bwrap"]["detail"]
-    assert "unionfs stands in" in found["overlay bwrap"]["remedy"]
-    assert found["overlay unionfs"]["verdict"] == "ok"
+    assert f"{FALLBACK} stands in" in found["overlay bwrap"]["remedy"]
+    assert found[f"overlay {FALLBACK}"]["verdict"] == "ok"
 
 
 @pytest.fixture
@@ -99,8 +108,8 @@ def test_an_upper_on_a_filesystem_that_the_kernels_overlay_rejects(
     assert found["overlay bwrap"]["verdict"] == "ok"
     assert found["bwrap for changes"]["verdict"] == "note"
     assert str(rejected) in found["bwrap for changes"]["detail"]
-    assert "unionfs stands in" in found["bwrap for changes"]["remedy"]
-    assert found["unionfs for changes"]["verdict"] == "ok"
+    assert f"{FALLBACK} stands in" in found["bwrap for changes"]["remedy"]
+    assert found[f"{FALLBACK} for changes"]["verdict"] == "ok"
     assert os.listdir(rejected) == []
     done = session.run(image, "fim-exec", "true", variables={"FIM_DIR_DATA": str(rejected / "d")})
     assert done.returncode == 0, done
@@ -109,13 +118,14 @@ def test_an_upper_on_a_filesystem_that_the_kernels_overlay_rejects(
     assert (rejected / "data" / "root" / "etc" / "release").read_text() == "changed\n"
 
 
+@needs_unionfs
 def test_a_fuse_upper(session: Session, image: Path) -> None:
     outer = session.background(image, "sleep 60", variables={"FIM_OVERLAY": "unionfs"})
     [instance] = session.objects("ps")
     data = f"{instance['Root']}/tmp-data"
     found = verdicts(session, image, FIM_DIR_DATA=data)
     assert found["bwrap for changes"]["verdict"] == "note"
-    assert found["unionfs for changes"]["verdict"] == "ok"
+    assert found[f"{FALLBACK} for changes"]["verdict"] == "ok"
     inner = session.adopt(image, "inner.flatimage")
     check_fallback(session, inner, "bwrap", "kernel overlay: mount:", FIM_DIR_DATA=data)
     outer.kill()
@@ -123,23 +133,67 @@ def test_a_fuse_upper(session: Session, image: Path) -> None:
     session.wait_until_clean()
 
 
+UNIONFS = ("unionfs", "unionfs-fuse")
+MISSING = {
+    # what is not installed, what is asked for, and what stands in for it
+    "fuse-overlayfs": (("fuse-overlayfs",), "overlayfs", "unionfs"),
+    "unionfs-fuse": (UNIONFS, "unionfs", "overlayfs"),
+}
+
+
+@pytest.fixture(params=[pytest.param("fuse-overlayfs", marks=needs_unionfs), "unionfs-fuse"])
+def lacking(
+    request: pytest.FixtureRequest, new_session: Callable[..., Session]
+) -> tuple[Session, str, str, str]:
+    """A session without a program, its name, the overlay that it is, and that which stands in."""
+    missing, asked, other = MISSING[request.param]
+    bare = all_but(new_session().directory / "programs", *missing)
+    session = new_session(PATH=str(bare))
+    for name in ("fimctl", "fimd"):
+        (bare / name).unlink(missing_ok=True)
+        (bare / name).symlink_to(session.directory / "bin" / name)
+    return session, request.param, asked, other
+
+
 def test_an_overlay_that_is_not_installed(
+    lacking: tuple[Session, str, str, str], busybox_image: Path
+) -> None:
+    session, missing, asked, other = lacking
+    image = session.adopt(busybox_image, "app.flatimage")
+    check_fallback(session, image, asked, "not installed", other)
+    found = verdicts(session, image)
+    assert found[f"overlay {asked}"]["verdict"] == "note"
+    assert f"install {missing}" in found[f"overlay {asked}"]["remedy"]
+    assert f"{other} stands in" in found[f"overlay {asked}"]["remedy"]
+
+
+def test_the_case_insensitive_view_lies_over_the_overlay_that_is_installed(
+    lacking: tuple[Session, str, str, str], busybox_image: Path
+) -> None:
+    session, _, _, other = lacking
+    image = session.adopt(busybox_image, "app.flatimage")
+    session.output(image, "fim-casefold", "on")
+    script = "echo kept > /File; cat /FILE; rm /ETC/release; ls /etc; sleep 60"
+    program = session.start(image, "fim-exec", "sh", "-c", script, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"kept\n"
+    [instance] = session.objects("ps")
+    assert (instance["Overlay"], instance["Casefold"]) == (other, "on")
+    warned = session.run(image, "fim-overlay", "show")
+    assert warned.stdout == f"{other.upper()}\n"
+    assert f"falling back to {other}" in warned.stderr
+
+
+def test_no_overlay_that_could_stand_in(
     new_session: Callable[..., Session], busybox_image: Path
 ) -> None:
-    probe = new_session()
-    bare = probe.directory / "programs"
-    bare.mkdir()
-    bare.chmod(0o755)
-    for place in ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"):
-        for program in Path(place).iterdir():
-            if program.name != "fuse-overlayfs" and not (bare / program.name).is_symlink():
-                (bare / program.name).symlink_to(program)
+    bare = all_but(new_session().directory / "programs", "fuse-overlayfs", *UNIONFS)
     session = new_session(PATH=str(bare))
     for name in ("fimctl", "fimd"):
         (bare / name).unlink(missing_ok=True)
         (bare / name).symlink_to(session.directory / "bin" / name)
     image = session.adopt(busybox_image, "app.flatimage")
-    check_fallback(session, image, "overlayfs", "fuse-overlayfs is not installed")
-    found = verdicts(session, image)
-    assert found["overlay overlayfs"]["verdict"] == "note"
-    assert "install fuse-overlayfs; unionfs stands in" in found["overlay overlayfs"]["remedy"]
+    assert session.output(image, "fim-exec", "echo", "up") == "up\n"
+    done = session.run(image, "fim-exec", "true", variables={"FIM_CASEFOLD": "1"})
+    assert done.returncode == 125
+    assert "fuse-overlayfs is not installed" in done.stderr

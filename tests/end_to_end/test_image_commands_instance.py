@@ -31,7 +31,7 @@ def test_instances_are_listed_by_their_start(app: Commands) -> None:
     wait_for(lambda: app.output("fim-instance", "list") == left, 1, "the end of the first")
 
 
-@pytest.mark.parametrize("overlay", ["bwrap", "unionfs"])
+@pytest.mark.parametrize("overlay", ["bwrap", "overlayfs"])
 @pytest.mark.parametrize("unshare", ["", "all"])
 def test_a_program_runs_inside_of_an_instance(app: Commands, overlay: str, unshare: str) -> None:
     app.silent("fim-overlay", "set", overlay)
@@ -168,6 +168,47 @@ def test_a_program_that_is_not_there(app: Commands) -> None:
         done = app.session.run(app.image, "fim-instance", "exec", "0", *words)
         assert (done.returncode, done.stdout) == (1, "")
         assert texts(done.stderr) == ["Could not start PID, program not found?"]
+
+
+ENTERING = """
+import os, sys
+from fimctl import enter
+
+class Refusing:
+    @staticmethod
+    def find_spec(name, *_):
+        os.write(2, f"{name} is imported\\n".encode())
+        os._exit(99)
+
+def refusing(change):
+    def changed(*words):
+        for name in LATE:
+            sys.modules.pop(name, None)
+        sys.meta_path.insert(0, Refusing)
+        return change(*words)
+    return changed
+
+LATE = ("warnings",)  # what other Pythons have not imported yet
+enter._set_namespace, os.chroot = refusing(enter._set_namespace), refusing(os.chroot)
+sys.exit(enter.enter(int(sys.argv[1]), sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("unshare", ["", "pid"])
+def test_nothing_is_imported_from_the_instance_that_is_entered(app: Commands, unshare: str) -> None:
+    if unshare:
+        app.silent("fim-unshare", "add", unshare)
+    instance = app.session.background(app.image, "sleep 60")
+
+    def entered(*words: str) -> tuple[int, str, list[str]]:
+        python = (app.session.account.python, "-P", "-c", ENTERING, str(instance.pid))
+        done = app.session.run(*python, *words)
+        return done.returncode, done.stdout, texts(done.stderr)
+
+    assert entered("sh", "-c", "echo in; exit 3") == (3, "in\n", [])
+    assert entered("/bin/echo", "in") == (0, "in\n", [])
+    for missing in ("no-such-program", "/no/such/program", ""):
+        assert entered(missing) == (1, "", ["Could not start PID, program not found?"])
 
 
 def test_wrong_words_are_told_in_order(app: Commands) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.image_commands import Commands, texts
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session
 
 FAST = {"FIM_COMPRESSION_LEVEL": "1"}
@@ -187,7 +188,7 @@ def test_a_file_written_inside_is_the_callers_and_at_the_same_place_below_root(
     assert (facts.st_uid, facts.st_gid) == (app.session.account.uid, app.session.account.gid)
 
 
-@pytest.mark.parametrize("overlay", ["bwrap", "unionfs", "overlayfs"])
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_the_next_command_sees_what_a_user_did_to_the_data_directory(
     app: Commands, overlay: str
 ) -> None:

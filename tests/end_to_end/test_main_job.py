@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session, wait_for
 
-OVERLAYS = ("bwrap", "unionfs", "overlayfs")
 
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_two_instances_share_each_layer_and_the_writable_view(
     session: Session, image: Path, overlay: str
 ) -> None:
@@ -94,11 +93,11 @@ def test_root_inside_is_uid_0_and_otherwise_it_is_the_caller(session: Session, i
 def test_a_change_outlives_its_instance_and_follows_to_another_overlay(
     session: Session, image: Path
 ) -> None:
-    for overlay in OVERLAYS:
+    for overlay in INSTALLED:
         choice = {"FIM_OVERLAY": overlay}
         session.output(image, "fim-exec", "touch", f"/{overlay}", variables=choice)
     listed = session.output(image, "fim-exec", "ls", "/").split()
-    assert set(OVERLAYS) <= set(listed)
+    assert set(INSTALLED) <= set(listed)
 
 
 def test_the_image_itself_and_fimctl_do_the_same(session: Session, image: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.account import PROJECT, Account
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session, wait_for
 
-OVERLAYS = ("bwrap", "unionfs", "overlayfs", "bwrap")
+OVERLAYS = (*INSTALLED, "bwrap")
 EACH = 5
 WORK = r"""
 n=0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session
 
-OVERLAYS = ("bwrap", "unionfs", "overlayfs")
 SHOW = (
     "cd {top} && find . | sort | while read -r f; do "
     'if [ -d "$f" ]; then echo "d $f"; else echo "f $f $(cat "$f")"; fi; done'
@@ -85,7 +85,7 @@ def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
 
     previous = ""
     for number in range(rounds):
-        overlay = dice.choice([name for name in OVERLAYS if name != previous])
+        overlay = dice.choice([name for name in INSTALLED if name != previous])
         previous = overlay
         variables = {"FIM_OVERLAY": overlay, "FIM_LAYERS": str(layer)}
         script = "; ".join(
@@ -101,7 +101,7 @@ def test_switching_back_and_forth_under_changes_leaves_the_tree_as_it_was(
         assert shown == expected, f"after round {number}, {overlay}: {script}"
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", INSTALLED)
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_directory_in_place_of_a_file_has_no_names_of_one_that_was_there_before_the_file(
     session: Session, image: Path, overlay: str, committed: bool
@@ -114,12 +114,12 @@ def test_a_directory_in_place_of_a_file_has_no_names_of_one_that_was_there_befor
     change(session, image, overlay, again)
     if committed:
         commit(session, image)
-    for other in (overlay, *OVERLAYS, *OVERLAYS):
+    for other in (overlay, *INSTALLED, *INSTALLED):
         found = change(session, image, other, "find /w")
         assert sorted(found.split()) == ["/w", "/w/a", "/w/a/new", "/w/b", "/w/b/c"], other
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_what_is_removed_from_a_directory_made_again_does_not_uncover_a_hidden_one(
     session: Session, image: Path, overlay: str
 ) -> None:
@@ -137,7 +137,7 @@ def test_what_is_removed_from_a_directory_made_again_does_not_uncover_a_hidden_o
         commit(session, image)
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", INSTALLED)
 def test_hard_links_of_several_layers_are_not_taken_for_each_other(
     session: Session, image: Path, overlay: str
 ) -> None:

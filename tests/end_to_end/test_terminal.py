@@ -61,7 +61,7 @@ def answering(signal: str) -> str:
     return f"trap 'sleep 0.3; echo caught; exit 3' {signal}; echo up; while :; do sleep 0.05; done"
 
 
-@pytest.mark.parametrize("overlay", ["bwrap", "unionfs"])
+@pytest.mark.parametrize("overlay", ["bwrap", "overlayfs"])
 @pytest.mark.parametrize(("key", "signal"), [(CTRL_C, "INT"), (CTRL_BACKSLASH, "QUIT")])
 def test_a_program_may_answer_a_key_itself(
     session: Session, image: Path, terminal: Terminal, overlay: str, key: bytes, signal: str

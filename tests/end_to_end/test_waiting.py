@@ -23,7 +23,7 @@ def test_who_waits_starts_as_soon_as_the_data_directory_is_free(
     session: Session, image: Path
 ) -> None:
     first = session.background(image, "sleep 60")
-    words = ("run", "--wait", "30", "--overlay", "unionfs", image, "echo", "started")
+    words = ("run", "--wait", "30", "--overlay", "overlayfs", image, "echo", "started")
     second = waiting(session, "fimctl", *words)
     before = time.monotonic()
     first.kill()
@@ -37,7 +37,7 @@ def test_the_wait_ends_when_its_time_is_over_and_names_who_was_there(
 ) -> None:
     first = session.background(image, "sleep 60")
     before = time.monotonic()
-    done = session.run("fimctl", "run", "--wait", "0.5", "--overlay", "unionfs", image, "true")
+    done = session.run("fimctl", "run", "--wait", "0.5", "--overlay", "overlayfs", image, "true")
     assert time.monotonic() - before >= 0.5
     assert done.returncode == 125
     assert f"by process {first.pid}" in done.stderr
@@ -47,7 +47,7 @@ def test_the_wait_ends_when_its_time_is_over_and_names_who_was_there(
 def test_who_waits_keeps_nobody_else_from_what_they_do(session: Session, image: Path) -> None:
     first = session.background(image, "sleep 60")
     second = waiting(
-        session, "fimctl", "run", "--wait", "30", "--overlay", "unionfs", image, "echo", "late"
+        session, "fimctl", "run", "--wait", "30", "--overlay", "overlayfs", image, "echo", "late"
     )
     assert session.output(image, "fim-exec", "echo", "joined") == "joined\n"
     other = session.adopt(image, "other.flatimage")
@@ -62,7 +62,7 @@ def test_the_wait_is_over_when_who_waits_goes(
 ) -> None:
     first = session.background(image, "sleep 60")
     second = waiting(
-        session, "fimctl", "run", "--wait", "60", "--overlay", "unionfs", image, "true"
+        session, "fimctl", "run", "--wait", "60", "--overlay", "overlayfs", image, "true"
     )
     second.send_signal(number)
     second.communicate(timeout=10)

@@ -6,8 +6,7 @@ import re
 import time
 from pathlib import Path
 
-import pytest
-
+from tests.support.overlays import needs_unionfs
 from tests.support.session import Session, wait_for
 
 
@@ -108,7 +107,7 @@ exec /usr/bin/unionfs "$@"
 """
 
 
-@pytest.mark.skipif(not Path("/usr/bin/unionfs").exists(), reason="there is no unionfs-fuse")
+@needs_unionfs
 def test_logs_have_what_mount_programs_say_even_without_a_daemon(
     session: Session, image: Path, busybox_image: Path
 ) -> None:

@@ -297,6 +297,47 @@ def test_a_damaged_archive_is_an_error_with_its_name(
     assert list(tmp_path.iterdir()) == [path]
 
 
+LONG_NAMES = (member("n" * 150, tarfile.DIRTYPE), (member("n" * 150 + "/" + "f" * 150), b"x" * 600))
+DAMAGES = {
+    "a bit": lambda header: bytes([header[0] ^ 1]) + header[1:],
+    "noise": lambda header: random.Random(1).randbytes(len(header)),
+    "zeros": lambda header: bytes(len(header)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
+def test_no_damaged_header_is_taken_for_the_archives_end(
+    write: Callable[[bytes], Path], tmp_path: Path, form: int, damage: Callable[[bytes], bytes]
+) -> None:
+    good = archive(*SAMPLE, *LONG_NAMES, (member("last"), b"y" * 600), form=form)
+    headers = [at for at in range(0, len(good), 512) if good[at + 257 : at + 262] == b"ustar"]
+    assert len(headers) > len(SAMPLE) + len(LONG_NAMES) + 1
+    for at in headers:
+        path = write(good[:at] + damage(good[at : at + 512]) + good[at + 512 :])
+        with pytest.raises(RootfsError, match=r"rootfs\.tar"), open_rootfs(path, scratch=tmp_path):
+            pass
+
+
+def test_no_archive_that_is_cut_off_is_taken_for_a_whole_one(
+    write: Callable[[bytes], Path], tmp_path: Path
+) -> None:
+    good = archive(*SAMPLE, *LONG_NAMES)
+    end = len(good.rstrip(b"\0")) // 512 * 512 + 512
+    with open_rootfs(write(good[: end + 512]), scratch=tmp_path) as rootfs:
+        assert (rootfs.path / "etc/os-release").is_file()
+    for size in range(0, end + 512, 256):
+        with pytest.raises(RootfsError), open_rootfs(write(good[:size]), scratch=tmp_path):
+            pass
+
+
+def test_what_follows_an_archives_end_is_an_error(
+    write: Callable[[bytes], Path], target: Path
+) -> None:
+    with pytest.raises(RootfsError, match="more follows after its end"):
+        unpack(write(archive(*SAMPLE) + archive(*SAMPLE)), target)
+
+
 def test_a_checksum_that_does_not_match_is_an_error(
     write: Callable[[bytes], Path], target: Path
 ) -> None:

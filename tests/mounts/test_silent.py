@@ -16,8 +16,8 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
 from fimd.mounts.silent import end, silent
 from fimd.mounts.unmount import clear
+from fimd.overlays.overlayfs import mount
 from fimd.overlays.stack import StackDirectory
-from fimd.overlays.unionfs import mount
 
 ABORT = """
 import subprocess, sys
@@ -32,7 +32,7 @@ def directory(tmp_path: Path) -> StackDirectory:
     """What a union of an empty layer and an empty upper is mounted from."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("/dev/fuse can't be opened")
-    for name in ("layers/0", "upper", "merged"):
+    for name in ("layers/0", "upper", "work", "merged"):
         (tmp_path / name).mkdir(parents=True)
     facts = (tmp_path / "upper").stat()
     return StackDirectory("test", str(tmp_path), 1, (facts.st_dev, facts.st_ino))

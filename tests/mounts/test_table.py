@@ -39,7 +39,7 @@ async def test_mounts_and_unmounts_are_noticed_as_they_happen(tmp_path: Path) ->
     point = tmp_path / "point"
     source.mkdir()
     point.mkdir()
-    command = ["unionfs", "-f", f"{source}=RW", str(point)]
+    command = ["fuse-overlayfs", "-f", "-o", f"lowerdir={source}", str(point)]
     with MountTable() as table:
         waiting = asyncio.create_task(table.wait_for(str(point), mounted=True, seconds=10))
         await asyncio.sleep(0)

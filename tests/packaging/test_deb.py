@@ -76,7 +76,6 @@ def debian() -> Iterator[Path]:
             pytest.skip(f"no Debian could be fetched: {made.stdout[-300:]}")
         for place in ("apt.conf.d", "sources.list.d"):  # this machine's way to a mirror
             shutil.copytree(f"/etc/apt/{place}", root / "etc/apt" / place, dirs_exist_ok=True)
-        (root / "etc/mtab").symlink_to("/proc/self/mounts")
         subprocess.run([PROJECT / "packaging/deb", root / "srv"], check=True, capture_output=True)
         [package] = (root / "srv").glob("*.deb")
         install = "apt-get -qy --no-install-recommends install"

@@ -15,6 +15,7 @@ from fimd.trees.canonical import canonical
 from fimd.trees.merged import Merged, is_whiteout, open_layers
 from fimd.trees.upper import read_upper
 from tests.support.layers import MakeLayer, shown, whiteout
+from tests.support.overlays import HAS_UNIONFS
 
 
 def lower_tree(top: Path) -> None:
@@ -51,7 +52,7 @@ def fuse(lower: Path, upper: Path, merged: Path) -> Iterator[Path]:
     try:
         yield merged
     finally:
-        subprocess.run(["fusermount3", "-u", merged], check=True)
+        subprocess.run(["umount", merged], check=True)
 
 
 @contextmanager
@@ -63,10 +64,14 @@ def union(lower: Path, upper: Path, merged: Path) -> Iterator[Path]:
     try:
         yield merged
     finally:
-        subprocess.run(["fusermount3", "-u", merged], check=True)
+        subprocess.run(["umount", merged], check=True)
 
 
-BACKENDS = {"kernel": kernel, "fuse-overlayfs": fuse, "unionfs": union}
+BACKENDS = {
+    "kernel": kernel,
+    "fuse-overlayfs": fuse,
+    **({"unionfs": union} if HAS_UNIONFS else {}),
+}
 
 
 def change(top: Path) -> None:
