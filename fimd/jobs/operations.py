@@ -7,6 +7,7 @@ What touches a data directory is done in a jail: first all that lies outside is 
 process is imprisoned, and only then anything in the directory is looked at.
 """
 
+import importlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
@@ -91,7 +92,9 @@ def _reset(arguments: dict[str, Any], work: Work, done: Done) -> None:
 
 
 def _imprison(data: OpenData) -> None:
+    """Enter the jail, with all that the libraries would otherwise import at its first use."""
     load_codecs()
+    importlib.import_module("numpy.ma")
     imprison(data.directory)
 
 
