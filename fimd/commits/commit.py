@@ -73,6 +73,7 @@ def commit(held: HeldCommit, work: Work, done: Callable[[Committed | None], None
                 aside = _empty(data, tree, scanned, work)
             if aside is not None:
                 work.unerased(list(aside.kept(scanned)))
+        held.close()
         lock.close()
         done(committed)
         if aside is not None:

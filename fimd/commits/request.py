@@ -1,7 +1,7 @@
 """What a commit is asked to do, checked, and what it needs for that from outside of its jail."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -55,7 +55,8 @@ class HeldCommit:
     """A commit with all that it needs held open.
 
     `lower` are the layers below the upper, `image` is open where the commit appends to it, and
-    `target` is the directory that the layer's file is made in, with its path for messages.
+    `target` is the directory that the layer's file is made in, with its path for messages. `close`
+    closes the image, which can't be executed before (ETXTBSY).
     """
 
     request: CommitRequest
@@ -63,6 +64,7 @@ class HeldCommit:
     lower: tuple[LayerPlace, ...]
     image: int | None
     target: tuple[int, str]
+    close: Callable[[], None]
 
 
 @contextmanager
@@ -71,15 +73,16 @@ def held_commit(request: CommitRequest, data: OpenData) -> Iterator[HeldCommit]:
     with ExitStack() as stack:
         lower = stack.enter_context(opened_files(request.lower))
         image = None
+        opened = stack.enter_context(ExitStack())
         target = (data.tmp, os.path.join(data.path, "tmp"))
         if request.mode == "binary":
-            image = stack.enter_context(open_image(request.image, writable=True))
+            image = opened.enter_context(open_image(request.image, writable=True))
         elif request.mode == "layer":
             target = (data.layers, os.path.join(data.path, "layers"))
         else:
             path = os.path.dirname(request.path)
             target = (stack.enter_context(opened_target(path)), path)
-        yield HeldCommit(request, data, lower, image, target)
+        yield HeldCommit(request, data, lower, image, target, opened.close)
 
 
 @contextmanager

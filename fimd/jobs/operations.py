@@ -65,7 +65,7 @@ def _squash(arguments: dict[str, Any], work: Work, done: Done) -> None:
         files = stack.enter_context(opened_files([*below, *layers]))
         _imprison(opened)
         made = squash(held, files[: len(below)], files[len(below) :], arguments["level"], work)
-        done({"path": made.path, "offset": made.offset, "size": made.size})
+    done({"path": made.path, "offset": made.offset, "size": made.size})
 
 
 def _remove(arguments: dict[str, Any], _work: Work, done: Done) -> None:
