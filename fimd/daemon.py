@@ -31,6 +31,7 @@ from fimd.instances.instances import Instances
 from fimd.instances.launches import Launches
 from fimd.jobs.changes import Changes
 from fimd.jobs.jobs import Jobs
+from fimd.launch import targets
 from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
@@ -64,7 +65,7 @@ async def run(live: LiveSettings) -> None:
         outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
         outputs.adopt()
-        modules = [engines.WORKER, casefold.WORKER, prepare.JAILED]
+        modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
         namespace = Namespace(tree.state, outputs, modules)
         undo.push_async_callback(namespace.close)
         namespace.start()
@@ -78,7 +79,7 @@ async def run(live: LiveSettings) -> None:
         stacks = Stacks(tree, namespace, view, settings.mount_timeout)
         instances = Instances(tree, namespace, resolver, layers, stacks)
         images = Images(resolver, instances.running)
-        housekeeping = Housekeeping(tree, instances, layers)
+        housekeeping = Housekeeping(tree, namespace, instances, layers)
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
@@ -93,7 +94,8 @@ async def run(live: LiveSettings) -> None:
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
         callers = Callers(connection)
-        server = ObjectServer(connection, ROOT, callers.allowed)
+        undo.callback(callers.close)
+        server = ObjectServer(connection, ROOT, callers.admit)
         engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping

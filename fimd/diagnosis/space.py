@@ -42,12 +42,17 @@ def _space(name: str, path: str) -> Finding:
 
 def _leftovers(tree: Path) -> Finding:
     """Look for mounts and instances that no daemon holds; the next one removes or adopts them."""
+    holder = (records.read(str(tree / "state" / "holder.json")) or {}).get("pid")
     # those of a doctor who is at work are no leftovers
-    mounts = [mount for mount in below(str(tree)) if "/doctor." not in mount.mount_point]
+    mounts = [
+        mount
+        for mount in below(str(tree), holder if isinstance(holder, int) else "self")
+        if "/doctor." not in mount.mount_point
+    ]
     if _running(tree):
         return fine("leftovers", f"none: a daemon holds the {len(mounts)} mounts of {tree}")
     dead = 0
-    for record in tree.glob("instance/*/instance.json"):
+    for record in tree.glob("state/instance/*.json"):
         facts = records.read(str(record))
         dead += facts is None or not _lives(facts)
     if mounts or dead:
@@ -67,7 +72,7 @@ def _lives(facts: dict[str, Any]) -> bool:
 def _running(tree: Path) -> bool:
     """Tell whether the process that took the tree's lock is alive."""
     try:
-        pid = int((tree / "lock").read_text())
+        pid = int((tree / "state" / "lock").read_text())
         return b"fimd" in Path("/proc", str(pid), "cmdline").read_bytes()
     except (OSError, ValueError):
         return False

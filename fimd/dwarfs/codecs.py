@@ -18,6 +18,7 @@ from fimd.dwarfs.thrift import Reader
 Buffer = bytes | memoryview
 _WORTH_A_MAPPING = 1 << 20  # bytes
 _MOST_PAGES_AT_ONCE = 64 << 20  # a frame may claim a size that it does not have
+_MOST_STREAMS = 64  # one after another; mkdwarfs writes one
 _LZMA_MEMORY = 1 << 30  # bytes; level 9 needs 65 MiB, and its dictionary can be set far larger
 
 
@@ -96,6 +97,8 @@ def _lzma(payload: Buffer, limit: int) -> bytes:
             if not stream.eof:
                 raise DamagedError("LZMA: the stream ends too early")
             rest = stream.unused_data.lstrip(b"\0")  # padding between streams
+            if rest and len(parts) == _MOST_STREAMS:
+                raise DamagedError(f"LZMA: more than {_MOST_STREAMS} streams")
     except lzma.LZMAError as error:
         raise DamagedError(f"LZMA decompression failed: {error}") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -169,7 +172,7 @@ def _brotli(payload: Buffer, limit: int) -> bytes:
     return decode(reader.data[reader.position :], size)
 
 
-def _flac(payload: Buffer, limit: int) -> bytes:
+def _flac(payload: Buffer, limit: int) -> Buffer:
     size, reader = _sized(payload, limit)
     from fimd.dwarfs.flac import decompress as decode  # noqa: PLC0415
 
@@ -177,7 +180,7 @@ def _flac(payload: Buffer, limit: int) -> bytes:
     return decode(reader.data, reader.position, size, header)
 
 
-def _ricepp(payload: Buffer, limit: int) -> bytes:
+def _ricepp(payload: Buffer, limit: int) -> Buffer:
     size, reader = _sized(payload, limit)
     from fimd.dwarfs.ricepp import decompress as decode  # noqa: PLC0415
 

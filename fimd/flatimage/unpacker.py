@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self, cast
 
 from .errors import RootfsError
 from .file import FULL
@@ -151,21 +151,25 @@ class Unpacker:
     def _write_file(
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str
     ) -> None:
-        content = tar.extractfile(member)
-        assert content is not None
-        size = 0
+        stored = cast("BinaryIO", tar.fileobj)
+        stored.seek(member.offset_data)
+        sparse = cast("list[tuple[int, int]] | None", member.sparse)
         with os.fdopen(os.open(name, NEW_FILE, 0o600, dir_fd=folder), "wb", buffering=0) as file:
-            while data := content.read(PIECE):
-                if data != ZEROS[: len(data)]:
-                    file.seek(size)
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
-                size += len(data)
-                self._tick()
-            file.truncate(size)
-        if size != member.size:
-            raise tarfile.ReadError(f"{member.name!r} has {size} of {member.size} bytes")
+            # only what is stored: an archive of a KiB may have a file with holes of many TiB
+            for start, size in sparse or [(0, member.size)]:
+                position, end = start, start + size
+                while position < end:
+                    data = stored.read(min(PIECE, end - position))
+                    if not data:
+                        raise tarfile.ReadError(f"{member.name!r} ends at byte {position}")
+                    if data != ZEROS[: len(data)]:
+                        file.seek(position)
+                        view = memoryview(data)
+                        while view:
+                            view = view[file.write(view) :]
+                    position += len(data)
+                    self._tick()
+            file.truncate(member.size)
 
     def _link(self, member: tarfile.TarInfo, folder: int, name: str) -> None:
         target = _parts(member.linkname)

@@ -6,13 +6,18 @@ from fimd.base.paths import RuntimeTree
 from fimd.instances.instances import Instances
 from fimd.instances.leftovers import remove_leftovers
 from fimd.layers.shared import Layers
+from fimd.mounts.namespace import Namespace
+from fimd.mounts.process import Process
 
 
 class Housekeeping:
     """What the daemon can be told to do with itself. `left` is set when it is to leave."""
 
-    def __init__(self, tree: RuntimeTree, instances: Instances, layers: Layers) -> None:
+    def __init__(
+        self, tree: RuntimeTree, namespace: Namespace, instances: Instances, layers: Layers
+    ) -> None:
         self._tree = tree
+        self._namespace = namespace
         self._instances = instances
         self._layers = layers
         self.left = asyncio.Event()
@@ -23,6 +28,20 @@ class Housekeeping:
         Returns how many layers and how many directories those were.
         """
         return await self._layers.retire_idle(), await remove_leftovers(self._tree)
+
+    async def lend_namespace(self, pid: int) -> tuple[str, ...]:
+        """Return the beginning of a command that is run in the namespace.
+
+        That is there for as long as the process lives. Raises UnsupportedError, ProcessGoneError.
+        """
+        process = Process.watch(pid)
+        try:
+            await self._namespace.hold()
+        except BaseException:
+            process.close()
+            raise
+        process.on_end(self._namespace.release)
+        return self._namespace.join
 
     async def leave(self, *, seconds: float | None = None) -> None:
         """Take no new instances and let the daemon stop.

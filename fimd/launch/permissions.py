@@ -1,4 +1,4 @@
-"""Permissions: what of the host each one shows inside, as arguments of bubblewrap.
+"""Permissions: what of the host each one shows inside.
 
 All are -try: what the host does not have is left out.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fimd.flatimage.settings import Permission
+from fimd.launch.bindings import Bind
 
 _MOST_DRIVES: Final = 255
 _DEVICES: Final = "/dev"
@@ -33,45 +34,47 @@ class Caller:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a permission adds to the launch: arguments of bubblewrap, and variables."""
+    """What a permission adds to the launch: mounts, and variables."""
 
-    argv: tuple[str, ...] = ()
+    binds: tuple[Bind, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
 
 
 def grant(permissions: Permission, caller: Caller) -> Grant:
     """Return what all of the permissions together add."""
-    argv: list[str] = []
+    binds: list[Bind] = []
     variables: dict[str, str] = {}
     for permission, permit in _PERMITS:
         if permission in permissions:
             permitted = permit(caller)
-            argv += permitted.argv
+            binds += permitted.binds
             variables.update(permitted.variables)
-    return Grant(tuple(argv), tuple(variables.items()))
+    return Grant(tuple(binds), tuple(variables.items()))
 
 
-def _bind(option: str, *paths: str) -> tuple[str, ...]:
-    return tuple(word for path in paths for word in (option, path, path))
+def _bind(option: str, *paths: str) -> tuple[Bind, ...]:
+    return tuple(Bind(option, path, path) for path in paths)
 
 
-def _read_only(*paths: str) -> tuple[str, ...]:
+def _read_only(*paths: str) -> tuple[Bind, ...]:
     return _bind("--ro-bind-try", *paths)
 
 
-def _writable(*paths: str) -> tuple[str, ...]:
+def _writable(*paths: str) -> tuple[Bind, ...]:
     return _bind("--bind-try", *paths)
 
 
-def _devices(*paths: str) -> tuple[str, ...]:
+def _devices(*paths: str) -> tuple[Bind, ...]:
     return _bind("--dev-bind-try", *paths)
 
 
 def _home(caller: Caller) -> Grant:
     home = caller.environment.get("HOME", "")
-    if caller.root or not home.startswith("/") or os.path.normpath(home) in {"/", "//"}:
+    real = os.path.realpath(home)
+    if caller.root or not home.startswith("/") or real == "/":
         return Grant()  # the host's root is nobody's home
-    return Grant(_writable(home))
+    # a home that is named by way of a link is where the working directory says it is, too
+    return Grant(_writable(*dict.fromkeys((home, real))))
 
 
 def _audio(caller: Caller) -> Grant:
@@ -139,8 +142,8 @@ def _entries(directory: str) -> list["os.DirEntry[str]"]:
         return []
 
 
-def _always(*argv: str) -> Callable[[Caller], Grant]:
-    return lambda _: Grant(argv)
+def _always(*binds: Bind) -> Callable[[Caller], Grant]:
+    return lambda _: Grant(binds)
 
 
 # dev comes last: it replaces all of /dev, with whatever was bound there before.

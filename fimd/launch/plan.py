@@ -1,25 +1,27 @@
 """The launch plan: what the client executes to become the instance.
 
-The client's process becomes bubblewrap with the program as its child. The client appends the
-program's words to `argv`, and sets `environment` over its own. Whatever a stored setting says may
-hold variables and commands, which are the caller's: the plan names what the client has to expand.
+The client's process becomes the one that waits for bubblewrap and the program in it
+(fimd/launch/entry.c). The client appends the program's words to `argv` and executes it with its own
+environment: nothing that the image says bears on what runs outside of the sandbox.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from fimd.flatimage.settings import Unshare
+from fimd.base.errors import UnsupportedError
+from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
-from fimd.launch import identity, permissions
-from fimd.launch.bindings import binding_options, unshare_options
-from fimd.launch.entry import words
-from fimd.launch.expansion import is_variable_to_expand, needs_expansion
-from fimd.launch.identity import Identity
-from fimd.launch.place import Place, exported
+from fimd.launch import entry, rights
+from fimd.launch.bindings import SHARED, Bind, unshare_options
+from fimd.launch.cover import Cover, revealed
+from fimd.launch.draft import RC_FILE, SCRIPT, Draft
+from fimd.launch.expansion import quoted
+from fimd.launch.place import Place
 from fimd.launch.programs import ENTRY
 from fimd.launch.request import StartRequest
+from fimd.launch.targets import Found, Seen
 
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
@@ -33,45 +35,21 @@ _BASH: Final = (
     'rc=$1; shift; case ${1-} in ""|-*) ;; *) [ -e "$1" ] || '
     'case $(command -v -- "$1") in */*) exec "$@";; esac;; esac; exec bash --rcfile "$rc" "$@"'
 )
-_SHARED: Final = "/tmp/"  # noqa: S108 - shared with the host by FlatImage's contract
-
-IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
-"""Variables that tell who the program runs as: no stored one overrides them."""
+_MOST_WORDS: Final = 8000
+"""Bubblewrap takes 9000, with those of the program, and refuses more in its own words."""
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A command, the variables that it needs over the caller's, and the files that it refers to."""
+    """A command, and how it is to be executed."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    files: Mapping[str, str]
-    """Texts by their names in the instance's directory."""
-    expand_argv: tuple[int, ...] = ()
-    """Indices of the words in `argv` that the client expands."""
-    expand_environment: tuple[tuple[str, str], ...] = ()
-    """Variables to be expanded, key and value, and set over `environment` but for IDENTITY."""
-    expand_identity: bool = False
-    """Whether HOME, USER and SHELL are to be expanded, and written into the file passwd."""
     ignored_signals: tuple[int, ...] = ()
     """Signals for the client to ignore before it executes `argv`, which resets them inside."""
-
-
-class _Argv:
-    """A command line, and which of its words are to be expanded."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-        self.stored: list[int] = []
-
-    def add(self, *words: str) -> None:
-        self.words += words
-
-    def add_stored(self, word: str) -> None:
-        """Add a word of a stored setting."""
-        if needs_expansion(word):
-            self.stored.append(len(self.words))
-        self.words.append(word)
+    seen: tuple[Seen, ...] = ()
+    """Files that the client has to have by the same names, or else not to execute `argv`."""
+    warnings: tuple[str, ...] = ()
+    """What of the image's settings is left out, and why."""
 
 
 def launch_plan(
@@ -79,101 +57,99 @@ def launch_plan(
     root: str,
     request: StartRequest,
     image: ImageFacts,
+    draft: Draft,
+    found: Found,
     signals: tuple[int, ...] = (),
+    cover: Cover | None = None,
+    *,
+    own_processes: bool = True,
 ) -> LaunchPlan:
-    """Make the plan of an instance. `root` is the tree to be seen as /.
+    """Make the plan of an instance. `root` is the tree to be seen as /, `found` what it has.
 
-    `signals` are those that bubblewrap is to leave to its program (fimd.launch.terminal).
+    `signals` are those that bubblewrap is to leave to its program (fimd.launch.terminal), `cover`
+    tells where the runtime tree is to be hidden. With `own_processes` the program sees none of the
+    host's, unless the image may. May wait for any file system that the sandbox is to show.
     """
-    shell = _shell(place)
-    entry = os.path.join(place.programs, ENTRY)
-    tied = Unshare.PID in image.unshare  # to the process 1 that bubblewrap puts there
-    if not os.path.exists(entry):
-        entry, tied, signals = "", True, ()
-    who = identity.resolve(
-        root=request.root or request.mode == "root",
-        stored=image.environment,
-        environment=request.environment,
-        shell=shell,
-    )
-    runtime = request.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    caller = permissions.Caller(request.environment, runtime, who.uid == 0)
-    grant = permissions.grant(image.permissions, caller)
+    program = os.path.join(place.programs, ENTRY)
+    if not os.path.exists(program):
+        program, signals = "", ()
+    who = draft.who
+    warnings: list[str] = []
+    first = own_processes and wants_own_processes(image)
 
-    argv = _Argv()
-    argv.add(*place.join, "bwrap", *(("--die-with-parent",) if tied else ()))
-    argv.add(*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/")
-    argv.add("--uid", str(who.uid), "--gid", str(who.gid))
-    argv.add("--dev", "/dev", "--proc", "/proc", "--bind", place.shared, "/tmp")  # noqa: S108 - as _SHARED
-    argv.add("--bind", "/sys", "/sys", "--bind-try", "/etc/group", "/etc/group")
-    if not place.app.startswith(_SHARED):
-        for directory in (place.programs, place.applets, place.directory):
-            argv.add("--ro-bind", directory, directory)
-    argv.add("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")
-    for option, source, target in binding_options(image.bindings):
-        argv.add(option)
-        argv.add_stored(source)
-        argv.add_stored(target)
-    argv.add(*grant.argv, *unshare_options(image.unshare))
-    for key, value in image.environment.items():
-        if _concerns_host(key):
-            argv.add("--setenv")
-            argv.add_stored(key)
-            argv.add_stored(value)
-    argv.add("--", *((entry, *words(0 if tied else place.pid, signals)) if entry else ()))
-    rc_file, name = os.path.join(place.directory, "bashrc"), os.path.basename(place.image)
-    if request.mode == "boot" and image.boot == ("bash",):
-        argv.add(shell, "-c", _BASH, name, rc_file)
-    elif request.mode == "boot":
-        program, *rest = image.boot
-        argv.add(shell, "-c", _RUN, name)
-        argv.add_stored(program)
-        argv.add(*(("--rcfile", rc_file) if program == "bash" else ()), *rest)
-    else:
-        argv.add(shell, "-c", _RUN, name)
-
-    stored = {
-        key: value for key, value in image.environment.items() if not _concerns_host(key) and key
-    }
-    raw = tuple(item for item in stored.items() if is_variable_to_expand(*item))
+    sandbox = [draft.bwrap]
+    # root inside is that of the user's namespace, with all of its ids; others get one below it
+    sandbox += () if who.uid == who.gid == 0 else ("--unshare-user",)
+    sandbox += ["--bind", root, "/", "--uid", str(who.uid), "--gid", str(who.gid)]
+    *binds, tree = found.binds  # the last is the runtime tree: see fimd.launch.draft
+    for bind in binds:
+        sandbox += _shown(bind, place, cover or Cover((place.app,)), warnings)
+    sandbox += revealed(place.app, tree.target, (place.programs, place.applets, place.directory))
+    sandbox += unshare_options(without(image.unshare, Unshare.PID))
+    sandbox += rights.options(root=who.uid == 0)
+    sandbox += draft.variables.words()
+    sandbox += ("--unshare-pid",) if first else ()
+    if len(sandbox) > _MOST_WORDS:
+        raise UnsupportedError(
+            f"{image.path} has {len(binds)} bindings and {len(draft.variables.plain)} "
+            "variables, which is more than bubblewrap takes: remove some"
+        )
+    outside = (*draft.join, *_around(program, sandbox, place.lock, signals, first=first))
     return LaunchPlan(
-        argv=tuple(argv.words),
-        environment={
-            **exported(place, request.environment),
-            "BASHRC_FILE": os.path.join(place.directory, "bashrc"),
-            **dict(grant.variables),
-            **{key: value for key, value in stored.items() if (key, value) not in raw},
-            **_identity_variables(who, runtime),
-        },
-        files={"passwd": who.passwd, "bashrc": _bashrc(image.environment.get("PS1"))},
-        expand_argv=tuple(argv.stored),
-        expand_environment=raw,
-        expand_identity=any(needs_expansion(image.environment.get(key, "")) for key in IDENTITY),
-        ignored_signals=signals,
+        (*outside, *_inside(place, request, image, draft)),
+        signals,
+        found.seen,
+        tuple(warnings),
     )
 
 
-def _shell(place: Place) -> str:
-    """Return a shell that the sandbox has: the one beside the runtime tree, or the image's own."""
-    bundled = os.path.join(place.programs, "bash")
-    return bundled if os.path.exists(bundled) else "/bin/sh"
+def wants_own_processes(image: ImageFacts) -> bool:
+    """Tell whether an image's programs are to see no processes but their own."""
+    return Permission.PROCESSES not in image.permissions or Unshare.PID in image.unshare
 
 
-def _concerns_host(key: str) -> bool:
-    """Tell whether a variable bears on the programs that make the sandbox.
+def _shown(bind: Bind, place: Place, cover: Cover, warnings: list[str]) -> Iterator[str]:
+    """Yield what shows a part of the host, with the runtime tree hidden in it."""
+    if not bind.source:
+        yield from bind.words
+        return
+    source = SHARED if bind.source == place.shared else bind.source
+    if cover.holds(source) and not bind.is_ours:
+        warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
+        return
+    yield from bind.words
+    yield from cover.over(source, bind.target)
 
-    They run with the caller's, so that nothing meant for the inside keeps them from starting.
+
+def _around(
+    program: str, sandbox: list[str], lock: str, signals: tuple[int, ...], *, first: bool
+) -> tuple[str, ...]:
+    """Return bubblewrap's words with what waits for it, and what it runs before all others.
+
+    Without our own program bubblewrap ends what is left with the program that left it. `first` is
+    for a PID namespace.
     """
-    return key == "PATH" or key.startswith("LD_")
+    if not program:
+        return (*sandbox, "--die-with-parent", "--")
+    words = [*entry.monitor(program), *sandbox, *(("--as-pid-1",) if first else ())]
+    words += ["--", program, "init"]
+    words[entry.INDEX] = str(len(words))
+    return (*words, *entry.init(lock, signals))
 
 
-def _identity_variables(who: Identity, runtime: str) -> dict[str, str]:
-    values = (who.home, who.name, who.shell, runtime)
-    return dict(zip(IDENTITY, values, strict=True))
-
-
-def _bashrc(prompt: str | None) -> str:
-    """Return what an interactive bash reads first: the prompt."""
-    if prompt is None:
-        prompt = "[flatimage-${FIM_DIST,,}] \\W > "
-    return 'export PS1="{}"\n'.format(prompt.replace('"', '\\"'))
+def _inside(
+    place: Place, request: StartRequest, image: ImageFacts, draft: Draft
+) -> tuple[str, ...]:
+    """Return the words of the program, as far as the image or its mode gives them."""
+    rc_file, name = os.path.join(place.directory, RC_FILE), os.path.basename(place.image)
+    run, bash = _RUN, _BASH
+    if draft.variables.script:
+        read = f". {quoted(os.path.join(place.directory, SCRIPT))}\n"
+        run, bash = read + run, read + bash
+    if request.mode == "boot" and image.boot == ("bash",):
+        return (draft.shell, "-c", bash, name, rc_file)
+    if request.mode == "boot":
+        program, *rest = draft.boot
+        own = ("--rcfile", rc_file) if program == "bash" else ()
+        return (draft.shell, "-c", run, name, program, *own, *rest)
+    return (draft.shell, "-c", run, name)

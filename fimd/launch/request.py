@@ -32,6 +32,8 @@ class StartRequest:
     casefold: str | None = None
     data: str | None = None
     """FIM_DIR_DATA."""
+    started: int | None = None
+    """When the process started (fimd.mounts.process.start_time), where that is known."""
     wait: float = 0.0
     """Seconds to wait for those who use the data directory in another way."""
 

@@ -71,8 +71,12 @@ class Namespace:
         """
         found = holder.known(await asyncio.to_thread(records.read, str(self._record)))
         if found is not None:
-            await self._enter(found)
-            return
+            try:
+                await self._enter(found)
+            except FimError as error:  # it has just been killed
+                log.warning("the holder can't be followed", reason=str(error))
+            else:
+                return
         for pid in workers:
             try:
                 if await asyncio.to_thread(holder.is_in_a_namespace, pid):

@@ -16,12 +16,14 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from fimd.base.removal import remove_tree
 from fimd.commits.opened import OpenData
 from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.write import Entry, SourceTree
+from fimd.layers.owners import Owners
 from fimd.layers.place import LayerPlace
 from fimd.trees.canonical import canonical
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
@@ -41,14 +43,15 @@ def adapt(
     work: str,
     *,
     copies: bool = False,
+    ids: int = 1,
 ) -> None:
     """Bring the upper of a data directory to the form that `backend` reads.
 
     `layers` are open, base first. `marks_directory` is where a unionfs keeps its marks; None is for
     backends that read devices 0:0. `work` is the name of the directory in work/ that is being
-    prepared for the backend, and `copies` says whether the upper may hold devices of layers, which
-    a unionfs copies up where it shows them. Raises PackError, OSError and other FimErrors. For the
-    holder of the data directory.
+    prepared for the backend, `copies` says whether the upper may hold devices of layers, which a
+    unionfs copies up where it shows them, and `ids` is of fimd.layers.owners. Raises PackError,
+    OSError and other FimErrors. For the holder of the data directory.
     """
     known = set(os.listdir(data.work)) <= {_RECORD, work}
     if _last(data.work) == backend and known and not copies:
@@ -56,7 +59,7 @@ def adapt(
     top = data.open_upper()
     try:
         with SourceTree(data.root, directory=top) as tree, Beneath(top) as upper:
-            _adapt(top, tree, upper, layers, marks_directory)
+            _adapt(top, tree, upper, layers, marks_directory, ids)
     finally:
         os.close(top)
     _write_down(data.work, backend)
@@ -68,6 +71,7 @@ def _adapt(
     beneath: Beneath,
     layers: Sequence[LayerPlace],
     marks_directory: bytes | None,
+    ids: int,
 ) -> None:
     scanned = tree.scan()
     upper = read_upper(tree, scanned)
@@ -75,7 +79,8 @@ def _adapt(
     if not upper.has_marks and not marked:
         return
     with open_layers(layers) as images:
-        entries = canonical(upper, Merged(images))
+        lower = Merged(images)
+        entries = [_as_shown(entry, lower, ids) for entry in canonical(upper, lower)]
     deleted = {entry.path for entry in entries if is_whiteout(entry.mode, entry.rdev)}
     there = [entry for entry in upper.entries if entry.is_directory]
     present = {entry.path for entry in there}
@@ -120,6 +125,17 @@ def _top(path: bytes) -> bytes:
     return path.partition(b"/")[0]
 
 
+def _as_shown(entry: Entry, lower: Merged, ids: int) -> Entry:
+    """Return a directory of a layer with the owners that it has for an application."""
+    node = lower.find(entry.path) if entry.source is None and entry.is_directory else None
+    if node is None:
+        return entry
+    image = node.parts[0][0]
+    top = image.stat(image.root)
+    owners = Owners(top.uid, top.gid, ids)
+    return replace(entry, uid=owners.user(entry.uid), gid=owners.group(entry.gid))
+
+
 def _make_directories(beneath: Beneath, entries: Iterable[Entry]) -> None:
     """Make the directories, known from lower layers, in which something is deleted."""
     for entry in sorted(entries, key=lambda entry: entry.path):
@@ -128,7 +144,7 @@ def _make_directories(beneath: Beneath, entries: Iterable[Entry]) -> None:
             os.mkdir(name, dir_fd=parent)
             descriptor = beneath.open(entry.path, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                with suppress(OSError):  # an id that this namespace has not got
+                with suppress(PermissionError):  # who is no root owns everything
                     os.chown(descriptor, entry.uid, entry.gid)
                 os.chmod(descriptor, stat.S_IMODE(entry.mode))
                 os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))

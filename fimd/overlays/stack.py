@@ -74,12 +74,16 @@ def open_checked(directory: str, name: str, expected: Sequence[int]) -> int:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise DataDirectoryError(f"{path} can't be opened ({error.strerror}): try again") from error
-    path = os.path.realpath(path)
+        shown = os.readlink(path) if os.path.islink(path) else path
+        raise DataDirectoryError(
+            f"{shown} can't be opened ({error.strerror}): try again"
+        ) from error
     facts = os.fstat(descriptor)
     if [facts.st_dev, facts.st_ino] != list(expected) or not stat.S_ISDIR(facts.st_mode):
         os.close(descriptor)
-        raise DataDirectoryError(f"{path} is another directory than it was: try again")
+        raise DataDirectoryError(
+            f"{os.path.realpath(path)} is another directory than it was: try again"
+        )
     return descriptor
 
 

@@ -15,6 +15,7 @@ from fimd.commits.opened import OpenData
 from fimd.commits.recovery import recover
 from fimd.dwarfs.codecs import load_codecs
 from fimd.dwarfs.errors import DwarfsError
+from fimd.layers.owners import mapped_ids
 from fimd.layers.place import LayerPlace, opened_files
 from fimd.mounts.jail import imprison
 from fimd.overlays.adapt import adapt
@@ -37,6 +38,7 @@ def prepare(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
     places = [LayerPlace(*place) for place in facts["layers"]]
     name, overlay = arguments["work"], arguments["overlay"]
     data = DataDirectory(**arguments["data"])
+    ids = mapped_ids()
     with data.opened() as opened, opened_files(places) as layers:
         imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
         with exclusive(opened):
@@ -45,7 +47,7 @@ def prepare(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
             work = os.stat(name, dir_fd=opened.work, follow_symlinks=False)
             marks = None if facts["marks"] is None else os.fsencode(facts["marks"])
             try:
-                adapt(opened, layers, overlay, marks, name, copies=facts["copies"])
+                adapt(opened, layers, overlay, marks, name, copies=facts["copies"], ids=ids)
                 found = _ghosts(opened, layers, facts["hidden"])
             except (DwarfsError, OSError, MemoryError) as error:
                 reason = str(error) or "they are too many for its memory"

@@ -67,6 +67,8 @@ class Stacks:
         """How often something that changes a data directory was done with it."""
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
+        self.name_user: Callable[[int], str] = str
+        """Called to tell of a user of a stack, by its PID."""
         self.before_unmount: Callable[[], Awaitable[None]] = _at_once
         """Waited for before a mount is taken away."""
 
@@ -85,7 +87,7 @@ class Stacks:
             if stack is None:
                 stack = await self._mount(spec, layers)
                 self._stacks[spec.id] = stack
-            users = ", ".join(map(str, sorted(stack.users)))
+            users = self._told(stack.users)
             if stack.failed:
                 raise self._turns.refuse(
                     spec.id,
@@ -136,7 +138,7 @@ class Stacks:
         """
         stack_id = StackSpec(data, (), "", "").id
         async with self._lock(stack_id):
-            users = ", ".join(map(str, sorted(self.users(data))))
+            users = self._told(self.users(data))
             if users:
                 raise self._turns.refuse(
                     stack_id, f"{data.path} is in use by process {users}: end that first"
@@ -157,6 +159,9 @@ class Stacks:
                 f"{self._reserved[data.path]} of {data.path} is going on: try again once it is "
                 f"done",
             )
+
+    def _told(self, users: Collection[int]) -> str:
+        return ", ".join(map(self.name_user, sorted(users)))
 
     def users(self, data: DataDirectory) -> set[int]:
         """Return the PIDs that use a data directory now."""

@@ -167,12 +167,14 @@ def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 async def server(bus: str) -> AsyncIterator[ObjectServer]:
     """An object server with a Probe at its root."""
     connection = await Connection.open(bus)
-    server = ObjectServer(connection, ROOT, Callers(connection).allowed)
+    callers = Callers(connection)
+    server = ObjectServer(connection, ROOT, callers.admit)
     server.export(ROOT, Probe())
     await connection.own(NAME)
     yield server
     connection.disconnect()
     await connection.closed()
+    callers.close()
 
 
 @pytest.fixture

@@ -137,6 +137,24 @@ def test_what_gnu_tar_packs_comes_back_the_same(tmp_path: Path, target: Path, op
     assert (target / "sparse").stat().st_nlink == 2
 
 
+def test_a_hole_of_many_terabytes_is_passed_over(tmp_path: Path, target: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with (source / "sparse").open("wb") as file:
+        file.truncate(8 << 40)
+        file.seek(4 << 40)
+        file.write(b"middle")
+    packed = tmp_path / "packed"
+    subprocess.run(["tar", "-C", source, "-S", "-cf", packed, "sparse"], check=True, timeout=60)
+    began = time.thread_time()
+    assert unpack(packed, target) == ()
+    assert time.thread_time() - began < 1
+    assert (target / "sparse").stat().st_size == 8 << 40
+    with (target / "sparse").open("rb") as file:
+        file.seek(4 << 40)
+        assert file.read(7) == b"middle\0"
+
+
 @needs_root
 def test_root_keeps_owners_and_makes_devices(write: Callable[[bytes], Path], target: Path) -> None:
     path = write(

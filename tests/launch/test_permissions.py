@@ -22,13 +22,10 @@ def binds(
     permission: Permission, environment: Mapping[str, str] = ENVIRONMENT, *, root: bool = False
 ) -> list[tuple[str, str]]:
     """Options and paths; source and target are the same."""
-    argv = grant(permission, Caller(environment, "/run/user/7", root)).argv
-    assert argv[1::3] == argv[2::3]
-    assert all(option.endswith("-try") for option in argv[::3])
-    return [
-        (option.removesuffix("-try"), path)
-        for option, path in zip(argv[::3], argv[1::3], strict=True)
-    ]
+    granted = grant(permission, Caller(environment, "/run/user/7", root)).binds
+    assert all(bind.source == bind.target for bind in granted)
+    assert all(bind.option.endswith("-try") for bind in granted)
+    return [(bind.option.removesuffix("-try"), bind.source) for bind in granted]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +75,14 @@ def test_no_home_for_root_and_no_root_for_a_home() -> None:
     assert binds(Permission.HOME, root=True) == []
     for home in ("/", "//", "/.", "relative", ""):
         assert binds(Permission.HOME, {"HOME": home}) == []
+
+
+def test_a_home_behind_a_link_is_where_the_link_leads_as_well(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    shown = [("--bind", str(link)), ("--bind", str(real))]
+    assert binds(Permission.HOME, {"HOME": str(link)}) == shown
 
 
 def test_nothing_that_a_permission_shows_is_the_hosts_root() -> None:
