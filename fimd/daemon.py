@@ -36,11 +36,13 @@ from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
+from fimd.mounts import jail
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.service.scopes import Scopes, managed
 from fimd.service.session import SystemdSession
 from fimd.service.supervision import Supervision
+from fimd.stacks import prepare
 from fimd.stacks.stacks import Stacks
 
 log = structlog.get_logger(__name__)
@@ -63,10 +65,11 @@ async def run(live: LiveSettings) -> None:
         outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
         outputs.adopt()
-        modules = [engines.WORKER, casefold.WORKER, targets.WORKER]
+        modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
         namespace = Namespace(tree.state, outputs, modules)
         undo.push_async_callback(namespace.close)
         namespace.start()
+        jail.use(namespace.caller(loop))
         provide(tree)
         engine = engines.choose(settings, namespace)
         resolver = Resolver()
@@ -81,7 +84,7 @@ async def run(live: LiveSettings) -> None:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
-        changes = Changes(images, stacks, resolver, jobs, settings)
+        changes = Changes(images, stacks, resolver, jobs, settings, namespace)
         await namespace.adopt(layers.workers())
         await layers.adopt()
         await instances.adopt()

@@ -15,7 +15,6 @@ from fimd.base.limits import Limit
 from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
-from fimd.trees.ghosts import ghosts
 
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
 
@@ -78,11 +77,10 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:
     """Make the layers of deletions; return the numbers of the layers that have one above."""
-    found = ghosts(stack.sources, os.path.join(stack.path, "upper"))
-    for index, paths in found.items():
+    for index, paths in stack.ghosts.items():
         top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index)
         for path in paths:
             whiteout = os.path.join(top, path)
             os.makedirs(os.path.dirname(whiteout), exist_ok=True)
             os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
-    return set(found)
+    return set(stack.ghosts)
