@@ -19,8 +19,13 @@ def rootfs(tmp_path: Path) -> Path:
 def size(rootfs: Path, *words: str, **variables: str) -> int:
     """The size of an image."""
     image = rootfs.with_name("app.flatimage")
-    command = [sys.executable, "-P", "-m", "fimctl", "image", "create", "-f", *words, rootfs, image]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **variables})
+    command = [sys.executable, "-P", "-m", "fimctl", "image", "create", "-f", *words]
+    subprocess.run(
+        [*command, str(rootfs), str(image)],
+        check=True,
+        capture_output=True,
+        env={**os.environ, **variables},
+    )
     return image.stat().st_size
 
 
