@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from fimd.base.errors import BusyError
 from fimd.base.live import LiveSettings
 from fimd.base.logs import keep_in
 from fimd.base.paths import RuntimeTree
@@ -50,6 +51,10 @@ log = structlog.get_logger(__name__)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _DRAIN: Final = 8.0
 """Seconds that the end of the last instances may take when the daemon leaves."""
+_LEAVING: Final = 2 * _DRAIN
+"""Seconds in which a daemon that is leaving has left."""
+_GLANCE: Final = 0.05
+"""Seconds between two looks at its lock."""
 
 
 async def run(live: LiveSettings) -> None:
@@ -59,7 +64,8 @@ async def run(live: LiveSettings) -> None:
     async with AsyncExitStack() as undo:
         address = session_address()
         tree = RuntimeTree.open()
-        undo.callback(os.close, tree.lock())
+        lock = await _lock(tree)
+        undo.callback(os.close, lock)
         undo.callback(os.close, tree.hold())
         keep_in(str(tree.state))
         outputs = Outputs(tree.outputs)
@@ -118,6 +124,7 @@ async def run(live: LiveSettings) -> None:
         log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
         await first(housekeeping.left.wait(), connection.closed())
         log.info("stopping")
+        os.ftruncate(lock, 0)  # the next one, whom the bus may start before this one is gone, waits
         instances.closed = True
         try:
             async with asyncio.timeout(_DRAIN):
@@ -125,6 +132,18 @@ async def run(live: LiveSettings) -> None:
                 await layers.retire_idle()
         except TimeoutError:
             log.warning("the next daemon has to remove what is left", seconds=_DRAIN)
+
+
+async def _lock(tree: RuntimeTree) -> int:
+    """Take the tree, once a daemon that is leaving has left it. Raises BusyError."""
+    deadline = asyncio.get_running_loop().time() + _LEAVING
+    while True:
+        try:
+            return tree.lock()
+        except BusyError:
+            if not tree.is_being_left or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_GLANCE)
 
 
 def _reload(live: LiveSettings, server: ObjectServer) -> None:

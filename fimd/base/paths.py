@@ -270,3 +270,8 @@ class RuntimeTree:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         return descriptor
+
+    @property
+    def is_being_left(self) -> bool:
+        """Whether who has the lock is about to give it back."""
+        return (self.root / "lock").stat().st_size == 0

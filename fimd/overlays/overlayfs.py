@@ -50,7 +50,7 @@ LIMITS: Final = (
     ),
     Limit(
         "special bits",
-        "a layer's directory that is changed loses its set-group-ID bit; so does a file with its "
+        "a layer's directory that is changed loses its set-group-ID bit; so may a file its "
         "set-user-ID bit where the user is not root",
         "it copies them up by calls that clear these bits",
     ),
@@ -59,6 +59,12 @@ LIMITS: Final = (
         "giving a layer's fifo, socket or device another name or other attributes leaves an empty "
         "file, or fails (EIO) as well",
         "it copies every file up as a regular one",
+    ),
+    Limit(
+        "modes of fifos",
+        "a new fifo may have the mode that it was asked for whatever the umask",
+        "it heeds the umask for everything else that is made",
+        view_helps=True,
     ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )

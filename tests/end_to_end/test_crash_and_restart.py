@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -250,3 +251,33 @@ def test_shutdown_ends_everything_where_it_is_to(session: Session, image: Path) 
     assert program.wait(5) == 5
     wait_for(lambda: session.processes() == {}, what="the end of every process")
     assert session.mounts() == []
+
+
+LEAVING = """
+import fcntl, os, sys, time
+lock = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.ftruncate(lock, 0)
+print("leaving", flush=True)
+time.sleep(2)
+"""
+
+
+def test_a_daemon_waits_for_one_that_is_leaving(session: Session) -> None:
+    session.output("fimctl", "status")
+    session.output("fimctl", "shutdown")
+    wait_for(lambda: session.processes() == {}, what="the daemon's end")
+    assert (session.tree / "lock").read_text() == ""
+    words = (session.account.python, "-c", LEAVING, session.tree / "lock")
+    process = session.start(*words, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"leaving\n"
+    began = time.monotonic()
+    session.output("fimctl", "status")
+    assert time.monotonic() - began > 1
+
+
+def test_a_command_right_after_a_shutdown_finds_the_next_daemon(session: Session) -> None:
+    for _ in range(5):
+        session.output("fimctl", "shutdown")
+        session.output("fimctl", "desktop", "list")
