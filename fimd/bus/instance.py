@@ -78,12 +78,12 @@ class InstanceInterface(Interface):
 
     @prop("s")
     def State(self) -> str:
-        """One of running, ending."""
+        """One of running, background, failed, ending."""
         return str(self._instance.state)
 
     @method("a{sv} options")
     async def Stop(self, _call: Call, options: dict[str, Variant]) -> None:
-        """End the program: ask it, and insist after some seconds (option `timeout`, u)."""
+        """End all of it: ask its programs, and insist after some seconds (option `timeout`, u)."""
         taken = Options(options)
         seconds = taken.take("timeout", "u", 10)
         taken.finish()

@@ -1,9 +1,9 @@
 """Starting images for those who can't become a program themselves: launchers and searches.
 
-What is started is no child of the daemon, which may leave before the program does; bubblewrap may
-end with its parent (fimd.launch.entry). So a shell in a session of its own says its PID, waits
-until it was given its place in the session, and becomes `fimctl app IMAGE`. It is started once the
-daemon has an instance of its PID; what keeps it from that is the error.
+What is started is no child of the daemon, which may leave before the program does. So a shell in a
+session of its own says its PID, waits until it was given its place in the session, and becomes
+`fimctl app IMAGE`. It is started once the daemon has an instance of its PID; what keeps it from
+that is the error.
 """
 
 import asyncio
