@@ -10,6 +10,7 @@ neither see the tree nor, as bubblewrap makes what it binds over, write to it.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fimd.mounts.table import Mount
 
@@ -35,30 +36,41 @@ class Cover:
         real = os.path.realpath(source)
         return any(_below(real, place) for place in self.places)
 
-    def over(self, source: str, target: str) -> Iterator[str]:
-        """Yield what hides the tree, once bubblewrap has bound `source` over `target`."""
+    def over(self, source: str, target: str, own: str = "") -> Iterator[str]:
+        """Yield what hides the tree, once bubblewrap has bound `source` over `target`.
+
+        At the place `own`, where a part of the tree is to be shown, that can be written to until
+        then; nothing of the host is.
+        """
         real = os.path.realpath(source)
         if not os.path.isdir(real):
             return  # it shows no tree, or it is not there and won't be bound
         for place in self.places:
             if _below(place, real):
-                yield from hidden(_moved(place, real, target))
+                hidden = _moved(place, real, target)
+                yield from ("--perms", "0755", "--tmpfs", hidden)
+                yield from () if hidden == own else ("--remount-ro", hidden)
 
 
-def hidden(place: str) -> tuple[str, ...]:
-    """Return what makes a place inside an empty directory, for good."""
-    return ("--perms", "0700", "--tmpfs", place, "--remount-ro", place)
+def is_hidden(place: str, words: Sequence[str], target: str, before: bool) -> bool:
+    """Tell whether a place inside is an empty file system, after something was bound over `target`.
+
+    `words` are what that was done by, and `before` whether it was one already. Each step costs
+    bubblewrap some time, so that the last one is left out where it would be done again.
+    """
+    return ("--tmpfs", place) in pairwise(words) or (before and not _below(place, target))
 
 
-def revealed(tree: str, target: str, parts: Sequence[str]) -> tuple[str, ...]:
+def revealed(tree: str, target: str, parts: Sequence[str], *, anew: bool) -> tuple[str, ...]:
     """Return what shows these parts of the tree inside, read-only, and nothing else of it.
 
-    `target` is where the tree is inside.
+    `target` is where the tree is inside, `anew` whether it is not hidden there yet.
     """
+    empty = ("--perms", "0755", "--tmpfs", target) if anew else ()
     places = [f"{target}/{os.path.relpath(part, tree)}" for part in parts]
     binds = zip(parts, places, strict=True)
     shown = (word for part, place in binds for word in ("--ro-bind", part, place))
-    return ("--perms", "0755", "--tmpfs", target, *shown, "--remount-ro", target)
+    return (*empty, *shown, "--remount-ro", target)
 
 
 def _other_names(tree: str, mounts: Sequence[Mount]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
 from fimd.launch import entry, rights
 from fimd.launch.bindings import SHARED, Bind, unshare_options
-from fimd.launch.cover import Cover, revealed
+from fimd.launch.cover import Cover, is_hidden, revealed
 from fimd.launch.draft import RC_FILE, SCRIPT, Draft
 from fimd.launch.expansion import quoted
 from fimd.launch.place import Place
@@ -82,9 +82,13 @@ def launch_plan(
     sandbox += () if who.uid == who.gid == 0 else ("--unshare-user",)
     sandbox += ["--bind", root, "/", "--uid", str(who.uid), "--gid", str(who.gid)]
     *binds, tree = found.binds  # the last is the runtime tree: see fimd.launch.draft
+    hidden = False  # the runtime tree's own place
     for bind in binds:
-        sandbox += _shown(bind, place, cover or Cover((place.app,)), warnings)
-    sandbox += revealed(place.app, tree.target, (place.programs, place.applets, place.directory))
+        words = tuple(_shown(bind, place, tree.target, cover or Cover((place.app,)), warnings))
+        sandbox += words
+        hidden = is_hidden(tree.target, words, bind.target, hidden)
+    parts = (place.programs, place.applets, place.directory)
+    sandbox += revealed(place.app, tree.target, parts, anew=not hidden)
     sandbox += unshare_options(without(image.unshare, Unshare.PID))
     sandbox += rights.options(root=who.uid == 0)
     sandbox += draft.variables.words()
@@ -108,7 +112,7 @@ def wants_own_processes(image: ImageFacts) -> bool:
     return Permission.PROCESSES not in image.permissions or Unshare.PID in image.unshare
 
 
-def _shown(bind: Bind, place: Place, cover: Cover, warnings: list[str]) -> Iterator[str]:
+def _shown(bind: Bind, place: Place, own: str, cover: Cover, warnings: list[str]) -> Iterator[str]:
     """Yield what shows a part of the host, with the runtime tree hidden in it."""
     if not bind.source:
         yield from bind.words
@@ -118,7 +122,7 @@ def _shown(bind: Bind, place: Place, cover: Cover, warnings: list[str]) -> Itera
         warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
         return
     yield from bind.words
-    yield from cover.over(source, bind.target)
+    yield from cover.over(source, bind.target, own)
 
 
 def _around(
