@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.base.texts import label
 from fimd.flatimage.settings import Unshare
 from fimd.images.image import ImageFacts
 from fimd.launch.bindings import unshare_options
@@ -76,7 +77,7 @@ def launch_plan(
             "variables, which is more than bubblewrap takes: remove some"
         )
     argv += ["--", *((entry, *words(0 if tied else place.pid, signals)) if entry else ())]
-    rc_file, name = os.path.join(place.directory, RC_FILE), os.path.basename(place.image)
+    rc_file, name = os.path.join(place.directory, RC_FILE), label(os.path.basename(place.image))
     run, bash = _RUN, _BASH
     if draft.variables.script:
         read = f". {quoted(os.path.join(place.directory, SCRIPT))}\n"
