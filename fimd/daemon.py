@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from fimd.base.errors import BusyError
 from fimd.base.live import LiveSettings
 from fimd.base.logs import keep_in
 from fimd.base.paths import RuntimeTree
@@ -36,11 +37,13 @@ from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
+from fimd.mounts import jail
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.service.scopes import Scopes, managed
 from fimd.service.session import SystemdSession
 from fimd.service.supervision import Supervision
+from fimd.stacks import prepare
 from fimd.stacks.stacks import Stacks
 
 log = structlog.get_logger(__name__)
@@ -48,6 +51,10 @@ log = structlog.get_logger(__name__)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _DRAIN: Final = 8.0
 """Seconds that the end of the last instances may take when the daemon leaves."""
+_LEAVING: Final = 2 * _DRAIN
+"""Seconds in which a daemon that is leaving has left."""
+_GLANCE: Final = 0.05
+"""Seconds between two looks at its lock."""
 
 
 async def run(live: LiveSettings) -> None:
@@ -57,16 +64,18 @@ async def run(live: LiveSettings) -> None:
     async with AsyncExitStack() as undo:
         address = session_address()
         tree = RuntimeTree.open()
-        undo.callback(os.close, tree.lock())
+        lock = await _lock(tree)
+        undo.callback(os.close, lock)
         undo.callback(os.close, tree.hold())
         keep_in(str(tree.state))
         outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
         outputs.adopt()
-        modules = [engines.WORKER, casefold.WORKER, targets.WORKER]
+        modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
         namespace = Namespace(tree.state, outputs, modules)
         undo.push_async_callback(namespace.close)
         namespace.start()
+        jail.use(namespace.caller(loop))
         provide(tree)
         engine = engines.choose(settings, namespace)
         resolver = Resolver()
@@ -81,7 +90,7 @@ async def run(live: LiveSettings) -> None:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
-        changes = Changes(images, stacks, resolver, jobs, settings)
+        changes = Changes(images, stacks, resolver, jobs, settings, namespace)
         await namespace.adopt(layers.workers())
         await layers.adopt()
         await instances.adopt()
@@ -115,6 +124,7 @@ async def run(live: LiveSettings) -> None:
         log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
         await first(housekeeping.left.wait(), connection.closed())
         log.info("stopping")
+        os.ftruncate(lock, 0)  # the next one, whom the bus may start before this one is gone, waits
         instances.closed = True
         try:
             async with asyncio.timeout(_DRAIN):
@@ -122,6 +132,18 @@ async def run(live: LiveSettings) -> None:
                 await layers.retire_idle()
         except TimeoutError:
             log.warning("the next daemon has to remove what is left", seconds=_DRAIN)
+
+
+async def _lock(tree: RuntimeTree) -> int:
+    """Take the tree, once a daemon that is leaving has left it. Raises BusyError."""
+    deadline = asyncio.get_running_loop().time() + _LEAVING
+    while True:
+        try:
+            return tree.lock()
+        except BusyError:
+            if not tree.is_being_left or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_GLANCE)
 
 
 def _reload(live: LiveSettings, server: ObjectServer) -> None:

@@ -10,7 +10,7 @@ from fimctl.errors import WordsError
 from fimctl.stored import print_stored, read, reserved_offset, update, write
 from fimctl.table import say
 from fimctl.words import operation, refuse_trailing
-from fimd.base.paths import DEFAULT_GLOBAL
+from fimd.base.paths import find_global
 from fimd.flatimage.reserved import ENVIRONMENT
 from fimd.launch.expansion import expand_value
 from fimd.launch.place import Place, exported
@@ -123,7 +123,7 @@ def show(image: str) -> int:
 def _place(image: str) -> Place:
     """Return where this process would live if it were an instance."""
     data = data_of(image)
-    everybody = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    everybody = find_global()
     app = os.path.join(everybody, "app", f"u{os.getuid()}")
     return Place(
         image=os.path.realpath(image),

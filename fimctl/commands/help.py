@@ -70,7 +70,7 @@ TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Choose what of the host the programs inside see",
         "fim-perms add|del|set <a,b,...>\nfim-perms list\nfim-perms clear",
         "Permissions: all, or audio, dbus_system, dbus_user, dev, gpu, home, input, media, "
-        "network, optical, shm, udev, usb, wayland, xorg.",
+        "network, optical, processes, shm, udev, usb, wayland, xorg.",
     ),
     "recipe": (
         "Install packages by a recipe",

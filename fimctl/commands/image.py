@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fimctl.compression import compression_level
+from fimctl.compression import QUICK, compression_level
 from fimctl.errors import ClientError
 from fimctl.progress import ProgressBar
 from fimctl.table import size_text
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         "--level",
         type=int,
         choices=range(10),
-        help="compression: 0 (fast) to 9 (small); FIM_COMPRESSION_LEVEL, or 7",
+        help="compression: 0 (fast) to 9 (small); FIM_COMPRESSION_LEVEL, or 3",
     )
     create.add_argument(
         "--layer",
@@ -65,7 +65,7 @@ def _create(arguments: argparse.Namespace) -> None:
     from fimd.flatimage.create import create_image  # noqa: PLC0415
     from fimd.flatimage.rootfs import open_rootfs  # noqa: PLC0415
 
-    level = compression_level() if arguments.level is None else arguments.level
+    level = compression_level(QUICK) if arguments.level is None else arguments.level
     folder = Path(arguments.output).absolute().parent
     with (
         ProgressBar("unpacking") as unpacking,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from fimctl.errors import ClientError
 from fimctl.table import Style, json_text, path_text
 from fimd.base.logs import FILE
-from fimd.base.paths import DEFAULT_GLOBAL
+from fimd.base.paths import find_global
 from fimd.base.texts import printable
 
 Entry = dict[str, str]
@@ -91,7 +91,7 @@ class _Filter:
 
 def _file() -> Path | None:
     """Return the daemon's log file; None where the journal has its messages."""
-    base = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    base = find_global()
     path = Path(base) / "app" / f"u{os.getuid()}" / FILE
     return path if path.exists() else None
 

@@ -2,7 +2,7 @@
 
 from fimctl.flags import Flags
 from fimd.flatimage.reserved import PERMISSIONS
-from fimd.flatimage.settings import Permission
+from fimd.flatimage.settings import ON_REQUEST, Permission
 
 _FLAGS = Flags(
     command="perms",
@@ -12,5 +12,6 @@ _FLAGS = Flags(
     description="What of the host an image's programs see and may use.",
     kind=Permission,
     field=PERMISSIONS,
+    apart=ON_REQUEST,
 )
 add_parser, image_command = _FLAGS.add_parser, _FLAGS.image_command

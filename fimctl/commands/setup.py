@@ -27,7 +27,11 @@ _LAUNCHERS: Final = {
     ),
     f"krunner/dbusplugins/{BUS_NAME}.desktop": "packaging/launchers/krunner.desktop",
 }
-"""Files below XDG_DATA_HOME, and what each is made of."""
+_MANUALS: Final = {
+    f"man/man{page[-1]}/{page}": f"packaging/man/{page}"
+    for page in ("fimctl.1", "org.flatimage.Fim1.5", "flatimage.7", "fimd.8")
+}
+"""Files below XDG_DATA_HOME, and what each is made of. man(1) looks there by ~/.local/bin."""
 
 
 def add_parser(commands: Any) -> None:
@@ -36,8 +40,8 @@ def add_parser(commands: Any) -> None:
         "setup",
         help="install this user's activation file and systemd unit",
         description="Write the files by which the session bus and systemd start fimd when it is "
-        "needed, and by which desktops find images, and say which. Not needed where a package has "
-        "installed them for all users.",
+        "needed, by which desktops find images, and the manual pages, and say which. Not needed "
+        "where a package has installed them for all users.",
     )
     parser.add_argument("--remove", action="store_true", help="remove them again")
     parser.set_defaults(func=run)
@@ -50,14 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.remove:
         if systemd:
             _systemctl("stop", "fimd.service")
-        installed = [Path(home) / name for name in (*_ACTIVATION, *_UNITS, *_LAUNCHERS)]
+        installed = [Path(home) / name for name in (*_ACTIVATION, *_UNITS, *_LAUNCHERS, *_MANUALS)]
         removed = [path for path in (*installed, Path(mime.generic_path(home))) if _remove(path)]
         if not removed:
             print("nothing was installed")
     elif (everybody := _for_everybody()) is not None:
         print(f"installed for all users already: {everybody}")
     else:
-        files = {**_ACTIVATION, **(_UNITS if systemd else {}), **_LAUNCHERS}
+        files = {**_ACTIVATION, **(_UNITS if systemd else {}), **_LAUNCHERS, **_MANUALS}
         for name, source in files.items():
             _write(Path(home) / name, filled(source))
         _write(Path(mime.generic_path(home)), mime.GENERIC)

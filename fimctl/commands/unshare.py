@@ -12,5 +12,6 @@ _FLAGS = Flags(
     description="Which of the kernel's namespaces an image's programs do not share with the host.",
     kind=Unshare,
     field=UNSHARE,
+    apart=Unshare(0),
 )
 add_parser, image_command = _FLAGS.add_parser, _FLAGS.image_command

@@ -24,7 +24,10 @@ _VARIABLES: Final[Sequence[tuple[str, str]]] = (
         "Where changes are kept, instead of .NAME.data beside the image, or fimd/data in "
         "XDG_DATA_HOME for an image that lies where this user can't write.",
     ),
-    ("FIM_COMPRESSION_LEVEL", "0 (fast) to 9 (small) for layers that are made; 7 by default."),
+    (
+        "FIM_COMPRESSION_LEVEL",
+        "0 (fast) to 9 (small) for what is packed; 7 by default, 3 for whole images.",
+    ),
     ("FIM_DIR_GLOBAL", "Where mounts and bundled programs are, instead of /tmp/fim."),
     ("FIM_DEBUG", "1 tells of every step of a start."),
 )

@@ -65,6 +65,39 @@ def _enter(parent: int, name: str, path: str, mode: int) -> int:
     return descriptor
 
 
+def _enter_own(parent: int, name: str, path: str) -> int:
+    """Open (or make) a directory in one that is the user's own; what else is there is set aside."""
+    try:
+        return _enter(parent, name, os.path.join(path, name), 0o700)
+    except AccessDeniedError as error:
+        aside = f"lost.{name}.{time.time_ns()}"
+        os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+        log.warning("set aside", path=os.path.join(path, name), lost=aside, reason=str(error))
+        return _enter(parent, name, os.path.join(path, name), 0o700)
+
+
+def find_global() -> str:
+    """Return where the runtime trees are: FIM_DIR_GLOBAL, or what this user has used before."""
+    given = os.environ.get("FIM_DIR_GLOBAL")
+    if given:
+        return os.path.abspath(given)
+    instead = _runtime_global()
+    used = instead is not None and os.path.isdir(os.path.join(instead, "app", f"u{os.getuid()}"))
+    return instead if instead is not None and used else DEFAULT_GLOBAL
+
+
+def _runtime_global() -> str | None:
+    """Return the place in XDG_RUNTIME_DIR, None where this user has no such directory."""
+    for place in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.getuid()}"):
+        try:
+            facts = os.stat(place)
+        except OSError:
+            continue
+        if place.startswith("/") and facts.st_uid == os.getuid() and stat.S_ISDIR(facts.st_mode):
+            return os.path.join(os.path.realpath(place), "fim")
+    return None
+
+
 def _check_owner(descriptor: int, path: str, mode: int) -> None:
     facts = os.fstat(descriptor)
     shared = bool(mode & stat.S_ISVTX)
@@ -90,11 +123,22 @@ class RuntimeTree:
     def open(cls, global_directory: str | None = None) -> Self:
         """Make the tree where it is missing, and check what is there.
 
-        Raises AccessDeniedError where another user could change it.
+        Its place is `global_directory`, or what `find_global` says; where that is the default and
+        belongs to another user, it is in XDG_RUNTIME_DIR. Raises AccessDeniedError where another
+        user could change it.
         """
-        base = os.path.abspath(
-            global_directory or os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
-        )
+        base = os.path.abspath(global_directory or find_global())
+        try:
+            return cls._open(base)
+        except AccessDeniedError as error:
+            instead = _runtime_global() if base == DEFAULT_GLOBAL else None
+            if instead is None:
+                raise
+            log.warning("the runtime tree is elsewhere", path=instead, reason=str(error))
+            return cls._open(instead)
+
+    @classmethod
+    def _open(cls, base: str) -> Self:
         try:
             parent = os.open(os.path.dirname(base), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -109,10 +153,10 @@ class RuntimeTree:
                 path = path if depth == 0 else os.path.join(path, name)
                 opened.append(_enter(opened[-1], name, path, mode))
             for name in _DIRECTORIES:
-                os.close(_enter(opened[-1], name, os.path.join(path, name), 0o700))
-            opened.append(_enter(opened[-1], "state", os.path.join(path, "state"), 0o700))
+                os.close(_enter_own(opened[-1], name, path))
+            opened.append(_enter_own(opened[-1], "state", path))
             for name in _RECORDS:
-                os.close(_enter(opened[-1], name, os.path.join(path, "state", name), 0o700))
+                os.close(_enter_own(opened[-1], name, os.path.join(path, "state")))
         except OSError as error:
             raise AccessDeniedError(f"{path}: {error.strerror}: {_WAY_OUT}") from error
         finally:
@@ -211,6 +255,8 @@ class RuntimeTree:
         session bus would let one own the name.
         """
         path = self.state / "lock"
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            self.set_aside(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,3 +270,8 @@ class RuntimeTree:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         return descriptor
+
+    @property
+    def is_being_left(self) -> bool:
+        """Whether who has the lock is about to give it back."""
+        return (self.root / "lock").stat().st_size == 0

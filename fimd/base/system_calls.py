@@ -15,6 +15,11 @@ MS_BIND = 4096
 MS_REC = 16384
 UMOUNT_NOFOLLOW = 8
 _MAX_HANDLE_BYTES = 128
+_OPENAT2 = 437
+"""The same on every architecture."""
+_RESOLVE_NO_XDEV = 0x01
+_NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
+"""What kernels before 5.6 say, and filters that don't know the call."""
 _PR_SET_DUMPABLE = 4
 
 _PAGE = mmap.PAGESIZE
@@ -97,6 +102,54 @@ def rename(
     else:
         names = (source_directory, source, target_directory, target)
         _check(_libc.renameat2(*names, ctypes.c_uint(flags)))
+
+
+_own_descriptors: dict[int, int] = {}
+"""By PID, since a fork has others than its parent: /proc/self/fd."""
+
+
+def keep_own_descriptors() -> int:
+    """Keep the way to this process's descriptors open, for a process that will lose its /proc."""
+    own = os.getpid()
+    if own not in _own_descriptors:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        _own_descriptors[own] = os.open("/proc/self/fd", flags)
+    return _own_descriptors[own]
+
+
+def link_descriptor(descriptor: int, directory: int, name: str) -> None:
+    """Give an open file, which may have no name (O_TMPFILE), a name in an open directory."""
+    # with a directory's descriptor Python follows the link, see linkat(2)
+    os.link(str(descriptor), name, src_dir_fd=keep_own_descriptors(), dst_dir_fd=directory)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def open_without_mounts(directory: int, name: bytes, flags: int) -> int:
+    """Open a name in an open directory, unless something is mounted there (EXDEV).
+
+    See openat2(2). Where there is no such call, another file system is refused, and a part of the
+    same one that is mounted there is not.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_NO_XDEV)
+    call = (ctypes.c_long(_OPENAT2), ctypes.c_int(directory), name)
+    descriptor = _libc.syscall(*call, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    if descriptor >= 0:
+        return int(descriptor)
+    number = ctypes.get_errno()
+    if number not in _NO_OPENAT2:
+        raise OSError(number, os.strerror(number), os.fsdecode(name))
+    descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
+    if os.fstat(descriptor).st_dev != os.fstat(directory).st_dev:
+        os.close(descriptor)
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), os.fsdecode(name))
+    return descriptor
 
 
 def is_in_memory(descriptor: int, start: int, end: int) -> bool:

@@ -9,6 +9,7 @@ from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.verify import verify
 from fimd.flatimage.chain import EmbeddedLayer
+from fimd.flatimage.file import open_image
 
 
 def add_layer(image: str, path: str, work: Work) -> EmbeddedLayer:
@@ -22,7 +23,8 @@ def add_layer(image: str, path: str, work: Work) -> EmbeddedLayer:
         raise NotFoundError(f"Failed to open input file '{path}': {error.strerror}") from error
     try:
         verify_layer(source, path, work)
-        return append(image, source, work).layer
+        with open_image(image, writable=True) as target:
+            return append(target, image, source, work).layer
     finally:
         os.close(source)
 

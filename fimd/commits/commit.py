@@ -4,13 +4,16 @@ The order of the steps is what makes it safe. The layer is written to a file wit
 synced, compared with the upper byte by byte, and published in one step; only then is the upper
 set aside. Killed before the layer is published, the changes are in the upper. Killed after that,
 they are in the layer, and perhaps in the upper too, which shows the same tree.
+
+What it needs from outside of the data directory is held open before (fimd.commits.request), so all
+of it can be done in a jail.
 """
 
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +22,9 @@ from fimd.commits.aside import Aside, set_aside
 from fimd.commits.compare import check_equal
 from fimd.commits.lock import exclusive
 from fimd.commits.newfile import NewFile
+from fimd.commits.opened import OpenData
 from fimd.commits.recovery import recover
-from fimd.commits.request import CommitRequest
+from fimd.commits.request import HeldCommit
 from fimd.commits.work import Work
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.verify import verify
@@ -28,7 +32,6 @@ from fimd.dwarfs.write import Entry, PackError, Settings, SourceTree, create_fro
 from fimd.dwarfs.write.entries import printable
 from fimd.flatimage.append import Appended, append_layer
 from fimd.flatimage.chain import EmbeddedLayer
-from fimd.flatimage.file import open_image
 from fimd.layers.place import LayerPlace
 from fimd.trees.canonical import canonical
 from fimd.trees.merged import Merged, open_layers
@@ -49,33 +52,44 @@ class Committed:
     number: int | None = None
 
 
-def commit(request: CommitRequest, work: Work, done: Callable[[Committed | None], None]) -> None:
+def commit(held: HeldCommit, work: Work, done: Callable[[Committed | None], None]) -> None:
     """Commit an upper directory; calls `done` once with the new layer, None where it is empty.
 
     What is left then is to remove the old upper, which may take a while; the directory is free
     for others before. Raises BusyError, PackError, ImageError and other FimErrors; then the upper
     is as it was.
     """
+    data = held.data
     with ExitStack() as lock:
-        lock.enter_context(exclusive(request.data))
-        for message in recover(request.data):
+        lock.enter_context(exclusive(data))
+        for message in recover(data):
             work.note(message)
-        root = os.path.join(request.data, "root")
-        with SourceTree(root) as tree:
+        with opened_tree(data) as tree:
             scanned = tree.scan(cancelled=work.cancelled)
-            upper = read_upper(root, scanned)
+            upper = read_upper(tree, scanned)
             committed, aside = None, None
             if not upper.is_empty:
-                committed = _store(request, work, tree, scanned, upper)
-                aside = _empty(request.data, tree, scanned, work)
+                committed = _store(held, work, tree, scanned, upper)
+                aside = _empty(data, tree, scanned, work)
             if aside is not None:
-                work.unerased(aside.kept())
+                work.unerased(list(aside.kept(scanned)))
+        held.close()
         lock.close()
         done(committed)
         if aside is not None:
-            states = _states(scanned)
             with aside:
-                aside.remove(lambda path: path in states)
+                aside.remove(scanned)
+
+
+@contextmanager
+def opened_tree(data: OpenData) -> Iterator[SourceTree]:
+    """Open the upper to be read."""
+    directory = data.open_upper()
+    try:
+        with SourceTree(data.root, directory=directory) as tree:
+            yield tree
+    finally:
+        os.close(directory)
 
 
 def entries_of(upper: Upper, lower: Sequence[LayerPlace], work: Work) -> list[Entry]:
@@ -88,38 +102,43 @@ def entries_of(upper: Upper, lower: Sequence[LayerPlace], work: Work) -> list[En
 
 
 def _store(
-    request: CommitRequest, work: Work, tree: SourceTree, scanned: list[Entry], upper: Upper
+    held: HeldCommit, work: Work, tree: SourceTree, scanned: list[Entry], upper: Upper
 ) -> Committed:
     """Make the layer and publish it."""
-    entries = entries_of(upper, request.lower, work)
+    request, data = held.request, held.data
+    entries = entries_of(upper, held.lower, work)
     if request.above:
-        with open_layers(request.lower[-request.above :]) as above:
+        with open_layers(held.lower[-request.above :]) as above:
             check_visible(entries, above)
-    records = os.path.join(request.data, "tmp")
-    directory = {
-        "binary": records,
-        "layer": os.path.join(request.data, "layers"),
-        "file": os.path.dirname(request.path),
-    }[request.mode]
-    if request.mode == "file" and os.path.lexists(request.path):
+    directory, place = held.target
+    name = os.path.basename(request.path)
+    if request.mode == "file" and _is_there(directory, name):
         raise FimError("Destination file already exists")
     if request.mode == "layer":
-        next_number(directory)
-    with NewFile(directory, records) as file:
+        next_number(directory, place)
+    with NewFile(directory, place, data.tmp) as file:
         write_layer(file, entries, tree, request.level, work)
         _check_unchanged(tree, scanned)
-        if request.mode == "binary":
-            layer = append(request.image, file.fd, work).layer
+        if held.image is not None:
+            layer = append(held.image, request.image, file.fd, work).layer
             return Committed(request.image, layer.offset, layer.size)
         size = os.fstat(file.fd).st_size
         if request.mode == "file":
             try:
-                file.publish(os.path.basename(request.path))
+                file.publish(name)
             except FileExistsError:
                 raise FimError("Destination file already exists") from None
             return Committed(request.path, 0, size)
-        number = publish_managed(file, directory)
-        return Committed(os.path.join(directory, managed_name(number)), 0, size, number)
+        number = publish_managed(file, directory, place)
+        return Committed(os.path.join(place, managed_name(number)), 0, size, number)
+
+
+def _is_there(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write_layer(
@@ -135,27 +154,26 @@ def write_layer(
             f"{summary.times_clamped} files have times outside 1970 to 2242: set to the nearest"
         )
     os.fsync(file.fd)
-    with Image.open(file.fd) as image:
+    with Image.open(file.fd, name="the layer") as image:
         check_equal(image, entries, tree.read, work.phase("verify"), work.cancelled)
 
 
-def append(image: str, source: int, work: Work, wait: float = 5.0) -> Appended:
-    """Append a layer to an image, and say what an interrupted append had left there."""
-    with open_image(image, writable=True) as target:
+def append(target: int, image: str, source: int, work: Work, wait: float = 5.0) -> Appended:
+    """Append a layer to an open image, and say what an interrupted append had left there."""
 
-        def check(layer: EmbeddedLayer) -> None:
-            with Image.open(target, layer.offset, layer.size) as copy:
-                for fault in verify(copy, cancelled=work.cancelled):
-                    raise fault
+    def check(layer: EmbeddedLayer) -> None:
+        with Image.open(target, layer.offset, layer.size, name=image) as copy:
+            for fault in verify(copy, cancelled=work.cancelled):
+                raise fault
 
-        appended = append_layer(
-            target,
-            source,
-            progress=work.phase("append"),
-            cancelled=work.cancelled,
-            verify=check,
-            wait=wait,
-        )
+    appended = append_layer(
+        target,
+        source,
+        progress=work.phase("append"),
+        cancelled=work.cancelled,
+        verify=check,
+        wait=wait,
+    )
     if appended.cut_bytes:
         work.note(
             f"an interrupted append had left {appended.cut_bytes} bytes at the end of {image}: "
@@ -174,22 +192,22 @@ def managed_name(number: int) -> str:
     return f"layer-{number:03}.layer"
 
 
-def next_number(directory: str) -> int:
+def next_number(directory: int, path: str) -> int:
     """Return the number of the next managed layer: one above the highest. Raises FimError."""
     matches = map(_MANAGED.fullmatch, os.listdir(directory))
     number = max((int(match[1]) for match in matches if match), default=-1) + 1
     if number >= MOST_LAYERS:
         raise FimError(
             f"Maximum number of layers exceeded: {managed_name(number - 1)} is the last one in "
-            f"{directory}; squash some (fimctl layer squash), or remove them"
+            f"{path}; squash some (fimctl layer squash), or remove them"
         )
     return number
 
 
-def publish_managed(file: NewFile, directory: str) -> int:
+def publish_managed(file: NewFile, directory: int, path: str) -> int:
     """Give a file the next number's name, whoever else takes numbers; return the number."""
     while True:
-        number = next_number(directory)
+        number = next_number(directory, path)
         try:
             file.publish(managed_name(number))
         except FileExistsError:
@@ -216,7 +234,7 @@ def _check_unchanged(tree: SourceTree, scanned: list[Entry]) -> None:
             )
 
 
-def _empty(data: str, tree: SourceTree, scanned: list[Entry], work: Work) -> Aside | None:
+def _empty(data: OpenData, tree: SourceTree, scanned: list[Entry], work: Work) -> Aside | None:
     """Set the upper aside; None where somebody has changed it since and it has to stay."""
     aside = set_aside(data)
     before, now = _states(scanned), _states(tree.scan())
@@ -226,7 +244,7 @@ def _empty(data: str, tree: SourceTree, scanned: list[Entry], work: Work) -> Asi
     with aside:
         aside.put_back()
     work.note(
-        f"something still writes to {data}/root: the layer is complete, and the changes stay "
+        f"something still writes to {data.root}: the layer is complete, and the changes stay "
         "there as well"
     )
     return None

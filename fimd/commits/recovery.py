@@ -1,35 +1,34 @@
 """Cleaning up after commits that were interrupted."""
 
-import os
-
 from fimd.commits.aside import remove_leftovers
-from fimd.commits.lock import exclusive
 from fimd.commits.managed import finish_replacing
 from fimd.commits.newfile import remove_parts
+from fimd.commits.opened import OpenData
 
 
-def clean_up(data: str) -> list[str]:
-    """Recover a data directory that is about to be used. Raises BusyError during a commit."""
-    with exclusive(data):
-        left = any(name.startswith("fimd-") for name in os.listdir(os.path.join(data, "tmp")))
-        return recover(data) if left else []
-
-
-def recover(data: str) -> list[str]:
+def recover(data: OpenData) -> list[str]:
     """Clean up after commits that were interrupted, and say in sentences what was done.
 
     For the holder of the data directory's lock.
     """
     messages = []
-    uppers = remove_leftovers(data)
+    uppers, lost = remove_leftovers(data)
     if uppers:
         messages.append(
-            f"an interrupted commit had set the changes in {data}/root aside after its layer was "
+            f"an interrupted commit had set the changes in {data.root} aside after its layer was "
             "complete: they were removed"
         )
-    parts = remove_parts(os.path.join(data, "tmp"))
+    messages += [
+        f"what an interrupted commit had set aside can't be removed: it is kept in {path}, and "
+        "'fimctl prune' tries again"
+        for path in lost
+    ]
+    parts, elsewhere = remove_parts(data.tmp)
     if parts:
         messages.append(f"an interrupted commit had left {parts} incomplete layer: removed")
+    messages += [
+        f"an interrupted commit has left an incomplete layer: remove {path}" for path in elsewhere
+    ]
     layers = finish_replacing(data)
     if layers:
         messages.append(f"an interrupted squash was finished: {layers} layers were removed")

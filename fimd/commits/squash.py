@@ -42,5 +42,5 @@ def write_squashed(
     )
     create_from(entries, read, file.fd, settings, name="the squashed layer")
     os.fsync(file.fd)
-    with Image.open(file.fd) as image:
+    with Image.open(file.fd, name="the squashed layer") as image:
         check_equal(image, entries, read, work.phase("verify"), work.cancelled)

@@ -2,15 +2,15 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from fimd.base.errors import FimError
 from fimd.base.paths import RuntimeTree
+from fimd.base.removal import remove_tree
 from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
 from fimd.diagnosis.finding import Finding, fine, note, problem
@@ -148,9 +148,8 @@ async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace)
 
 async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
-    link = os.path.join(path, "upper")
-    facts = await asyncio.to_thread(os.stat, link)
-    stack = StackDirectory("doctor", path, 1, (facts.st_dev, facts.st_ino))
+    upper, work = await asyncio.to_thread(_identities, path, "upper", "work")
+    stack = StackDirectory("doctor", path, 1, upper, work=work)
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
     try:
         overlay = await BACKENDS[name].mount(stack, namespace, _SECONDS)
@@ -162,6 +161,11 @@ async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None
     except FimError as error:
         return str(error)
     return None
+
+
+def _identities(path: str, *names: str) -> list[tuple[int, int]]:
+    found = [os.stat(os.path.join(path, name)) for name in names]
+    return [(facts.st_dev, facts.st_ino) for facts in found]
 
 
 async def _embedded(scratch: str, namespace: Namespace) -> list[Finding]:
@@ -204,11 +208,14 @@ async def _view(scratch: str, mount: casefold.View, namespace: Namespace) -> Non
 
 
 def _remove(scratch: str) -> None:
-    """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered."""
-    for path, names, _ in os.walk(scratch):
-        for name in names:
-            os.chmod(os.path.join(path, name), 0o700)
-    shutil.rmtree(scratch, ignore_errors=True)
+    """Remove the scratch directory; programs in sandboxes may see it, beside a data directory."""
+    place, name = os.path.split(scratch)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            remove_tree(directory, name)
+    finally:
+        os.close(directory)
 
 
 def _nearest(path: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fimd.base import records
 from fimd.base.errors import ProcessGoneError
-from fimd.base.paths import DEFAULT_GLOBAL
+from fimd.base.paths import find_global
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.mounts.process import start_time
 from fimd.mounts.table import below
@@ -18,7 +18,7 @@ _NOTHING: Final = 64 << 20
 
 async def check() -> list[Finding]:
     """Look at the file systems of the runtime tree and of the home, and for leftovers."""
-    base = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    base = find_global()
     home = os.environ.get("HOME", "/")
     return [
         _space("runtime tree", base),
@@ -46,7 +46,7 @@ def _leftovers(tree: Path) -> Finding:
     # those of a doctor who is at work are no leftovers
     mounts = [
         mount
-        for mount in below(str(tree), holder if isinstance(holder, int) else None)
+        for mount in below(str(tree), holder if isinstance(holder, int) else "self")
         if "/doctor." not in mount.mount_point
     ]
     if _running(tree):

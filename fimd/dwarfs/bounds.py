@@ -24,18 +24,23 @@ _MIB: Final = 1 << 20
 def metadata_bytes(stored: int) -> int:
     """The most bytes that a metadata section of `stored` bytes may unpack to.
 
-    It compresses to a fifth or so, and where many directories hold the same names as many times
-    better as there are such directories: hence more for small ones.
+    It compresses to a fifth or so; but a thousand snapshots of one tree, hard links all of them, to
+    a four-hundredth.
     """
-    return max(4 * _MIB, min(256 * stored, 64 * _MIB), 32 * stored)
+    return max(4 * _MIB, min(_KIB * stored, 64 * _MIB), 32 * stored)
 
 
 def items(stored: int) -> int:
     """The most items that any list of the metadata may have, where its section has `stored` bytes.
 
-    An inode's number differs from the next one's, so no compressor leaves less than some bits of
-    an item of a real tree.
+    Of a tree of files some bits are left of each, for its inode's number is another one than the
+    last one's; of its snapshots less, up to a hundred names in a byte. A KiB warrants 64 Ki items.
     """
+    return max(64 * _KIB, min(stored * stored // 16, 256 * stored))
+
+
+def chunks(stored: int) -> int:
+    """The same of the list of chunks: those of two files differ, and each takes much memory."""
     return max(64 * _KIB, 64 * stored)
 
 

@@ -4,8 +4,10 @@ Every codec here is told the most that it may produce and refuses more before it
 small file cannot fill the memory. Framing: section 3 of the format's description, DwarFS 2.5.
 """
 
+import importlib
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from fimd.dwarfs.errors import CodecMissingError, DamagedError, UnsupportedError
@@ -190,6 +192,17 @@ def _small_integers(fields: dict[int, Any]) -> dict[int, int]:
     if not all(isinstance(value, int) for value in fields.values()):
         raise DamagedError("a codec's header holds something that is no number")
     return fields
+
+
+def load_codecs() -> None:
+    """Import what is otherwise imported at first use: who enters a jail finds no modules there."""
+    for name in ("lzma", "zstandard", "lz4.block", "brotli", "xxhash"):
+        with suppress(ImportError):  # then its use says so
+            importlib.import_module(name)
+    from fimd.dwarfs import brotli, consistency, flac, ricepp, zstd  # noqa: F401, PLC0415
+
+    zstd.is_available()
+    brotli.is_available()
 
 
 _CODECS: dict[int, Callable[[Buffer, int], Buffer]] = {

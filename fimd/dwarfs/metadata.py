@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import accumulate, chain, repeat
 from typing import Final
 
+from fimd.dwarfs import bounds
 from fimd.dwarfs.errors import DamagedError, UnsupportedError
 from fimd.dwarfs.frozen import Column, Frozen, Items, Numbers, Schema, View
 from fimd.dwarfs.strings import MAX_NAME, MAX_TARGET, StringTable
@@ -45,9 +46,10 @@ class Metadata:
         chunks, names, symlinks: the tables of these names.
     """
 
-    def __init__(self, data: bytes, schema: Schema, most_items: int) -> None:
-        """No table may have more than `most_items`. Raises DwarfsError."""
-        self.frozen = Frozen(data, schema, most_items)
+    def __init__(self, data: bytes, schema: Schema, stored: int) -> None:
+        """`stored` are the bytes of the section that `data` were unpacked from."""
+        self.frozen = Frozen(data, schema, bounds.items(stored))
+        self._most_chunks = bounds.chunks(stored)
         root = self.root = self.frozen.root
         self._read_features()
         self.block_size = root.integer(15, 32)
@@ -137,6 +139,8 @@ class Metadata:
         """
         if self.entry_count > 1 and not self.entries.layout.stride:
             raise DamagedError(f"{self.entry_count} directory entries that do not differ")
+        if len(self.chunks) > self._most_chunks:
+            raise DamagedError(f"{len(self.chunks)} chunks in metadata of this size")
         for table, count, users, most in (
             ("inodes", self.inode_count, "directory entries", self.entry_count),
             ("modes", len(self.root.items(9)), "inodes", len(self.inodes)),

@@ -68,13 +68,14 @@ class Image:
         size: int | None = None,
         *,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        name: str | None = None,
     ) -> Self:
         """Open the image at `offset` of a regular file, by path or by a descriptor (duplicated).
 
         `size` is needed where bytes follow the image. An `offset` of None looks for the first
-        image in the file.
+        image in the file. `name` is what messages call what a descriptor has open.
         """
-        source = Source.open(path, offset or 0, size)
+        source = Source.open(path, offset or 0, size, name)
         if offset is None:
             try:
                 found = sections.find_image(source)
@@ -292,7 +293,7 @@ class Image:
         self.metadata_place = self.source.name, section.offset, section.name
         with located(self.source.name, section.offset, section.name):
             content = self.section_content(section, bounds.metadata_bytes(section.size))
-            return Metadata(content, schema, bounds.items(section.size))
+            return Metadata(content, schema, section.size)
 
     def _check_v1(self) -> None:
         """What stands in for checksums in the oldest images."""

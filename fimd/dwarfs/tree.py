@@ -12,7 +12,7 @@ import errno
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Final, NamedTuple
 
 from fimd.dwarfs.errors import DamagedError
@@ -27,6 +27,7 @@ _MAX_SIZE: Final = (1 << 63) - 1
 _FEW_CHUNKS: Final = 8  # are counted again whenever a file's size is asked for
 _MANY_CHUNKS: Final = 1024  # and more are of so many bytes each on average: mkdwarfs looks for
 _LEAST_AVERAGE: Final = 16  # repetitions that are longer, and each byte would take a µs to read
+_REMEMBERED: Final = 1024  # entries
 _MOST_KNOWN: Final = 4096  # combinations of mode, owner and group; trees have some dozens
 _SECOND: Final = 1_000_000_000
 _MAX_TIME: Final = (1 << 63) - 1  # what the kernel's interfaces hold: the year 2262
@@ -101,12 +102,10 @@ class Tree:
     def lookup(self, directory: int, name: bytes) -> int | None:
         """The inode of a name in a directory, None where there is none."""
         low, high = self._entry_range(directory)
-        shift, mask = self._entry_name
-        names, entries = self.metadata.names.reader, self._entries
+        entry = self._entry
         while low < high:
             middle = (low + high) // 2
-            record = entries(middle)
-            found = names(record >> shift & mask)
+            found, record = entry(middle)
             if found == name:
                 return middle if self._by_name else self._entry_target(record)
             if found < name:
@@ -114,6 +113,18 @@ class Tree:
             else:
                 high = middle
         return None
+
+    @cached_property
+    def _entry(self) -> Callable[[int], tuple[bytes, int]]:
+        """An entry's name and record; those in the middle of a directory are asked for often."""
+        shift, mask = self._entry_name
+        names, entries = self.metadata.names.reader, self._entries
+
+        def entry(index: int) -> tuple[bytes, int]:
+            record = entries(index)
+            return names(record >> shift & mask), record
+
+        return lru_cache(_REMEMBERED)(entry)
 
     def readdir(self, directory: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
         """Name and inode of each entry from number `start` on, in the order of the names' bytes."""

@@ -64,18 +64,22 @@ class _Readable(Protocol):
 class _Forward:
     """A file that is read from its beginning to its end, as the library reads an archive.
 
-    Only headers are asked for in one piece, so that the limit is theirs.
+    It seeks what it wants of a member's content. What it reads on and on, in one piece or (Python
+    3.14) in many, is a header, which a block of its own comes before.
     """
 
     def __init__(self, source: _Readable) -> None:
         self._source = source
         self._position = 0
         self._last = b""
+        self._header = 0
+        """Bytes of a header that have been read since its own block."""
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes, less only at the end."""
-        if not 0 <= size <= MOST_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header claims {size} bytes")
+        self._header = self._header + size if size > tarfile.BLOCKSIZE else 0
+        if size < 0 or self._header > MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims more than {MOST_HEADER_BYTES} bytes")
         pieces = []
         while size and (data := self._source.read(size)):
             pieces.append(data)
@@ -92,8 +96,9 @@ class _Forward:
         """Read on to a position, or to the end where that comes first."""
         if position < self._position:
             raise tarfile.ReadError("a header points back")
+        self._header = 0
         while (left := position - self._position) and self.read(min(left, PIECE)):
-            pass
+            self._header = 0
         return self._position
 
     def seekable(self) -> bool:
@@ -109,7 +114,8 @@ class _Forward:
         if self._last != END:
             raise tarfile.ReadError("a header makes no sense, or the archive's end is missing")
         end = self._position
-        while data := self.read(PIECE):
+        while data := self._source.read(PIECE):
+            self._position += len(data)
             if data.strip(b"\0"):
                 raise tarfile.ReadError(f"more follows after its end at byte {end}")
             if self._position - end > MOST_PADDING:  # the compression's own checksum comes last

@@ -27,6 +27,9 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
 POLL_SECONDS: Final = 0.02
 
+_names: Final[dict[int, str]] = {}
+"""What messages call the files that `open_image` has open: not every process has a /proc."""
+
 
 @contextlib.contextmanager
 def open_image(path: str | os.PathLike[str], *, writable: bool = False) -> Iterator[int]:
@@ -44,8 +47,10 @@ def open_image(path: str | os.PathLike[str], *, writable: bool = False) -> Itera
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise NotAnImageError(f"{Path(path)} is not a regular file, so it is no image")
+        _names[fd] = str(Path(path))
         yield fd
     finally:
+        _names.pop(fd, None)
         os.close(fd)
 
 
@@ -65,6 +70,8 @@ def _open_error(
 
 def name_of(fd: int) -> str:
     """The path by which messages call the open file."""
+    if fd in _names:
+        return _names[fd]
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:

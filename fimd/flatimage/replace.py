@@ -13,11 +13,13 @@ from .append import settle
 from .chain import LENGTH, Chain, EmbeddedLayer, read_chain
 from .copy import Cancelled, Progress, copy_range, ignore_progress, never_cancelled
 from .errors import ImageError
-from .file import exclusive, name_of, open_image, size_of, sync, write_at, write_errors
+from .file import exclusive, name_of, size_of, sync, write_at, write_errors
 from .layout import find_layout
 
 
 def replace_layers(
+    image: int,
+    directory: int,
     path: str,
     first: EmbeddedLayer,
     last: EmbeddedLayer,
@@ -28,15 +30,15 @@ def replace_layers(
 ) -> EmbeddedLayer:
     """Replace the layers from `first` to `last` by the one in the open file `source`.
 
+    `image` is open for writing, and so is the `directory` that it lies in; `path` is both.
     Raises ImageError where they are not in the image any more; then the image is as it was.
     """
-    path = os.path.realpath(path)
-    with open_image(path, writable=True) as image:
-        settle(image)
-        with exclusive(image):
-            chain = read_chain(image, find_layout(image))
-            _check(image, chain, first, last)
-            return _rewrite(path, image, chain, (first, last), source, progress, cancelled)
+    settle(image)
+    with exclusive(image):
+        chain = read_chain(image, find_layout(image))
+        _check(image, chain, first, last)
+        name = os.path.basename(path)
+        return _rewrite(directory, name, image, chain, (first, last), source, progress, cancelled)
 
 
 def _check(image: int, chain: Chain, first: EmbeddedLayer, last: EmbeddedLayer) -> None:
@@ -47,7 +49,8 @@ def _check(image: int, chain: Chain, first: EmbeddedLayer, last: EmbeddedLayer) 
 
 
 def _rewrite(
-    path: str,
+    directory: int,
+    name: str,
     image: int,
     chain: Chain,
     replaced: tuple[EmbeddedLayer, EmbeddedLayer],
@@ -57,13 +60,15 @@ def _rewrite(
 ) -> EmbeddedLayer:
     first, last = replaced
     size = size_of(source)
-    directory, name = os.path.split(path)
-    part = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.part")
+    part = f".{name}.{secrets.token_hex(4)}.part"
     layer = EmbeddedLayer(first.offset, size)
     try:
-        target = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        target = os.open(part, flags, 0o600, dir_fd=directory)
     except OSError as error:
-        raise ImageError(f"{directory} cannot be written: {error.strerror}") from error
+        raise ImageError(
+            f"the directory of {name_of(image)} cannot be written: {error.strerror}"
+        ) from error
     try:
         copy_range(image, 0, target, 0, first.record_offset, cancelled=cancelled)
         write_at(target, layer.record_offset, LENGTH.pack(size))
@@ -76,11 +81,11 @@ def _rewrite(
         if layer not in written.layers or written.faults:
             raise ImageError(f"{part} was not written correctly: {written.faults}")
         with write_errors(target):
-            os.replace(part, path)
-            _sync_directory(directory)
+            os.replace(part, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(part)
+            os.unlink(part, dir_fd=directory)
         raise
     finally:
         os.close(target)
@@ -96,11 +101,3 @@ def _copy_attributes(source: int, target: int) -> None:
     for name in os.listxattr(source):
         with suppress(OSError):  # some only the kernel or root may set
             os.setxattr(target, name, os.getxattr(source, name))
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

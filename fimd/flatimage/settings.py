@@ -33,6 +33,13 @@ class Permission(enum.IntFlag, boundary=enum.KEEP):
     DEV = 1 << 12
     SHM = 1 << 13
     OPTICAL = 1 << 14
+    PROCESSES = 1 << 63
+    """The host's processes, seen and signalled. FlatImage, which always shows them, has no such
+    permission: its own grow from the other end, it keeps this bit, and does not name it."""
+
+
+ON_REQUEST: Final = Permission.PROCESSES
+"""What nobody gets by asking for all: each of these has to be named."""
 
 
 class Unshare(enum.IntFlag, boundary=enum.KEEP):

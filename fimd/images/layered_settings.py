@@ -2,6 +2,8 @@
 
 The writable directory's counts, then that of the topmost layer that has one. A change is written to
 the writable directory, where FlatImage 1.x looks first, and is committed with all that is there.
+
+Programs of the image may have put anything there, so it is read and written in a jail.
 """
 
 import os
@@ -13,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
+from fimd.base.errors import DataDirectoryError
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
 from fimd.flatimage.errors import SettingsError
@@ -26,11 +29,15 @@ from fimd.flatimage.reserved import (
 )
 from fimd.flatimage.settings import Casefold, decode_environment, decode_json, encode_json
 from fimd.layers.place import LayerPlace
+from fimd.mounts.jail import call_apart, imprison
+from fimd.stacks.data import opened_upper
 
 T = TypeVar("T")
 
 _FOLDERS: Final = ("fim", "config")
 _CACHE: Final = 4 << 20
+_MEMORY: Final = 1 << 30
+_SECONDS: Final = 10.0
 
 
 def _decode_variables(data: bytes) -> Mapping[str, str]:
@@ -69,11 +76,14 @@ _FIELDS: Final[Mapping[str, Field[Any]]] = {
 
 @dataclass(frozen=True)
 class LayeredSettings:
-    """Those of one image. `layers` are all that it has, base first; `upper` is over them."""
+    """Those of one image. `layers` are all that it has, base first.
+
+    `data` is its data directory, where that is not its own.
+    """
 
     image: str
     layers: Sequence[LayerPlace]
-    upper: str
+    data: str | None
 
     def read(self, field: Field[T]) -> T:
         """Return a setting. Raises SettingsError for one that is damaged."""
@@ -82,9 +92,8 @@ class LayeredSettings:
             return field.unset
         name = _name(field)
         try:
-            data = _in_directory(os.path.join(self.upper, *_FOLDERS, name), form.size)
-            if data is None:
-                data = _bounded(self._in_layers.get(name, b""), form.size)
+            found = self._in_upper.get(name)
+            data = _bounded(self._in_layers.get(name, b"") if found is None else found, form.size)
             data = data.strip(b"\0 \n")
             return form.decode(data) if data and decode_json(data) else field.unset
         except (OSError, ValueError, DwarfsError) as error:
@@ -98,14 +107,18 @@ class LayeredSettings:
                 f"{self.image} is a FlatImage 1.x, which has no setting '{field.name}'"
             )
         data = encode_field(form, value, self.image) or b"{}"
-        try:
-            with _folder(self.upper) as descriptor:
-                _replace(descriptor, _name(field), data)
-        except OSError as error:
-            raise SettingsError(
-                f"{'/'.join((self.upper, *_FOLDERS, _name(field)))} can't be written: "
-                f"{error.strerror}"
-            ) from error
+        arguments = {**self._place, "name": _name(field), "text": os.fsdecode(data)}
+        call_apart(f"{__name__}:write_in_jail", arguments)
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"image": self.image, "data": self.data}
+
+    @cached_property
+    def _in_upper(self) -> Mapping[str, bytes]:
+        """The file of each name that is in the upper; what is no file there is empty."""
+        found = call_apart(f"{__name__}:read_in_jail", self._place)
+        return {name: os.fsencode(text) for name, text in found.items()}
 
     @cached_property
     def _in_layers(self) -> Mapping[str, bytes]:
@@ -127,15 +140,49 @@ def _name(field: Field[Any]) -> str:
     return f"{field.name}.json"
 
 
-def _in_directory(path: str, limit: int) -> bytes | None:
+def read_in_jail(arguments: dict[str, Any], _files: list[int]) -> dict[str, str]:
+    """Return what `LayeredSettings` finds in the upper, by this process, which is imprisoned."""
+    found = {}
+    with opened_upper(arguments["image"], arguments["data"]) as upper:
+        if upper is None:
+            return {}
+        imprison(upper, memory=_MEMORY, seconds=_SECONDS)
+        with suppress(FileNotFoundError, NotADirectoryError), _folder(upper) as folder:
+            for form in _FIELDS.values():
+                data = _read(folder, _name(form), form.size)
+                if data is not None:
+                    found[_name(form)] = os.fsdecode(data)
+    return found
+
+
+def write_in_jail(arguments: dict[str, Any], _files: list[int]) -> None:
+    """Write one of the files by this process, which is imprisoned."""
+    name = arguments["name"]
+    with opened_upper(arguments["image"], arguments["data"]) as upper:
+        if upper is None:
+            raise DataDirectoryError(f"there are no changes of {arguments['image']} to write to")
+        imprison(upper, memory=_MEMORY, seconds=_SECONDS)
+        try:
+            with _folder(upper, create=True) as folder:
+                _replace(folder, name, os.fsencode(arguments["text"]))
+        except OSError as error:
+            raise DataDirectoryError(
+                f"{'/'.join((*_FOLDERS, name))} can't be written: {error.strerror}"
+            ) from error
+
+
+def _read(folder: int, name: str, limit: int) -> bytes | None:
     """Return a file's bytes; None where there is none, nothing where it was deleted."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(name, flags, dir_fd=folder)
+    except FileNotFoundError:
         return None
+    except OSError:
+        return b""  # a device that stands for a deletion, or a link
     with open(descriptor, "rb") as file:
         regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return _bounded(file.read(limit), limit) if regular else b""
+        return file.read(limit) if regular else b""
 
 
 def _find(image: Image, path: Sequence[str]) -> int | None:
@@ -157,18 +204,19 @@ def _bounded(data: bytes, limit: int) -> bytes:
 
 
 @contextmanager
-def _folder(upper: str) -> Iterator[int]:
-    """Open the directory of the files, made where it is missing.
+def _folder(upper: int, *, create: bool = False) -> Iterator[int]:
+    """Open the directory of the files, made where it is missing and that is wanted.
 
     Programs of the image could have put links there, which are not followed.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    opened = [os.open(upper, flags)]
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    opened = [os.dup(upper)]
     try:
         for name in _FOLDERS:
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=opened[-1])
-            opened.append(os.open(name, flags | os.O_NOFOLLOW, dir_fd=opened[-1]))
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=opened[-1])
+            opened.append(os.open(name, flags, dir_fd=opened[-1]))
         yield opened[-1]
     finally:
         for descriptor in opened:

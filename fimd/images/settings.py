@@ -11,7 +11,7 @@ from fimd.commits.lock import exclusive
 from fimd.flatimage.chain import read_chain
 from fimd.flatimage.layout import Layout
 from fimd.flatimage.reserved import Field, is_stored, read_field, update_field, write_field
-from fimd.stacks.data import DataDirectory, upper_of
+from fimd.stacks.data import DataDirectory
 
 if TYPE_CHECKING:
     from fimd.images.layered_settings import LayeredSettings
@@ -50,7 +50,7 @@ class ImageSettings:
         """Store what `change` makes of a setting, with no other writer in between; return that."""
         if is_stored(self.layout, field):
             return update_field(self.descriptor, self.layout, field, change)
-        with exclusive(DataDirectory.of(self.path, self.data).path):
+        with DataDirectory.of(self.path, self.data).opened() as data, exclusive(data):
             value = change(self._layered.read(field))
             self._layered.write(field, value)
         return value
@@ -69,4 +69,4 @@ class ImageSettings:
             *(LayerPlace(self.path, layer.offset, layer.size) for layer in chain),
             *(LayerPlace(layer.path, layer.offset, layer.size) for layer in above),
         ]
-        return LayeredSettings(self.path, places, upper_of(self.path, self.data))
+        return LayeredSettings(self.path, places, self.data)

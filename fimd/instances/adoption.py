@@ -5,6 +5,7 @@ from typing import Any
 
 from fimd.base.errors import FimError
 from fimd.images.image import ImageFacts, read_image
+from fimd.instances.inside import Inside
 from fimd.instances.instance import Instance
 from fimd.launch.request import StartRequest
 from fimd.layers.mounted import Layer
@@ -15,17 +16,28 @@ from fimd.stacks.stack import Stack
 _NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at")
 
 
-def living(pid: int, facts: Mapping[str, Any] | None) -> Process | None:
-    """Return the process that a record names, None where it has ended or the record is not whole.
+def living(pid: int, facts: Mapping[str, Any] | None, directory: str) -> Process | None:
+    """Return the process that a record names, None where its instance is over.
 
-    The time of its start tells it from another that has its PID now.
+    So it is where the record is not whole. The time of its start tells it from another that has its
+    PID now. It may have ended, with others inside that go on.
     """
     if facts is None or any(key not in facts for key in _NEEDED):
         return None
     try:
-        return Process.known(pid, facts["process_started"]) if facts["pid"] == pid else None
+        if facts["pid"] != pid:
+            return None
+        process = Process.known(pid, facts["process_started"])
+        return Process(pid, None) if process is None and _goes_on(facts, directory) else process
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _goes_on(facts: Mapping[str, Any], directory: str) -> bool:
+    inside = Inside(directory)
+    return inside.init is not None or (
+        not facts.get("own_processes", True) and bool(inside.processes())
+    )
 
 
 def image_facts(facts: Mapping[str, Any], resolver: Resolver) -> ImageFacts:
@@ -71,4 +83,5 @@ def instance(
         layers=layers,
         directory=directory,
         started_at=facts["started_at"],
+        own_processes=facts.get("own_processes", True),
     )

@@ -1,12 +1,14 @@
 """A running instance, and the record by which a later daemon finds it."""
 
+import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from fimd.base import records
 from fimd.images.image import ImageFacts
+from fimd.instances.inside import Inside
 from fimd.launch.request import StartRequest
 from fimd.layers.mounted import Layer
 from fimd.mounts.process import Process
@@ -20,7 +22,8 @@ class InstanceState(StrEnum):
     """Where an instance is in its life."""
 
     RUNNING = "running"
-    FAILED = "failed"  # its process lives, but a filesystem under it has died
+    BACKGROUND = "background"  # its program has ended, and has left others that go on
+    FAILED = "failed"  # it lives, but a filesystem under it has died
     ENDING = "ending"
 
 
@@ -39,12 +42,30 @@ class Instance:
     directory: str
     started_at: float
     """Seconds since the epoch."""
+    own_processes: bool = True
+    """Whether its programs have a process namespace of their own, and end with its first one."""
     state: InstanceState = InstanceState.RUNNING
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nothing of it runs any more."""
 
     @property
     def pid(self) -> int:
         """The process that the instance is keyed by."""
         return self.process.pid
+
+    @property
+    def inside(self) -> Inside:
+        """What runs inside of it."""
+        return Inside(self.directory)
+
+    async def has_ended(self, seconds: float) -> bool:
+        """Wait until nothing of it runs any more, at most that long; tell whether it is so."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ended.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def image(self) -> str:
@@ -79,6 +100,7 @@ def describe(instance: Instance, path: str) -> None:
         "root": instance.request.root,
         "command": instance.request.command,
         "stack": instance.stack.spec.id,
+        "own_processes": instance.own_processes,
         "layers": [layer.id for layer in instance.layers],
     }
     records.write(path, facts)

@@ -6,7 +6,7 @@ Whatever is being changed is reserved for the job, and refused to instances and 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from fimd.jobs.job import Job
 from fimd.jobs.jobs import Jobs
 from fimd.layers.resolve import Resolver
 from fimd.layers.source import LayerSource
+from fimd.mounts.namespace import Namespace
 from fimd.stacks.data import DataDirectory
 from fimd.stacks.stacks import Stacks
 from fimd.stacks.waiting import Turns
@@ -42,13 +43,20 @@ class Changes:
     """Starts the jobs that change images and data directories."""
 
     def __init__(
-        self, images: Images, stacks: Stacks, resolver: Resolver, jobs: Jobs, settings: Settings
+        self,
+        images: Images,
+        stacks: Stacks,
+        resolver: Resolver,
+        jobs: Jobs,
+        settings: Settings,
+        namespace: Namespace,
     ) -> None:
         self._images = images
         self._stacks = stacks
         self._resolver = resolver
         self._jobs = jobs
         self._settings = settings
+        self._namespace = namespace
         self._changing: dict[str, str] = {}
         self._turns = Turns()
 
@@ -77,11 +85,12 @@ class Changes:
         async with AsyncExitStack() as held:
             layers = await self._reserve(held, "a commit", image, external, data)
             above = len(layers.sources) - len(image.facts.layers) if mode == "binary" else 0
-            request = CommitRequest(layers.data.path, name, mode, path, level, (), above)
+            request = CommitRequest(name, mode, path, level, (), above)
             if mode == "binary":
                 held.enter_context(self._changes_image(name, "a commit"))
-            arguments = {**vars(request), "lower": layers.places}
-            return self._start("commit", image, arguments, held)
+            data_facts = asdict(layers.data)
+            arguments = {**vars(request), "data": data_facts, "lower": layers.places}
+            return self._start("commit", image, arguments, held, self._namespace.join)
 
     async def add(self, image: Image, path: str) -> Job:
         """Append a layer file to the image's chain."""
@@ -142,7 +151,9 @@ class Changes:
         """Throw away what was changed in the data directory."""
         async with AsyncExitStack() as held:
             layers = await self._reserve(held, "a reset", image, (), data)
-            return self._start("reset", image, {"data": layers.data.path}, held)
+            return self._start(
+                "reset", image, {"data": asdict(layers.data)}, held, self._namespace.join
+            )
 
     async def _reserve(
         self,
@@ -156,6 +167,7 @@ class Changes:
         await self._images.open(image.facts.path, data)  # no directory is made for one that is gone
         directory = await asyncio.to_thread(DataDirectory.of, image.facts.path, data)
         await held.enter_async_context(self._stacks.reserve(directory, purpose))
+        await held.enter_async_context(self._namespace.held())
         return await self.layers(image, external, data)
 
     async def _change_stack(
@@ -174,8 +186,9 @@ class Changes:
         async with AsyncExitStack() as held:
             layers = await self._reserve(held, f"a {what}", image, external, data)
             held.enter_context(self._changes_image(name, f"a {what}"))
-            known = {"image": name, "data": layers.data.path}
-            return self._start(what, image, {**known, **arguments(layers)}, held)
+            known = {"image": name, "data": asdict(layers.data)}
+            facts = {**known, **arguments(layers)}
+            return self._start(what, image, facts, held, self._namespace.join)
 
     async def _change_image(self, what: str, image: Image, arguments: dict[str, Any]) -> Job:
         async with AsyncExitStack() as held:
@@ -198,11 +211,16 @@ class Changes:
         return self._jobs.start("create", output, arguments, AsyncExitStack())
 
     def _start(
-        self, what: str, image: Image, arguments: dict[str, Any], held: AsyncExitStack
+        self,
+        what: str,
+        image: Image,
+        arguments: dict[str, Any],
+        held: AsyncExitStack,
+        join: Sequence[str] = (),
     ) -> Job:
         kept = held.pop_all()
         kept.push_async_callback(partial(self._images.open, image.facts.path, image.data))
-        return self._jobs.start(what, image.facts.path, arguments, kept)
+        return self._jobs.start(what, image.facts.path, arguments, kept, join)
 
     @contextmanager
     def _changes_image(self, path: str, purpose: str) -> Iterator[None]:

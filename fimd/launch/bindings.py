@@ -37,6 +37,8 @@ class Bind:
     """An absolute path inside."""
     is_needed: bool = False
     """Whether nothing can start without it."""
+    is_ours: bool = False
+    """Whether it is of the runtime tree, which nothing else shows a part of."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -52,10 +54,13 @@ def standard(place: Place) -> Iterator[Bind]:
     yield Bind("--bind", place.shared, SHARED, is_needed=has_programs)
     yield Bind("--bind", "/sys", "/sys")
     yield Bind("--bind-try", "/etc/group", "/etc/group")
-    if not has_programs:
-        for directory in (place.programs, place.applets, place.directory):
-            yield Bind("--ro-bind", directory, directory, is_needed=True)
-    yield Bind("--bind-try", os.path.join(place.directory, "passwd"), "/etc/passwd")
+    passwd = os.path.join(place.directory, "passwd")
+    yield Bind("--bind-try", passwd, "/etc/passwd", is_ours=True)
+
+
+def runtime_tree(place: Place) -> Bind:
+    """Return where the runtime tree is inside; what is shown of it there is the plan's to say."""
+    return Bind("--ro-bind", place.app, place.app, is_needed=True, is_ours=True)
 
 
 def stored(

@@ -10,7 +10,7 @@ from fimd.launch import bindings, identity, outside, permissions
 from fimd.launch.bindings import SHARED, Bind
 from fimd.launch.expansion import expand, expand_value
 from fimd.launch.identity import Identity
-from fimd.launch.place import Place, exported
+from fimd.launch.place import LOCK, Place, exported
 from fimd.launch.request import StartRequest
 from fimd.launch.variables import Inside, inside
 
@@ -32,7 +32,7 @@ class Draft:
     who: Identity
     variables: Inside
     binds: tuple[Bind, ...]
-    """In the order in which they are made."""
+    """In the order in which they are made; the last is the runtime tree's place."""
     boot: tuple[str, ...]
     """The image's boot command."""
     shell: str
@@ -75,8 +75,9 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
         *bindings.standard(place),
         *bindings.stored(image.bindings, known, warnings),
         *grant.binds,
+        bindings.runtime_tree(place),
     )
-    files = {PASSWD: who.passwd, RC_FILE: _bashrc(image.environment.get("PS1"))}
+    files = {PASSWD: who.passwd, RC_FILE: _bashrc(image.environment.get("PS1")), LOCK: ""}
     if variables.script:
         files[SCRIPT] = variables.script
     return Draft(

@@ -10,6 +10,9 @@ from fimd.base import build
 HOST_PATH: Final = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
 HOST_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
 
+LOCK: Final = "lock"
+"""The name of a file in an instance's directory: see Place.lock."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -34,6 +37,11 @@ class Place:
     def programs(self) -> str:
         """FIM_DIR_APP_BIN."""
         return os.path.join(self.app, "bin")
+
+    @property
+    def lock(self) -> str:
+        """The file by whose lock the daemon knows what runs inside (fimd/launch/entry.c)."""
+        return os.path.join(self.directory, LOCK)
 
     @property
     def applets(self) -> str:

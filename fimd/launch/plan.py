@@ -1,21 +1,23 @@
 """The launch plan: what the client executes to become the instance.
 
-The client's process becomes bubblewrap with the program as its child. The client appends the
-program's words to `argv` and executes it with its own environment: nothing that the image says
-bears on what runs outside of the sandbox.
+The client's process becomes the one that waits for bubblewrap and the program in it
+(fimd/launch/entry.c). The client appends the program's words to `argv` and executes it with its own
+environment: nothing that the image says bears on what runs outside of the sandbox.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
 from fimd.base.texts import label
-from fimd.flatimage.settings import Unshare
+from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
-from fimd.launch.bindings import unshare_options
+from fimd.launch import entry, rights
+from fimd.launch.bindings import SHARED, Bind, unshare_options
+from fimd.launch.cover import Cover, revealed
 from fimd.launch.draft import RC_FILE, SCRIPT, Draft
-from fimd.launch.entry import words
 from fimd.launch.expansion import quoted
 from fimd.launch.place import Place
 from fimd.launch.programs import ENTRY
@@ -47,6 +49,8 @@ class LaunchPlan:
     """Signals for the client to ignore before it executes `argv`, which resets them inside."""
     seen: tuple[Seen, ...] = ()
     """Files that the client has to have by the same names, or else not to execute `argv`."""
+    warnings: tuple[str, ...] = ()
+    """What of the image's settings is left out, and why."""
 
 
 def launch_plan(
@@ -57,37 +61,96 @@ def launch_plan(
     draft: Draft,
     found: Found,
     signals: tuple[int, ...] = (),
+    cover: Cover | None = None,
+    *,
+    own_processes: bool = True,
 ) -> LaunchPlan:
-    """Make the plan of an instance. `root` is the tree to be seen as /, `found` what it has."""
-    entry = os.path.join(place.programs, ENTRY)
-    tied = Unshare.PID in image.unshare  # to the process 1 that bubblewrap puts there
-    if not os.path.exists(entry):
-        entry, tied, signals = "", True, ()
-    who = draft.who
+    """Make the plan of an instance. `root` is the tree to be seen as /, `found` what it has.
 
-    argv = [*draft.join, draft.bwrap, *(("--die-with-parent",) if tied else ())]
-    argv += [*(() if os.getuid() == 0 else ("--unshare-user",)), "--bind", root, "/"]
-    argv += ["--uid", str(who.uid), "--gid", str(who.gid)]
-    for bind in found.binds:
-        argv += bind.words
-    argv += [*unshare_options(image.unshare), *draft.variables.words()]
-    if len(argv) > _MOST_WORDS:
+    `signals` are those that bubblewrap is to leave to its program (fimd.launch.terminal), `cover`
+    tells where the runtime tree is to be hidden. With `own_processes` the program sees none of the
+    host's, unless the image may. May wait for any file system that the sandbox is to show.
+    """
+    program = os.path.join(place.programs, ENTRY)
+    if not os.path.exists(program):
+        program, signals = "", ()
+    who = draft.who
+    warnings: list[str] = []
+    first = own_processes and wants_own_processes(image)
+
+    sandbox = [draft.bwrap]
+    # root inside is that of the user's namespace, with all of its ids; others get one below it
+    sandbox += () if who.uid == who.gid == 0 else ("--unshare-user",)
+    sandbox += ["--bind", root, "/", "--uid", str(who.uid), "--gid", str(who.gid)]
+    *binds, tree = found.binds  # the last is the runtime tree: see fimd.launch.draft
+    for bind in binds:
+        sandbox += _shown(bind, place, cover or Cover((place.app,)), warnings)
+    sandbox += revealed(place.app, tree.target, (place.programs, place.applets, place.directory))
+    sandbox += unshare_options(without(image.unshare, Unshare.PID))
+    sandbox += rights.options(root=who.uid == 0)
+    sandbox += draft.variables.words()
+    sandbox += ("--unshare-pid",) if first else ()
+    if len(sandbox) > _MOST_WORDS:
         raise UnsupportedError(
-            f"{image.path} has {len(found.binds)} bindings and {len(draft.variables.plain)} "
+            f"{image.path} has {len(binds)} bindings and {len(draft.variables.plain)} "
             "variables, which is more than bubblewrap takes: remove some"
         )
-    argv += ["--", *((entry, *words(0 if tied else place.pid, signals)) if entry else ())]
+    outside = (*draft.join, *_around(program, sandbox, place.lock, signals, first=first))
+    return LaunchPlan(
+        (*outside, *_inside(place, request, image, draft)),
+        signals,
+        found.seen,
+        tuple(warnings),
+    )
+
+
+def wants_own_processes(image: ImageFacts) -> bool:
+    """Tell whether an image's programs are to see no processes but their own."""
+    return Permission.PROCESSES not in image.permissions or Unshare.PID in image.unshare
+
+
+def _shown(bind: Bind, place: Place, cover: Cover, warnings: list[str]) -> Iterator[str]:
+    """Yield what shows a part of the host, with the runtime tree hidden in it."""
+    if not bind.source:
+        yield from bind.words
+        return
+    source = SHARED if bind.source == place.shared else bind.source
+    if cover.holds(source) and not bind.is_ours:
+        warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
+        return
+    yield from bind.words
+    yield from cover.over(source, bind.target)
+
+
+def _around(
+    program: str, sandbox: list[str], lock: str, signals: tuple[int, ...], *, first: bool
+) -> tuple[str, ...]:
+    """Return bubblewrap's words with what waits for it, and what it runs before all others.
+
+    Without our own program bubblewrap ends what is left with the program that left it. `first` is
+    for a PID namespace.
+    """
+    if not program:
+        return (*sandbox, "--die-with-parent", "--")
+    words = [*entry.monitor(program), *sandbox, *(("--as-pid-1",) if first else ())]
+    words += ["--", program, "init"]
+    words[entry.INDEX] = str(len(words))
+    return (*words, *entry.init(lock, signals))
+
+
+def _inside(
+    place: Place, request: StartRequest, image: ImageFacts, draft: Draft
+) -> tuple[str, ...]:
+    """Return the words of the program, as far as the image or its mode gives them."""
     rc_file, name = os.path.join(place.directory, RC_FILE), label(os.path.basename(place.image))
     run, bash = _RUN, _BASH
     if draft.variables.script:
         read = f". {quoted(os.path.join(place.directory, SCRIPT))}\n"
         run, bash = read + run, read + bash
-    program, *rest = draft.boot
     if request.mode == "boot" and image.boot == ("bash",):
-        argv += [draft.shell, "-c", bash, name, rc_file]
-    elif request.mode == "boot":
+        return (draft.shell, "-c", bash, name, rc_file)
+    if request.mode == "boot":
+        program, *rest = draft.boot
         own = ("--rcfile", rc_file) if program == "bash" else ()
-        argv += [draft.shell, "-c", run, name, program, *own, *rest]
-    else:
-        argv += [draft.shell, "-c", run, name]
-    return LaunchPlan(tuple(argv), signals, found.seen)
+        return (draft.shell, "-c", run, name, program, *own, *rest)
+    return (draft.shell, "-c", run, name)

@@ -1,8 +1,8 @@
 """Programs that every sandbox finds beside its own.
 
-The entry program starts whatever runs there, and a shell is for images that have none. They are
+The entry program runs whatever runs there, and a shell is for images that have none. They are
 static, because the sandbox has libraries of its own or none at all, and are copied into the runtime
-tree, which the sandbox sees because it shares /tmp.
+tree, where the sandbox sees them read-only.
 """
 
 import os
@@ -35,9 +35,10 @@ def provide(tree: RuntimeTree) -> None:
                 _place(Path(path), tree.programs / name)
                 break
     _place_applets(tree)
-    program = entry.program()
-    if program is not None:
-        _write(tree.programs / ENTRY, program)
+    if entry.PROGRAM.is_file():
+        _place(entry.PROGRAM, tree.programs / ENTRY)
+    else:
+        (tree.programs / ENTRY).unlink(missing_ok=True)  # a former version's may do other things
 
 
 def _place_applets(tree: RuntimeTree) -> None:
@@ -65,13 +66,6 @@ def _place(source: Path, target: Path) -> None:
     with _replacing(target) as temporary:
         shutil.copyfile(source, temporary)
         os.utime(temporary, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write a program atomically, unless it is there already."""
-    if not target.is_file() or target.read_bytes() != content:
-        with _replacing(target) as temporary:
-            temporary.write_bytes(content)
 
 
 @contextmanager

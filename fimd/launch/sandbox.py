@@ -11,6 +11,7 @@ from typing import Final
 from fimd.base.errors import UnsupportedError
 from fimd.mounts.process import CommandError, run
 
+_PROGRAM: Final = "bwrap"
 _SECONDS: Final = 10.0
 _SWITCHES: Final = {
     "/proc/sys/user/max_user_namespaces": ("0", "set the sysctl user.max_user_namespaces above 0"),
@@ -31,19 +32,30 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._works = False
+        self.no_processes = ""
+        """Why no sandbox has a process namespace here; nothing where they have."""
 
     async def check(self) -> None:
         """Make a sandbox and leave it. Raises UnsupportedError, with the remedy."""
         if self._works:
             return
-        user = [] if os.getuid() == 0 else ["--unshare-user"]
-        try:
-            await run(["bwrap", *user, "--bind", "/", "/", "--", "true"], seconds=_SECONDS)
-        except UnsupportedError as error:
-            raise UnsupportedError("bubblewrap (bwrap) is not installed: install it") from error
-        except CommandError as error:
-            raise UnsupportedError(f"no sandbox can be made here ({error}): {_remedy()}") from error
+        self.no_processes = await _refusal("--unshare-pid", "--proc", "/proc")
+        if self.no_processes and (reason := await _refusal()):
+            raise UnsupportedError(f"no sandbox can be made here ({reason}): {_remedy()}")
         self._works = True
+
+
+async def _refusal(*options: str) -> str:
+    """Make a sandbox and leave it; return why that can't be done."""
+    user = () if os.getuid() == 0 else ("--unshare-user",)
+    command = [_PROGRAM, *user, "--bind", "/", "/", *options, "--", "true"]
+    try:
+        await run(command, seconds=_SECONDS)
+    except UnsupportedError as error:
+        raise UnsupportedError("bubblewrap (bwrap) is not installed: install it") from error
+    except CommandError as error:
+        return str(error)
+    return ""
 
 
 def _remedy() -> str:

@@ -1,6 +1,5 @@
 """The two DwarFS engines that can mount layers; both must show the same tree."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,9 +9,6 @@ from typing import Final
 
 from fimd.base.errors import BadLayerError, MountError, UnsupportedError
 from fimd.base.settings import Settings
-from fimd.dwarfs.errors import DwarfsError
-from fimd.dwarfs.reader import Image
-from fimd.layers import owners
 from fimd.layers.mounted import EMBEDDED, EXTERNAL
 from fimd.layers.source import LayerSource
 from fimd.mounts.external import mount_by_command
@@ -127,7 +123,7 @@ def _inode_offset(layer: LayerSource) -> int:
 def _external(program: str, settings: Settings, namespace: Namespace) -> _Mount:
     async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
         (layer,) = layers
-        kept = await asyncio.to_thread(_keeps_owners, layer)
+        kept = await _keeps_owners(layer, namespace, settings.mount_timeout)
         options = [
             *([] if kept else ["uid=0,gid=0"]),
             f"offset={layer.offset},imagesize={layer.size}",
@@ -146,15 +142,21 @@ def _external(program: str, settings: Settings, namespace: Namespace) -> _Mount:
     return mount
 
 
-def _keeps_owners(layer: LayerSource) -> bool:
+async def _keeps_owners(layer: LayerSource, namespace: Namespace, seconds: float) -> bool:
+    """Ask a process in the namespace, whose ids count, and which may die of what it reads."""
     descriptor = _open(layer)
     try:
-        with Image.open(descriptor, layer.offset, layer.size) as image:
-            return owners.are_kept(image)
-    except DwarfsError as error:
-        raise BadLayerError(f"layer {layer.path}: {error}") from error
+        kept: bool = await namespace.call(
+            "fimd.layers.owners:keeps",
+            {"path": layer.path, "offset": layer.offset, "size": layer.size},
+            files=[descriptor],
+            name="owners",
+            serves=("fim_layer", layer.id),
+            seconds=seconds,
+        )
     finally:
         os.close(descriptor)
+    return kept
 
 
 def _open(layer: LayerSource) -> int:

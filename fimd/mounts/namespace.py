@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 SHARE: Final = "fimd.mounts.shared:share"
 _PREPARE: Final = 10.0
 """Seconds that making a new one ready may take."""
+_CALL: Final = 20.0
+"""Seconds that a small thing done for a thread may take."""
 _UNMOUNT: Final = 10.0
 """Seconds that detaching may take: it waits for nobody."""
 
@@ -203,6 +205,20 @@ class Namespace:
     async def call(self, function: str, arguments: dict[str, Any], **facts: Any) -> Any:
         """Have a function called in a process of its own: see Template.call."""
         return await self._template.call(function, arguments, **facts)
+
+    def caller(self, loop: asyncio.AbstractEventLoop) -> Callable[[str, dict[str, Any]], Any]:
+        """Return what has functions called in it for threads: see fimd.mounts.jail.call_apart."""
+
+        async def call(function: str, arguments: dict[str, Any]) -> Any:
+            async with self.held():
+                name = function.rpartition(":")[2]
+                facts = {"name": name, "serves": ("fim_job", name), "seconds": _CALL}
+                return await self.call(function, arguments, **facts)
+
+        def wait(function: str, arguments: dict[str, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(call(function, arguments), loop).result()
+
+        return wait
 
     async def spawn(self, argv: Sequence[str], **facts: Any) -> tuple[Process, Output]:
         """Start a program: see Template.spawn."""

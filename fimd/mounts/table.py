@@ -19,9 +19,13 @@ _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo (proc(5)); `device` is major:minor."""
+    """One line of mountinfo (proc(5)); `device` is major:minor.
+
+    `root` is the directory of the file system that is seen at the mount point.
+    """
 
     device: str
+    root: str
     mount_point: str
     filesystem: str
     source: str
@@ -33,32 +37,43 @@ def _unescape(field: bytes) -> str:
 
 def parse(mountinfo: bytes) -> list[Mount]:
     """Read the lines of a mountinfo file, in the order of mounting."""
-    mounts = []
+    found = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(b" - ")
         head, tail = before.split(b" "), after.split(b" ")
-        mounts.append(
-            Mount(head[2].decode(), _unescape(head[4]), tail[0].decode(), _unescape(tail[1]))
+        found.append(
+            Mount(
+                device=head[2].decode(),
+                root=_unescape(head[3]),
+                mount_point=_unescape(head[4]),
+                filesystem=tail[0].decode(),
+                source=_unescape(tail[1]),
+            )
         )
-    return mounts
+    return found
 
 
-def below(directory: str, pid: int | None = None) -> list[Mount]:
+def mounts(process: int | str = "self") -> list[Mount]:
+    """Return what is mounted now, as a process sees it, in the order of mounting."""
+    with open(f"/proc/{process}/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def below(directory: str, process: int | str = "self") -> list[Mount]:
     """Return what is mounted at or under `directory` now, in the order of mounting.
 
     As this process sees it; or another one, and nothing where that has ended.
     """
     try:
-        with open(MOUNTINFO if pid is None else f"/proc/{pid}/mountinfo", "rb") as file:
-            mounts = parse(file.read())
+        found = mounts(process)
     except OSError:
-        if pid is None:
+        if process == "self":
             raise
         return []
     prefix = directory.rstrip("/") + "/"
     return [
         mount
-        for mount in mounts
+        for mount in found
         if mount.mount_point == directory or mount.mount_point.startswith(prefix)
     ]
 

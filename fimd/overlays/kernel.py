@@ -7,7 +7,7 @@ from fimd.base.errors import MountError, UnsupportedError
 from fimd.base.limits import Limit
 from fimd.base.system_calls import mount as mount_filesystem
 from fimd.mounts.namespace import Namespace
-from fimd.overlays.stack import Overlay, StackDirectory, open_upper
+from fimd.overlays.stack import Overlay, StackDirectory, open_checked
 
 _MOST_LAYERS: Final = 500
 """OVL_MAX_STACK of the kernel, fs/overlayfs/params.h."""
@@ -39,6 +39,7 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
     arguments = {
         "path": stack.path,
         "upper": stack.upper,
+        "work": stack.work,
         "lower": stack.top_down(),
         "source": f"fimd-{stack.id}",
     }
@@ -55,9 +56,8 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
 def mount_here(arguments: dict[str, Any], _files: list[int]) -> None:
     """Mount the overlay in this process's namespace. Raises MountError, DataDirectoryError."""
     path = arguments["path"]
-    device, inode = arguments["upper"]
-    upper = open_upper(path, (device, inode))
-    work = os.open(os.path.join(path, "work"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    upper = open_checked(path, "upper", arguments["upper"])
+    work = open_checked(path, "work", arguments["work"])
     os.chdir(os.path.join(path, "layers"))  # so that hundreds of names fit
     options = (
         f"lowerdir={arguments['lower']},upperdir=/proc/self/fd/{upper},"

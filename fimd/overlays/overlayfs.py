@@ -15,7 +15,6 @@ from fimd.base.limits import Limit
 from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
-from fimd.trees.ghosts import ghosts
 
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
 
@@ -51,7 +50,7 @@ LIMITS: Final = (
     ),
     Limit(
         "special bits",
-        "a layer's directory that is changed loses its set-group-ID bit; so does a file with its "
+        "a layer's directory that is changed loses its set-group-ID bit; so may a file its "
         "set-user-ID bit where the user is not root",
         "it copies them up by calls that clear these bits",
     ),
@@ -60,6 +59,12 @@ LIMITS: Final = (
         "giving a layer's fifo, socket or device another name or other attributes leaves an empty "
         "file, or fails (EIO) as well",
         "it copies every file up as a regular one",
+    ),
+    Limit(
+        "modes of fifos",
+        "a new fifo may have the mode that it was asked for whatever the umask",
+        "it heeds the umask for everything else that is made",
+        view_helps=True,
     ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )
@@ -78,11 +83,10 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:
     """Make the layers of deletions; return the numbers of the layers that have one above."""
-    found = ghosts(stack.sources, os.path.join(stack.path, "upper"))
-    for index, paths in found.items():
+    for index, paths in stack.ghosts.items():
         top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index)
         for path in paths:
             whiteout = os.path.join(top, path)
             os.makedirs(os.path.dirname(whiteout), exist_ok=True)
             os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
-    return set(found)
+    return set(stack.ghosts)

@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Awaitable, Callable, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fimd.base.errors import DataDirectoryError
 from fimd.layers.source import LayerSource
@@ -31,6 +31,10 @@ class StackDirectory:
     """The device and the inode of the upper directory: what is mounted has to be just that."""
     sources: tuple[LayerSource, ...] = ()
     """What the layers are, base first, for who is to mount them."""
+    work: tuple[int, int] | None = None
+    """The same of the work directory, for who is to mount an overlay."""
+    ghosts: Mapping[int, frozenset[bytes]] = field(default_factory=dict)
+    """What an overlay must be kept from seeing: see fimd.trees.ghosts."""
 
     @property
     def links(self) -> str:
@@ -60,13 +64,13 @@ class StackDirectory:
             yield f"layers/{index}"
 
 
-def open_upper(directory: str, expected: tuple[int, int]) -> int:
-    """Open the upper directory of a stack's directory, and no other one in its place.
+def open_checked(directory: str, name: str, expected: Sequence[int]) -> int:
+    """Open what `upper` or `work` of a stack's directory links to, and no other in its place.
 
     Who can write to the directory that it lies in may have exchanged it since it was looked at.
-    Returns a descriptor. Raises DataDirectoryError.
+    `expected` are the device and the inode. Returns a descriptor. Raises DataDirectoryError.
     """
-    path = os.path.join(directory, "upper")
+    path = os.path.join(directory, name)
     try:
         descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -75,7 +79,7 @@ def open_upper(directory: str, expected: tuple[int, int]) -> int:
             f"{shown} can't be opened ({error.strerror}): try again"
         ) from error
     facts = os.fstat(descriptor)
-    if (facts.st_dev, facts.st_ino) != expected or not stat.S_ISDIR(facts.st_mode):
+    if [facts.st_dev, facts.st_ino] != list(expected) or not stat.S_ISDIR(facts.st_mode):
         os.close(descriptor)
         raise DataDirectoryError(
             f"{os.path.realpath(path)} is another directory than it was: try again"

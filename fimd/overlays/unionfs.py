@@ -25,7 +25,7 @@ from fimd.base.system_calls import MS_BIND
 from fimd.base.system_calls import mount as bind
 from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
-from fimd.overlays.stack import Overlay, StackDirectory, open_upper
+from fimd.overlays.stack import Overlay, StackDirectory, open_checked
 from fimd.trees.hidden import hidden_directories
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.whiteouts import whiteouts
@@ -113,8 +113,7 @@ def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:
     """
     path = arguments["path"]
     jail = os.path.join(path, _JAIL)
-    device, inode = arguments["upper"]
-    upper = open_upper(path, (device, inode))
+    upper = open_checked(path, "upper", arguments["upper"])
     try:
         sources = {"upper": f"/proc/self/fd/{upper}"}
         sources |= {name: os.path.join(path, name) for name in arguments["layers"]}

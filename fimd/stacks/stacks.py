@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -13,25 +14,22 @@ import structlog
 
 from fimd.base import records
 from fimd.base.errors import (
-    DataDirectoryError,
     FimError,
     MountError,
     UnsupportedError,
 )
 from fimd.base.paths import RuntimeTree
 from fimd.casefold.mount import View
-from fimd.commits.recovery import clean_up
-from fimd.dwarfs.errors import DwarfsError
 from fimd.layers.mounted import Layer
 from fimd.mounts import silent
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.unmount import clear
 from fimd.overlays import BACKENDS
-from fimd.overlays.adapt import adapt
 from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import Overlay, StackDirectory
-from fimd.stacks.data import DataDirectory, remove_work
+from fimd.stacks.data import DataDirectory
+from fimd.stacks.prepare import discard, prepare
 from fimd.stacks.stack import KIND, Stack, StackSpec, record, recorded
 from fimd.stacks.waiting import Turns
 
@@ -69,6 +67,8 @@ class Stacks:
         """How often something that changes a data directory was done with it."""
         self.on_failure: Callable[[Stack], None] = lambda _stack: None
         """Called when a process of a stack has died under its users."""
+        self.name_user: Callable[[int], str] = str
+        """Called to tell of a user of a stack, by its PID."""
         self.before_unmount: Callable[[], Awaitable[None]] = _at_once
         """Waited for before a mount is taken away."""
 
@@ -87,7 +87,7 @@ class Stacks:
             if stack is None:
                 stack = await self._mount(spec, layers)
                 self._stacks[spec.id] = stack
-            users = ", ".join(map(str, sorted(stack.users)))
+            users = self._told(stack.users)
             if stack.failed:
                 raise self._turns.refuse(
                     spec.id,
@@ -138,7 +138,7 @@ class Stacks:
         """
         stack_id = StackSpec(data, (), "", "").id
         async with self._lock(stack_id):
-            users = ", ".join(map(str, sorted(self.users(data))))
+            users = self._told(self.users(data))
             if users:
                 raise self._turns.refuse(
                     stack_id, f"{data.path} is in use by process {users}: end that first"
@@ -160,6 +160,9 @@ class Stacks:
                 f"done",
             )
 
+    def _told(self, users: Collection[int]) -> str:
+        return ", ".join(map(self.name_user, sorted(users)))
+
     def users(self, data: DataDirectory) -> set[int]:
         """Return the PIDs that use a data directory now."""
         stack = self._stacks.get(StackSpec(data, (), "", "").id)
@@ -178,9 +181,6 @@ class Stacks:
             (spec.data.device, spec.data.inode),
             sources,
         )
-        notes = await asyncio.to_thread(clean_up, spec.data.path)
-        for note in notes:
-            log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
         try:
             await asyncio.to_thread(_prepare, directory, spec.data, layers)
             overlay, name, warnings = await self._mount_overlay(directory, spec)
@@ -190,11 +190,11 @@ class Stacks:
                 await self._namespace.unmount(overlay.root)
                 raise
         except BaseException as error:
-            await asyncio.shield(self._discard(spec.id))
+            await asyncio.shield(self._discard(spec.id, spec.data))
             if isinstance(error, OSError):
                 raise MountError(f"the overlay of {spec.data.path}: {error}: try again") from error
             raise
-        stack = Stack(spec, directory, overlay, name, view, (*notes, *warnings))
+        stack = Stack(spec, directory, overlay, name, view, warnings)
         try:
             records.write(self._tree.record(KIND, spec.id), record(stack))
         except BaseException:
@@ -214,43 +214,34 @@ class Stacks:
         self, directory: StackDirectory, spec: StackSpec
     ) -> tuple[Overlay, str, tuple[str, ...]]:
         name, *others = spec.overlay, *stand_ins(spec.overlay)
+        notes: list[str] = []
         refusals: list[str] = []
         while True:
             try:
-                overlay = await self._mount_backend(name, directory, spec)
+                overlay = await self._mount_backend(name, directory, spec, notes)
             except (MountError, UnsupportedError) as error:
                 refusals.append(f"the overlay {name} was refused ({error})")
                 if not others:
                     raise MountError("; ".join(refusals)) from error
-                await asyncio.to_thread(_renew, directory, spec.data)
+                await asyncio.to_thread(_renew, directory)
                 name = others.pop(0)
                 continue
             if not refusals:
-                return overlay, name, ()
+                return overlay, name, tuple(notes)
             reason = f"{'; '.join(refusals)}; using {name}"
             log.warning("overlay fell back", fim_stack=spec.id, reason=reason)
-            return overlay, name, (reason,)
+            return overlay, name, (*notes, reason)
 
     async def _mount_backend(
-        self, name: str, directory: StackDirectory, spec: StackSpec
+        self, name: str, directory: StackDirectory, spec: StackSpec, notes: list[str]
     ) -> Overlay:
-        """Mount by one backend, over an upper in the form that it reads."""
-        backend = BACKENDS[name]
-        try:
-            await asyncio.to_thread(
-                adapt,
-                spec.data.path,
-                directory.sources,
-                name,
-                backend.marks(),
-                spec.id,
-            )
-        except (DwarfsError, OSError) as error:
-            raise DataDirectoryError(
-                f"the changes in {spec.data.root} can't be brought to the form of the overlay "
-                f"{name}: {error}"
-            ) from error
-        return await backend.mount(directory, self._namespace, self._seconds)
+        """Mount by one backend, over an upper in the form that it reads; add to `notes`."""
+        prepared = await prepare(self._namespace, spec.data, spec.id, name, directory.sources)
+        for note in prepared.notes:
+            log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
+        notes += prepared.notes
+        place = replace(directory, work=prepared.work, ghosts=prepared.ghosts)
+        return await BACKENDS[name].mount(place, self._namespace, self._seconds)
 
     async def _mount_view(
         self, directory: StackDirectory, spec: StackSpec, overlay: Overlay, name: str
@@ -316,13 +307,13 @@ class Stacks:
     async def _unmount(self, stack: Stack) -> None:
         try:
             await self._detach(stack)
-            await self._discard(stack.spec.id)
+            await self._discard(stack.spec.id, stack.spec.data)
             log.info("stack unmounted", fim_stack=stack.spec.id)
         except (FimError, OSError) as error:
             log.error("stack could not be removed", fim_stack=stack.spec.id, reason=str(error))
 
-    async def _discard(self, stack_id: str) -> None:
-        """Remove a stack's directory, and what is still mounted in it.
+    async def _discard(self, stack_id: str, data: DataDirectory | None = None) -> None:
+        """Remove a stack's directory, what is still mounted in it, and its overlay's in `data`.
 
         What can't be removed is set aside: it is no obstacle to the next start.
         """
@@ -337,6 +328,11 @@ class Stacks:
             log.warning("a stack is set aside", fim_stack=stack_id, reason=str(error))
             await asyncio.to_thread(self._tree.set_aside, path)
         records.remove(self._tree.record(KIND, stack_id))
+        if data is not None:
+            try:
+                await discard(self._namespace, data, stack_id)
+            except FimError as error:  # the next start makes a fresh one
+                log.info("a work directory stays", fim_stack=stack_id, reason=str(error))
 
 
 async def _at_once() -> None:
@@ -361,9 +357,7 @@ def _topmost_of_each(layers: list[Layer]) -> list[Layer]:
 
 
 def _remove(directory: str) -> None:
-    """Remove the directory of a stack, and what its overlay left in the data directory."""
-    with suppress(OSError):
-        remove_work(os.readlink(os.path.join(directory, "work")))
+    """Remove the directory of a stack."""
     with suppress(FileNotFoundError):
         shutil.rmtree(directory)
 
@@ -380,8 +374,7 @@ def _prepare(directory: StackDirectory, data: DataDirectory, layers: list[Layer]
     os.mkdir(directory.merged)
 
 
-def _renew(directory: StackDirectory, data: DataDirectory) -> None:
+def _renew(directory: StackDirectory) -> None:
     """Remove what a backend that could not mount has made for itself."""
-    data.work(directory.id)
     with suppress(FileNotFoundError):
         shutil.rmtree(os.path.join(directory.path, "marks"))

@@ -10,31 +10,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from fimd.base.errors import BadLayerError
+from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
 from fimd.layers.place import LayerPlace
-from fimd.layers.source import LayerSource
-from fimd.trees.hidden import hidden_directories
 from fimd.trees.merged import join, open_layers
 from fimd.trees.walk import Walk
 
 
-def ghosts(sources: tuple[LayerSource, ...], upper: str) -> dict[int, set[bytes]]:
+def ghosts(
+    places: Sequence[LayerPlace], hidden: Sequence[Iterable[bytes]], upper: int
+) -> dict[int, set[bytes]]:
     """Return the paths, by the number of the layer that hides them.
 
-    A directory that is there again as such is not among them, but the ghosts in it are. `sources`
-    are base first. Raises BadLayerError. Reads the files: for a thread.
+    A directory that is there again as such is not among them, but the ghosts in it are. `places`
+    are the layers, base first, `hidden` is of `hidden_directories`, and `upper` an open directory.
+    Raises BadLayerError.
     """
     found: defaultdict[int, set[bytes]] = defaultdict(set)
-    hidden = hidden_directories(sources)
-    if not any(hidden):
-        return found
-    top = os.fsencode(upper)
-    places = [LayerPlace(source.path, source.offset, source.size) for source in sources]
-    with open_layers(places) as images:
+    with open_layers(places) as images, Beneath(upper) as beneath:
         try:
             for number, directories in enumerate(hidden):
-                for path in _below(images[:number], images[number + 1 :], top, directories):
+                for path in _below(images[:number], images[number + 1 :], beneath, directories):
                     found[number].add(path)
         except DwarfsError as error:
             raise BadLayerError(f"layer {error}") from error
@@ -42,12 +39,12 @@ def ghosts(sources: tuple[LayerSource, ...], upper: str) -> dict[int, set[bytes]
 
 
 def _below(
-    lower: Sequence[Image], above: Sequence[Image], top: bytes, directories: Iterable[bytes]
+    lower: Sequence[Image], above: Sequence[Image], upper: Beneath, directories: Iterable[bytes]
 ) -> Iterator[bytes]:
     """Yield the names of lower layers in directories that are there again, in all depths."""
 
     def is_there(path: bytes) -> bool:
-        return _is_directory(top, path) or any(_find(image, path) is not None for image in above)
+        return _is_directory(upper, path) or any(_find(image, path) is not None for image in above)
 
     walk = Walk(lower)
     for path in filter(is_there, directories):
@@ -73,13 +70,10 @@ def _find(image: Image, path: bytes) -> int | None:
     return inode
 
 
-def _is_directory(top: bytes, path: bytes) -> bool:
+def _is_directory(upper: Beneath, path: bytes) -> bool:
     """Tell whether a path is a directory, and so are those above it: no links."""
-    for name in path.split(b"/"):
-        top = os.path.join(top, name)
-        try:
-            if not stat.S_ISDIR(os.lstat(top).st_mode):
-                return False
-        except OSError:
-            return False
-    return True
+    try:
+        parent, name = upper.parent(path)
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except OSError:
+        return False

@@ -23,7 +23,13 @@ def open_layers(places: Sequence[LayerPlace]) -> Iterator[list[Image]]:
         images = []
         for place in places:
             try:
-                image = Image.open(place.path, place.offset, place.size, cache_bytes=_CACHE_BYTES)
+                image = Image.open(
+                    place.path if place.descriptor is None else place.descriptor,
+                    place.offset,
+                    place.size,
+                    cache_bytes=_CACHE_BYTES,
+                    name=place.path,
+                )
             except OSError as error:
                 raise BadLayerError(f"layer {place.path}: {error.strerror}") from error
             except DwarfsError as error:

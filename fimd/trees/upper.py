@@ -14,13 +14,13 @@ Every backend writes deletions its own way, and an upper may have seen several b
 import errno
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from fimd.dwarfs.write import Entry, PackError
+from fimd.dwarfs.write import Entry, PackError, SourceTree
+from fimd.dwarfs.write.entries import printable
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import is_whiteout
 
@@ -69,17 +69,17 @@ class Upper:
         return bool(self.whiteouts or self.opaque or self.hidden)
 
 
-def read_upper(directory: str, scanned: Iterable[Entry]) -> Upper:
-    """Understand what a scan found in an upper directory.
+def read_upper(tree: SourceTree, scanned: Iterable[Entry]) -> Upper:
+    """Understand what a scan of an upper directory found.
 
     Raises PackError for what can't be read, or can't be understood without the layers below.
     """
     upper = Upper([])
     for entry in scanned:
         _add(upper, entry)
-    top = os.fsencode(directory)
     for entry in upper.entries:
-        _read_attributes(upper, entry, os.path.join(top, entry.path))
+        if entry.is_file or entry.is_directory:  # others can have none that a user sets
+            _read_attributes(upper, tree, entry)
     return upper
 
 
@@ -103,24 +103,26 @@ def _add(upper: Upper, entry: Entry) -> None:
         upper.entries.append(entry)
 
 
-def _read_attributes(upper: Upper, entry: Entry, path: bytes) -> None:
-    if stat.S_ISLNK(entry.mode):
-        return  # it can have none that a user sets
-    try:
-        for name in os.listxattr(path, follow_symlinks=False):
+def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
+    with tree.open(entry) as descriptor:
+        for name in _attributes(descriptor):
             if _INDIRECT.fullmatch(name):
                 raise PackError(
                     f"its {name} says that a lower layer has a part of it, which can't be "
                     "committed: copy it inside the sandbox, remove it, and give the copy its name",
-                    path=os.fsdecode(path),
+                    path=printable(entry.path),
                 )
             if name in OPAQUE_XATTRS:
-                if os.getxattr(path, name, follow_symlinks=False) == b"y":
+                if os.getxattr(descriptor, name) == b"y":
                     upper.opaque.add(entry.path)
             elif name not in _LABELS and not _MARKS.match(name):
                 upper.attributes[name] += 1
+
+
+def _attributes(descriptor: int) -> list[str]:
+    try:
+        return os.listxattr(descriptor)
     except OSError as error:
         if error.errno != errno.ENOTSUP:
-            raise PackError(
-                f"its attributes can't be read: {error.strerror}", path=os.fsdecode(path)
-            ) from error
+            raise
+        return []

@@ -79,7 +79,7 @@ complete -c fimctl -n '__fimctl_at exactly image' -f -a create -d 'make an execu
 complete -c fimctl -n '__fimctl_at any image' -s h -l help -d 'show this help message and exit'
 complete -c fimctl -n '__fimctl_at any image create' -s h -l help -d 'show this help message and exit'
 complete -c fimctl -n '__fimctl_at any image create' -s f -l force -d 'replace IMAGE where it exists'
-complete -c fimctl -n '__fimctl_at any image create' -s l -l level -r -a '0 1 2 3 4 5 6 7 8 9' -d 'compression: 0 (fast) to 9 (small); FIM_COMPRESSION_LEVEL, or 7'
+complete -c fimctl -n '__fimctl_at any image create' -s l -l level -r -a '0 1 2 3 4 5 6 7 8 9' -d 'compression: 0 (fast) to 9 (small); FIM_COMPRESSION_LEVEL, or 3'
 complete -c fimctl -n '__fimctl_at any image create' -l layer -r -d 'a DwarFS file to put above the root filesystem; may be repeated'
 complete -c fimctl -n '__fimctl_at exactly layer' -f -a create -d 'make a layer file of a directory'
 complete -c fimctl -n '__fimctl_at exactly layer' -f -a add -d 'append a layer file to an image'

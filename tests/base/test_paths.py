@@ -1,11 +1,13 @@
 """The runtime tree is the user's own, whoever else is on the machine."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
+from fimd.base import paths
 from fimd.base.errors import AccessDeniedError, BusyError
 from fimd.base.paths import RuntimeTree
 from fimd.base.places import data_directory
@@ -26,7 +28,7 @@ def test_the_shared_part_is_sticky_and_the_rest_the_users_own(tmp_path: Path) ->
     assert tree.root == tmp_path / "fim" / "app" / f"u{os.getuid()}"
     assert mode(tree.root) == 0o700
     assert {path.name for path in tree.root.iterdir()} == {
-        *("bin", "sbin", "layers", "stacks", "instance", "output"),
+        *("bin", "sbin", "layers", "stacks", "instance", "state", "lost"),
     }
     assert tree.global_directory == tmp_path / "fim"
 
@@ -38,7 +40,7 @@ def test_opening_again_mends_modes_that_the_user_loosened(tmp_path: Path) -> Non
     assert mode(tree.root) == 0o700
 
 
-@pytest.mark.parametrize("place", ["fim", "fim/app", "fim/app/uUID", "fim/app/uUID/layers"])
+@pytest.mark.parametrize("place", ["fim", "fim/app", "fim/app/uUID"])
 def test_a_link_is_never_followed(tmp_path: Path, place: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -69,6 +71,51 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fim").write_text("")
     with pytest.raises(AccessDeniedError, match="FIM_DIR_GLOBAL"):
         RuntimeTree.open(str(tmp_path / "fim"))
+
+
+@pytest.mark.parametrize("name", ["bin", "lost", "state", "state/layers", "state/lock"])
+@pytest.mark.parametrize("kind", ["link", "file", "fifo"])
+def test_what_makes_no_sense_in_a_users_own_tree_is_set_aside(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tree = RuntimeTree.open(str(tmp_path / "fim"))
+    if name == "state/lock" and kind == "file":
+        return
+    place = tree.root / name
+    if place.is_dir():
+        shutil.rmtree(place)
+    if kind == "link":
+        place.symlink_to(elsewhere)
+    elif kind == "fifo":
+        os.mkfifo(place)
+    else:
+        place.write_text("")
+    again = RuntimeTree.open(str(tmp_path / "fim"))
+    os.close(again.lock())
+    assert not place.is_symlink()
+    assert place.is_file() if name == "state/lock" else place.is_dir()
+    assert list(elsewhere.iterdir()) == []
+    found = [path.name for path in tree.root.rglob("*") if "lost." in path.name]
+    found += [path.name for path in again.lost.iterdir() if "lock" in path.name]
+    assert found
+
+
+def test_a_user_who_finds_the_shared_place_taken_has_the_tree_in_the_runtime_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setattr(paths, "DEFAULT_GLOBAL", str(tmp_path / "taken"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("FIM_DIR_GLOBAL", raising=False)
+    tree = RuntimeTree.open()
+    assert tree.root == tmp_path / "run" / "fim" / "app" / f"u{os.getuid()}"
+    (tmp_path / "taken").unlink()  # what runs is known by the tree that it was started in
+    assert RuntimeTree.open().root == tree.root
+    monkeypatch.setenv("FIM_DIR_GLOBAL", str(tmp_path / "own"))
+    assert RuntimeTree.open().root == tmp_path / "own" / "app" / f"u{os.getuid()}"
 
 
 def test_only_one_daemon_has_the_tree(tmp_path: Path) -> None:

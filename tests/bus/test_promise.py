@@ -18,7 +18,7 @@ from fimd.bus.layer import LayerInterface
 from fimd.bus.manager import ManagerInterface
 from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
-from tests.support.session import Session
+from tests.support.session import Session, byte_by_byte
 
 PROMISES = Path(__file__).resolve().parents[2] / "dbus"
 INTERFACES: dict[str, type[Interface]] = {
@@ -96,8 +96,8 @@ def test_the_daemon_serves_what_was_promised(session: Session, image: Path) -> N
     job = session.output(
         *["gdbus", "call", "--session", "-d", "org.flatimage.Fim1", "-o", "/org/flatimage/Fim1"],
         *["-m", "org.flatimage.Fim1.Manager.CreateLayer"],
-        f"b'{session.directory}/work/files'",
-        f"b'{session.directory}/work/layer'",
+        byte_by_byte(session.directory / "work" / "files"),
+        byte_by_byte(session.directory / "work" / "layer"),
         "{}",
     )
     assert "/job/" in job

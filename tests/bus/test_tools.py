@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.session import Session, wait_for
+from tests.support.session import Session, byte_by_byte, wait_for
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "dbus.md"
 NAME, ROOT = "org.flatimage.Fim1", "/org/flatimage/Fim1"
@@ -132,9 +132,10 @@ def test_gdbus_sees_instances_come_and_go(session: Session, image: Path) -> None
 
 def test_gdbus_shows_an_errors_name_and_sentence(session: Session) -> None:
     call = ("gdbus", "call", "--session", "-d", NAME, "-o", ROOT, "-m", f"{NAME}.Manager.OpenImage")
-    done = session.run(*call, "b'/nowhere'", "{}")
+    path = byte_by_byte("/nowhere")
+    done = session.run(*call, path, "{}")
     assert done.returncode == 1
     assert f"GDBus.Error:{NAME}.Error.NotFound: " in done.stderr
     assert "/nowhere" in done.stderr
-    done = session.run(*call, "b'/nowhere'", "{'typo': <true>}")
+    done = session.run(*call, path, "{'typo': <true>}")
     assert f"{NAME}.Error.InvalidArgument: there is no option 'typo' here" in done.stderr

@@ -2,12 +2,15 @@
 
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fimd.commits.commit import Committed, commit
-from fimd.commits.request import CommitRequest
+from fimd.commits.opened import OpenData
+from fimd.commits.request import CommitRequest, held_commit
 from fimd.commits.work import Work
 from fimd.layers.place import LayerPlace
+from fimd.stacks.data import DataDirectory
 from tests.support.layers import chain, shown
 
 CONTENT = {"a": b"1" * 5000, "dir/b": b"two", "dir/deep/c": os.urandom(300_000)}
@@ -22,15 +25,21 @@ def fill(data: Path) -> None:
         path.write_bytes(content)
 
 
-def request(data: Path, image: Path, mode: str, path: str = "") -> CommitRequest:
+def opened(data: Path) -> AbstractContextManager[OpenData]:
+    """Hold a data directory open."""
+    return DataDirectory.open(str(data)).opened()
+
+
+def request(image: Path, mode: str, path: str = "") -> CommitRequest:
     """Ask for a commit with the image's layers below."""
-    return CommitRequest(str(data), str(image), mode, path, 1, tuple(chain(image)))
+    return CommitRequest(str(image), mode, path, 1, tuple(chain(image)))
 
 
-def run(asked: CommitRequest, work: Work | None = None) -> Committed | None:
+def run(data: Path, asked: CommitRequest, work: Work | None = None) -> Committed | None:
     """Commit, and return the new layer."""
     made: list[Committed | None] = []
-    commit(asked, work or Work(), made.append)
+    with opened(data) as directory, held_commit(asked, directory) as held:
+        commit(held, work or Work(), made.append)
     return made[0]
 
 

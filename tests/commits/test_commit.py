@@ -10,10 +10,11 @@ import pytest
 from fimd.base.errors import AccessDeniedError, BusyError, FimError
 from fimd.commits.commit import Committed, commit
 from fimd.commits.lock import exclusive
+from fimd.commits.request import held_commit
 from fimd.commits.work import Work
 from fimd.dwarfs.reader import Image
 from fimd.layers.place import LayerPlace
-from tests.commits.commits import CONTENT, content_of, fill, request, run
+from tests.commits.commits import CONTENT, content_of, fill, opened, request, run
 
 
 @pytest.mark.parametrize("mode", ["binary", "layer", "file"])
@@ -23,7 +24,7 @@ def test_a_commit_moves_the_changes_into_a_layer(
     fill(data)
     (data / "root").chmod(0o711)
     target = tmp_path / "my\nown.layer"
-    made = run(request(data, image, mode, str(target)))
+    made = run(data, request(image, mode, str(target)))
     assert made is not None
     with Image.open(made.path, made.offset, made.size) as layer:
         assert layer.created is not None
@@ -37,7 +38,7 @@ def test_a_commit_moves_the_changes_into_a_layer(
 
 def test_an_empty_upper_makes_no_layer(data: Path, image: Path) -> None:
     before = image.read_bytes()
-    assert run(request(data, image, "binary")) is None
+    assert run(data, request(image, "binary")) is None
     assert image.read_bytes() == before
 
 
@@ -49,11 +50,13 @@ def test_the_data_directory_is_free_as_soon_as_a_commit_says_that_it_is_done(
         fill(data)
     freed: list[bool] = []
 
-    def done(made: Committed | None) -> None:
-        with exclusive(str(data)):
-            freed.append((made is None) == is_empty)
+    with opened(data) as directory, held_commit(request(image, "layer"), directory) as held:
 
-    commit(request(data, image, "layer"), Work(), done)
+        def done(made: Committed | None) -> None:
+            with exclusive(directory):
+                freed.append((made is None) == is_empty)
+
+        commit(held, Work(), done)
     assert freed == [True]
 
 
@@ -61,13 +64,13 @@ def test_managed_layers_are_numbered_above_the_highest_up_to_999(data: Path, ima
     for name in ("layer-007.layer", "layer-0999.layer", "other"):
         (data / "layers" / name).write_bytes(b"")
     fill(data)
-    made = run(request(data, image, "layer"))
+    made = run(data, request(image, "layer"))
     assert made is not None
     assert made.number == 8
     (data / "layers" / "layer-999.layer").write_bytes(b"")
     fill(data)
     with pytest.raises(FimError, match="Maximum number of layers exceeded"):
-        run(request(data, image, "layer"))
+        run(data, request(image, "layer"))
     assert (data / "root" / "a").exists()
 
 
@@ -76,7 +79,7 @@ def test_a_file_that_exists_is_not_replaced(data: Path, image: Path, tmp_path: P
     target = tmp_path / "taken"
     target.symlink_to("nowhere")
     with pytest.raises(FimError, match="Destination file already exists"):
-        run(request(data, image, "file", str(target)))
+        run(data, request(image, "file", str(target)))
     assert (data / "root" / "a").exists()
 
 
@@ -91,7 +94,7 @@ def test_a_destination_that_appears_meanwhile_is_not_replaced(
             target.write_text("mine")
 
     with pytest.raises(FimError, match="Destination file already exists"):
-        run(request(data, image, "file", str(target)), Work(progress=appear))
+        run(data, request(image, "file", str(target)), Work(progress=appear))
     assert target.read_text() == "mine"
     assert (data / "root" / "a").exists()
 
@@ -102,7 +105,7 @@ def test_a_commit_to_another_filesystem_works(data: Path, image: Path) -> None:
     target = Path("/dev/shm") / f"fimd-test-{os.getpid()}.layer"
     fill(data)
     try:
-        made = run(request(data, image, "file", str(target)))
+        made = run(data, request(image, "file", str(target)))
         assert made is not None
         assert content_of([LayerPlace(made.path, 0, made.size)]) == CONTENT
     finally:
@@ -111,8 +114,12 @@ def test_a_commit_to_another_filesystem_works(data: Path, image: Path) -> None:
 
 def test_two_commits_exclude_each_other(data: Path, image: Path) -> None:
     fill(data)
-    with exclusive(str(data)), pytest.raises(BusyError, match="another process"):
-        run(request(data, image, "layer"))
+    with (
+        opened(data) as directory,
+        exclusive(directory),
+        pytest.raises(BusyError, match="another process"),
+    ):
+        run(data, request(image, "layer"))
 
 
 def test_where_directories_cannot_be_locked_a_file_is(
@@ -126,10 +133,11 @@ def test_where_directories_cannot_be_locked_a_file_is(
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", only_files)
-    held = exclusive(str(data))
-    with held, pytest.raises(BusyError, match="another process"), exclusive(str(data)):
-        pytest.fail("two had the lock")
-    with exclusive(str(data)):
+    with opened(data) as directory:
+        held = exclusive(directory)
+        with held, pytest.raises(BusyError, match="another process"), exclusive(directory):
+            pytest.fail("two had the lock")
+    with opened(data) as directory, exclusive(directory):
         assert (data / "tmp" / "fimd.lock").exists()
 
 
@@ -138,7 +146,7 @@ def test_a_directory_that_cannot_be_written_is_an_error_with_a_way_out(
 ) -> None:
     fill(data)
     with pytest.raises(AccessDeniedError, match="choose another"):
-        run(request(data, image, "file", str(tmp_path / "missing" / "x")))
+        run(data, request(image, "file", str(tmp_path / "missing" / "x")))
 
 
 def test_attributes_that_a_layer_cannot_hold_are_told(data: Path, image: Path) -> None:
@@ -148,5 +156,5 @@ def test_attributes_that_a_layer_cannot_hold_are_told(data: Path, image: Path) -
     except OSError:
         pytest.skip("this filesystem has no user attributes")
     notes: list[str] = []
-    run(request(data, image, "layer"), Work(note=notes.append))
+    run(data, request(image, "layer"), Work(note=notes.append))
     assert any("user.mine" in note for note in notes)

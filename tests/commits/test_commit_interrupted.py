@@ -1,7 +1,9 @@
 """Commits: whatever happens on the way, the changes are in the upper or in a complete layer."""
 
 import os
+import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,12 +16,15 @@ import fimd.commits.newfile
 from fimd.base.errors import FimError
 from fimd.commits.lock import exclusive
 from fimd.commits.newfile import NewFile, remove_parts
+from fimd.commits.opened import OpenData
 from fimd.commits.recovery import recover
+from fimd.commits.request import opened_target
 from fimd.commits.work import Work
 from fimd.dwarfs.errors import CancelledError
 from fimd.dwarfs.write import PackError
 from fimd.flatimage.errors import ImageError
-from tests.commits.commits import CONTENT, fill, request, run, seen
+from tests.commits.commits import CONTENT, fill, opened, request, run, seen
+from tests.support.children import in_child
 from tests.support.layers import chain, killed_at
 
 
@@ -33,7 +38,7 @@ def test_what_changes_during_a_commit_is_named_and_nothing_is_committed(
             (data / "root" / "dir" / "b").write_bytes(b"other")
 
     with pytest.raises(PackError, match="dir/b"):
-        run(request(data, image, "layer"), Work(progress=write))
+        run(data, request(image, "layer"), Work(progress=write))
     assert list((data / "layers").iterdir()) == []
     assert (data / "root" / "dir" / "b").read_bytes() == b"other"
 
@@ -48,7 +53,7 @@ def test_a_commit_can_be_cancelled_in_every_phase(data: Path, image: Path) -> No
             cancelled=lambda now=now, phase=phase: phase in now,  # type: ignore[misc]
         )
         with pytest.raises((CancelledError, ImageError)):
-            run(request(data, image, "binary"), work)
+            run(data, request(image, "binary"), work)
         assert image.read_bytes() == before
         assert (data / "root" / "a").exists()
         assert list((data / "tmp").iterdir()) == []
@@ -57,19 +62,30 @@ def test_a_commit_can_be_cancelled_in_every_phase(data: Path, image: Path) -> No
 def test_a_file_without_a_name_falls_back_to_a_hidden_one_that_recovery_finds(
     data: Path, tmp_path: Path
 ) -> None:
-    records = str(data / "tmp")
-    with NewFile(str(tmp_path), records, named=True) as file:
-        os.write(file.fd, b"content")
-        file.publish("done")
-    assert (tmp_path / "done").read_bytes() == b"content"
+    with opened(data) as directory, opened_target(str(tmp_path)) as target:
+        with NewFile(target, str(tmp_path), directory.tmp, named=True) as file:
+            os.write(file.fd, b"content")
+            file.publish("done")
+        assert (tmp_path / "done").read_bytes() == b"content"
+        assert list((data / "tmp").iterdir()) == []
+        make = partial(NewFile, directory.layers, "layers", directory.tmp, named=True)
+        assert in_child(make) == 0
+        assert list((data / "layers").iterdir()) == []
+        assert remove_parts(directory.tmp) == (1, [])
     assert list((data / "tmp").iterdir()) == []
-    child = os.fork()
-    if child == 0:
-        NewFile(str(data / "layers"), records, named=True)
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert list((data / "layers").iterdir()) == []
-    assert remove_parts(records) == 1
+
+
+def test_a_hidden_file_elsewhere_is_told_and_not_removed_by_a_records_word(
+    data: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / ".fimd-part-0123456789abcdef"
+    part.write_text("kept")
+    (data / "tmp" / "fimd-part-0123456789abcdef").symlink_to(part)
+    (data / "tmp" / "fimd-part-fedcba9876543210").symlink_to("/etc/passwd")
+    with opened(data) as directory:
+        messages = recover(directory)
+    assert [str(part) in message for message in messages] == [True]
+    assert part.read_text() == "kept"
     assert list((data / "tmp").iterdir()) == []
 
 
@@ -81,7 +97,7 @@ def test_an_upper_that_cannot_be_moved_is_emptied_in_its_place(
 
     fill(data)
     monkeypatch.setattr(fimd.commits.aside, "rename", refuse)
-    run(request(data, image, "layer"))
+    run(data, request(image, "layer"))
     assert list((data / "root").iterdir()) == []
     assert seen(data, image) == {**CONTENT, "dir/old": b"old"}
 
@@ -108,13 +124,13 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_half_done(
     original = image.read_bytes()
     number = 0
     while True:
-        asked = request(data, image, mode, str(target))
-        killed = killed_at(number, CHANGING, partial(run, asked))
+        asked = request(image, mode, str(target))
+        killed = killed_at(number, CHANGING, partial(run, data, asked))
         assert seen(data, image, target) == expected, number
         if not killed:
             break
-        with exclusive(str(data)):
-            messages = recover(str(data))
+        with opened(data) as directory, exclusive(directory):
+            messages = recover(directory)
         assert seen(data, image, target) == expected, number
         assert list((data / "tmp").iterdir()) == [], (number, messages)
         assert {path.name for path in target.parent.iterdir()} <= {"own.layer"}
@@ -123,7 +139,7 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_half_done(
         for path in (data / "layers").iterdir():
             path.unlink()
         if mode == "binary" and number % 3 == 0:
-            made = run(request(data, image, "layer"))  # also a torn image takes another layer
+            made = run(data, request(image, "layer"))  # also a torn image takes another layer
             if made is not None:
                 Path(made.path).unlink()
         image.write_bytes(original)
@@ -160,7 +176,7 @@ class Diary:
         monkeypatch.setattr(os, "link", noted("link", os.link, lambda _, name: name))
         moved = noted("exchange", vars(fimd.commits.aside)["rename"], lambda *_: None)
         monkeypatch.setattr(fimd.commits.aside, "rename", moved)
-        removed = noted("remove", fimd.commits.aside.remove_tree, lambda path: path)
+        removed = noted("remove", vars(fimd.commits.aside)["remove_tree"], lambda *_: None)
         monkeypatch.setattr(fimd.commits.aside, "remove_tree", removed)
 
     def indices(self, name: str, about: object = None) -> list[int]:
@@ -180,9 +196,9 @@ def test_each_step_is_on_the_disk_before_the_next_relies_on_it(
     target = tmp_path / "out" / "own.layer"
     target.parent.mkdir()
     diary = Diary()
-    asked = request(data, image, mode, str(target))
+    asked = request(image, mode, str(target))
     diary.keep(monkeypatch)
-    made = run(asked)
+    made = run(data, asked)
     assert made is not None
     layer = os.stat(made.path).st_ino
     writes = diary.indices("write", layer)
@@ -207,7 +223,7 @@ def test_a_torn_append_is_cut_off_by_the_next_commit_which_says_so(data: Path, i
     with image.open("ab") as file:
         file.write(bytes(8 + 64) + b"torn" * 1000)
     notes: list[str] = []
-    run(request(data, image, "binary"), Work(note=notes.append))
+    run(data, request(image, "binary"), Work(note=notes.append))
     assert any("cut off" in note for note in notes)
     assert len(chain(image)) == 2
     assert seen(data, image) == {**CONTENT, "dir/old": b"old"}
@@ -221,16 +237,13 @@ def test_on_a_full_disk_nothing_is_lost(
     (data / "root" / "big").write_bytes(os.urandom(2 << 20))
     content = {**CONTENT, "big": (data / "root" / "big").read_bytes(), "dir/old": b"old"}
     before = image.read_bytes()
-    if mode == "layer":
-        (data / "layers").rmdir()
-        (small_disk / "layers").mkdir()
-        (data / "layers").symlink_to(small_disk / "layers")
-    elif mode == "binary":
-        (data / "tmp").rmdir()
-        (small_disk / "tmp").mkdir()
-        (data / "tmp").symlink_to(small_disk / "tmp")
-    with pytest.raises((PackError, ImageError, FimError), match=r"[Nn]o space"):
-        run(request(data, image, mode, str(small_disk / "x.layer")))
+    part = {"layer": data / "layers", "binary": data / "tmp"}.get(mode)
+    with ExitStack() as mounted:
+        if part is not None:
+            subprocess.run(["mount", "--bind", small_disk, part], check=True)
+            mounted.callback(lambda: subprocess.run(["umount", part], check=True))
+        with pytest.raises((PackError, ImageError, FimError), match=r"[Nn]o space"):
+            run(data, request(image, mode, str(small_disk / "x.layer")))
     assert seen(data, image) == content
     assert image.read_bytes() == before
     assert [path for path in small_disk.rglob("*") if path.is_file()] == []
@@ -254,11 +267,11 @@ def test_a_disk_that_fills_up_while_the_image_grows_leaves_it_as_it_was(
     (data / "root" / "big").write_bytes(os.urandom(2 << 20))
     before = small.read_bytes()
     with pytest.raises(ImageError, match="no space left"):
-        run(request(data, small, "binary"))
+        run(data, request(small, "binary"))
     assert small.read_bytes() == before
     assert (data / "root" / "big").exists()
     (data / "root" / "big").unlink()
-    assert run(request(data, small, "binary")) is not None
+    assert run(data, request(small, "binary")) is not None
     assert len(chain(small)) == 2
 
 
@@ -268,14 +281,14 @@ def test_a_writer_that_comes_in_the_last_moment_keeps_what_it_wrote(
     fill(data)
     set_aside = fimd.commits.aside.set_aside
 
-    def late(directory: str) -> Any:
+    def late(directory: OpenData) -> Any:
         aside = set_aside(directory)
         (Path(aside.where) / "late").write_bytes(b"late")
         return aside
 
     monkeypatch.setattr("fimd.commits.commit.set_aside", late)
     notes: list[str] = []
-    run(request(data, image, "layer"), Work(note=notes.append))
+    run(data, request(image, "layer"), Work(note=notes.append))
     assert (data / "root" / "late").read_bytes() == b"late"
     assert any("still writes" in note for note in notes)
     assert seen(data, image) == {**CONTENT, "dir/old": b"old", "late": b"late"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import fimd.commits.managed
 from fimd.base.errors import FimError, InvalidArgumentError
-from fimd.commits.chains import export, remove_topmost, reset, squash
-from fimd.commits.recovery import clean_up
+from fimd.commits.chains import export, held_chain, remove_topmost, reset, squash
+from fimd.commits.managed import finish_replacing
+from fimd.commits.recovery import recover
 from fimd.commits.work import Work
 from fimd.flatimage.create import create_image
 from fimd.layers.place import LayerPlace
@@ -17,6 +17,7 @@ from fimd.trees.diff import changes
 from fimd.trees.entries import entry_of
 from fimd.trees.merged import Merged, open_layers
 from fimd.trees.order import check_visible
+from tests.commits.commits import opened
 from tests.support.layers import MakeLayer, chain, killed_at, shown, whiteout
 
 
@@ -69,6 +70,20 @@ def image(tmp_path: Path, make_layer: MakeLayer) -> Path:
     return tmp_path / "app.flatimage"
 
 
+def squashed(
+    image: Path, data: Path, below: list[LayerPlace], layers: list[LayerPlace]
+) -> LayerPlace:
+    """Squash layers, and return the new one."""
+    with opened(data) as directory, held_chain(str(image), directory, layers) as held:
+        return squash(held, below, layers, 1, Work())
+
+
+def remove(image: Path, data: Path, layer: LayerPlace) -> None:
+    """Remove the topmost layer."""
+    with opened(data) as directory, held_chain(str(image), directory, [layer]) as held:
+        remove_topmost(held, layer)
+
+
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 2), (0, 2)])
 def test_a_squash_in_the_image_changes_nothing_that_is_seen(
     first: int, last: int, data: Path, image: Path
@@ -76,7 +91,7 @@ def test_a_squash_in_the_image_changes_nothing_that_is_seen(
     places = chain(image)
     before = shown(places)
     image.chmod(0o711)
-    squash(str(image), str(data), places[:first], places[first : last + 1], 1, Work())
+    squashed(image, data, places[:first], places[first : last + 1])
     assert len(chain(image)) == 3 - (last - first)
     assert shown(chain(image)) == before
     assert image.stat().st_mode & 0o7777 == 0o711
@@ -88,9 +103,7 @@ def test_a_squash_of_managed_layers_changes_nothing_that_is_seen(
     first: int, last: int, data: Path, managed: list[LayerPlace], tmp_path: Path
 ) -> None:
     before = shown(managed)
-    made = squash(
-        str(tmp_path / "app"), str(data), managed[:first], managed[first : last + 1], 1, Work()
-    )
+    made = squashed(tmp_path / "app", data, managed[:first], managed[first : last + 1])
     left = [*managed[:first], made, *managed[last + 1 :]]
     assert shown(left) == before
     names = sorted(path.name for path in (data / "layers").iterdir())
@@ -99,7 +112,7 @@ def test_a_squash_of_managed_layers_changes_nothing_that_is_seen(
 
 
 def test_a_squash_of_the_base_leaves_no_deletion(data: Path, image: Path) -> None:
-    squash(str(image), str(data), [], chain(image), 1, Work())
+    squashed(image, data, [], chain(image))
     with open_layers(chain(image)) as [layer]:
         assert all(facts.mode & 0o170000 != 0o020000 for _, facts in layer.walk())
 
@@ -109,7 +122,7 @@ def test_layers_of_different_places_are_not_squashed(
 ) -> None:
     for wrong in ([], managed[:1], [*chain(image), *managed]):
         with pytest.raises(InvalidArgumentError, match="two layers or more"):
-            squash(str(image), str(data), [], wrong, 1, Work())
+            squashed(image, data, [], wrong)
 
 
 @pytest.mark.parametrize("step", range(12))
@@ -118,8 +131,9 @@ def test_a_squash_of_managed_layers_that_is_killed_is_finished_or_never_was(
 ) -> None:
     before = shown(managed)
     calls = [(os, name) for name in ("link", "replace", "unlink", "fsync")]
-    killed_at(step, calls, lambda: squash(str(tmp_path / "app"), str(data), [], managed, 1, Work()))
-    clean_up(str(data))
+    killed_at(step, calls, lambda: squashed(tmp_path / "app", data, [], managed))
+    with opened(data) as directory:
+        recover(directory)
     files = sorted((data / "layers").iterdir())
     assert len(files) in {1, 3}
     assert shown([LayerPlace(str(file), 0, file.stat().st_size) for file in files]) == before
@@ -131,7 +145,8 @@ def test_a_record_of_a_squash_that_makes_no_sense_is_only_removed(
 ) -> None:
     for number, text in enumerate(("", "[]", '{"inode": 1, "into": "../../x", "remove": ["a"]}')):
         (data / "tmp" / f"fimd-squash-{number}").write_text(text)
-    assert fimd.commits.managed.finish_replacing(str(data)) == 0
+    with opened(data) as directory:
+        assert finish_replacing(directory) == 0
     assert list((data / "tmp").iterdir()) == []
     assert len(list((data / "layers").iterdir())) == 3
 
@@ -139,12 +154,12 @@ def test_a_record_of_a_squash_that_makes_no_sense_is_only_removed(
 def test_the_topmost_layer_is_removed_from_the_image_and_from_the_managed_ones(
     data: Path, image: Path, managed: list[LayerPlace]
 ) -> None:
-    remove_topmost(str(image), str(data), chain(image)[-1])
+    remove(image, data, chain(image)[-1])
     assert len(chain(image)) == 2
-    remove_topmost(str(image), str(data), managed[-1])
+    remove(image, data, managed[-1])
     assert not Path(managed[-1].path).exists()
     with pytest.raises(InvalidArgumentError, match="neither"):
-        remove_topmost(str(image), str(data), LayerPlace("/elsewhere", 0, 1))
+        remove(image, data, LayerPlace("/elsewhere", 0, 1))
 
 
 def test_an_exported_layer_is_the_same_and_replaces_nothing(image: Path, tmp_path: Path) -> None:
@@ -159,7 +174,8 @@ def test_an_exported_layer_is_the_same_and_replaces_nothing(image: Path, tmp_pat
 def test_what_was_changed_can_be_thrown_away(data: Path) -> None:
     (data / "root" / "closed").mkdir(mode=0o000)
     (data / "root" / "x").write_text("x")
-    reset(str(data), Work())
+    with opened(data) as directory:
+        reset(directory, Work())
     assert list((data / "root").iterdir()) == []
     assert list((data / "tmp").iterdir()) == []
 

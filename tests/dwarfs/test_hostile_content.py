@@ -1,6 +1,7 @@
 """Sections of a KiB or so that unpack to very much: in little memory and time, or not at all."""
 
 import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,21 @@ def test_a_block_of_a_gibibyte_is_refused_where_a_little_is_stored_of_it(
     assert f"{path}, section BLOCK, offset 0" in outcome.text
     assert outcome.seconds < SECONDS, outcome
     assert outcome.peak < MEMORY + USUAL, outcome
+
+
+@pytest.mark.usefixtures("no_mounts_left")
+def test_a_mount_of_it_answers_with_an_error_and_keeps_its_memory(
+    written: Written, mount: Any, mounter: Any
+) -> None:
+    parent = mounter._process.pid
+    path = written(of_one_file(1000, Compression.ZSTD, zstd(LARGEST), LARGEST))
+    with mount(path) as root:
+        worker = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+        for _ in range(3):
+            with pytest.raises(OSError, match="Input/output error"):
+                (root / "file").read_bytes()
+        status = Path(f"/proc/{worker}/status").read_text()
+        assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) << 10 < MEMORY  # type: ignore[index]
 
 
 def test_sound_that_is_all_the_same_is_decoded_at_once(written: Written, probe: Any) -> None:

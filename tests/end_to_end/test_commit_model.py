@@ -254,7 +254,8 @@ class Life(RuleBasedStateMachine):
     def fifo(self, path: str) -> None:
         """Make a fifo."""
         name = shlex.quote(path)
-        self.both(f"[ -e {name} ] || [ -L {name} ] || mkfifo {name}")
+        # with a mode, which the overlays heed more than the umask
+        self.both(f"[ -e {name} ] || [ -L {name} ] || mkfifo -m 640 {name}")
 
     def change_directory(self, path: str, mode: str) -> None:
         """Change a directory's mode and time."""

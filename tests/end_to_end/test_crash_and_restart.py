@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.overlays import INSTALLED
+from tests.support.program import named
 from tests.support.session import Session, wait_for
 
 WRITER = (
@@ -85,8 +87,7 @@ def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
 ) -> None:
     elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that needs no layer
     program = session.background(image, f"exec {elsewhere} sleep 60")
-    [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
+    wait_for(lambda: named(program.pid, "busybox"), what="the program")
     kill(session.one_named("layer-"))
     wait_for(lambda: session.objects("ps")[0]["State"] == "failed", what="the failed state")
     done = session.run(image, "fim-exec", "true")
@@ -154,8 +155,7 @@ def test_a_union_that_died_while_there_was_no_daemon_is_noticed_by_the_next(
     session.output(image, "fim-overlay", "set", "overlayfs")
     elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that outlives its root
     program = session.background(image, f"exec {elsewhere} sleep 60")
-    [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
+    wait_for(lambda: named(program.pid, "busybox"), what="the program")
     kill(session.daemon())
     kill(session.one_named("fuse-overlayfs"))
     [instance] = session.instances_of(program)
@@ -251,3 +251,33 @@ def test_shutdown_ends_everything_where_it_is_to(session: Session, image: Path) 
     assert program.wait(5) == 5
     wait_for(lambda: session.processes() == {}, what="the end of every process")
     assert session.mounts() == []
+
+
+LEAVING = """
+import fcntl, os, sys, time
+lock = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(lock, fcntl.LOCK_EX)
+os.ftruncate(lock, 0)
+print("leaving", flush=True)
+time.sleep(2)
+"""
+
+
+def test_a_daemon_waits_for_one_that_is_leaving(session: Session) -> None:
+    session.output("fimctl", "status")
+    session.output("fimctl", "shutdown")
+    wait_for(lambda: session.processes() == {}, what="the daemon's end")
+    assert (session.tree / "lock").read_text() == ""
+    words = (session.account.python, "-c", LEAVING, session.tree / "lock")
+    process = session.start(*words, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"leaving\n"
+    began = time.monotonic()
+    session.output("fimctl", "status")
+    assert time.monotonic() - began > 1
+
+
+def test_a_command_right_after_a_shutdown_finds_the_next_daemon(session: Session) -> None:
+    for _ in range(5):
+        session.output("fimctl", "shutdown")
+        session.output("fimctl", "desktop", "list")

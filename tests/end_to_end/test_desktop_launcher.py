@@ -163,5 +163,7 @@ def test_setup_lets_desktops_find_images(session: Session, image: Path) -> None:
     if shutil.which("update-mime-database") and shutil.which("xdg-mime"):
         kind = session.output("xdg-mime", "query", "filetype", image)
         assert kind == "application/flatimage\n"
+    assert (share(session) / "man/man1/fimctl.1").is_file()
     session.output("fimctl", "setup", "--remove")
+    assert not list(share(session).rglob("fimctl.1"))
     assert not list(share(session).rglob("*org.flatimage.Fim1*"))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.flatimage.conftest import elf, record, tools
 from tests.support.image_commands import texts
+from tests.support.overlays import FALLBACK
 from tests.support.session import Session
 
 MIB = 1 << 20
@@ -80,11 +81,11 @@ def test_a_2_x_image(session: Session, base: bytes, kind: str) -> None:
     before = image.outside()
     assert image.output("fim-exec", "cat", "/etc/release") == "small\n"
     image.output("fim-env", "add", "GREETING=hello")
-    image.output("fim-overlay", "set", "unionfs")
+    image.output("fim-overlay", "set", "overlayfs")
     image.output("fim-perms", "add", "home,network")
     image.output("fim-boot", "set", "sh", "-c", "echo $GREETING $1", "sh")
     assert image.output("there") == "hello there\n"
-    assert image.output("fim-overlay", "show") == "UNIONFS\n"
+    assert image.output("fim-overlay", "show") == "OVERLAYFS\n"
     assert image.outside() == before
     image.output("fim-exec", "sh", "-c", "echo kept > /kept")
     done = session.run("fimctl", "app", image.path, "fim-layer", "commit", "binary")
@@ -140,7 +141,7 @@ def test_settings_that_a_1_0_8_image_keeps_in_its_layers(
     code, output, _ = run("fim-exec", "sh", "-c", "echo $GREETING; cat /ETC/RELEASE")
     assert (code, output) == (0, "hello world\nsmall\n")
     assert run("fim-env", "list") == (0, "GREETING=hello world\n", [])
-    assert run("fim-overlay", "show") == (0, "UNIONFS\n", [])
+    assert run("fim-overlay", "show") == (0, f"{FALLBACK.upper()}\n", [])
     upper = foreign.data / "root" / "fim" / "config"
     upper.mkdir(parents=True)
     (upper / "environment.json").write_text('["GREETING=bye", "OTHER=a=b"]')

@@ -260,10 +260,15 @@ def test_each_namespace_can_be_the_images_own(app: Commands) -> None:
         outside = dict(os.readlink(f"/proc/self/ns/{kind}").split(":") for kind in NAMESPACES)
         return {kind for kind in NAMESPACES if inside[kind] != outside[kind]}
 
-    assert own() == set()
+    assert own() == {"pid"}
     for kind in NAMESPACES:
         app.silent("fim-unshare", "set", kind)
-        assert own() == {kind}
+        assert own() == {kind, "pid"}
+    app.silent("fim-unshare", "clear")
+    app.silent("fim-perms", "add", "processes")
+    assert own() == set()
+    app.silent("fim-unshare", "set", "pid")
+    assert own() == {"pid"}
 
 
 def test_bindings(app: Commands) -> None:
@@ -294,7 +299,7 @@ def test_debugging_tells_of_the_start_on_stdout(app: Commands) -> None:
     app.silent("fim-perms", "set", "home,shm")
     app.silent("fim-unshare", "set", "ipc")
     names = {"bwrap": "BWRAP", "unionfs": "UNIONFS_FUSE", "overlayfs": "FUSE_OVERLAYFS"}
-    for overlay, shown in names.items():
+    for overlay in INSTALLED:
         variables = {"FIM_DEBUG": "1", "FIM_OVERLAY": overlay}
         done = app.session.run(app.image, "fim-exec", "echo", "up", variables=variables)
         assert (done.returncode, done.stderr) == (0, "")
@@ -304,7 +309,7 @@ def test_debugging_tells_of_the_start_on_stdout(app: Commands) -> None:
         said = texts("\n".join(lines))
         offset = 4096 + (4 << 20) + 8
         assert said.count(f"Mounting layer from 'app.flatimage' with offset '{offset}'") == 1
-        assert f"Overlay type: {shown}" in said
+        assert f"Overlay type: {names[overlay]}" in said
         assert {"casefold is disabled", "PERM(HOME)", "PERM(SHM)", "UNSHARE(IPC)"} <= set(said)
         overlays = [line for line in said if line.startswith("Overlay layer '")]
         assert len(overlays) == (1 if overlay == "bwrap" else 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.account import Account, own
-from tests.support.session import Session
+from tests.support.session import Session, byte_by_byte
 
 OTHER = "news"  # as PLAIN_ACCOUNT: on every Debian, owns nothing, nobody logs in as it
 
@@ -207,7 +207,7 @@ def start_instance(
         *("gdbus", "call", "--session", "--dest", "org.flatimage.Fim1"),
         *("--object-path", "/org/flatimage/Fim1"),
         *("--method", "org.flatimage.Fim1.Manager.StartInstance"),
-        *(f"b'{image}'", f"{{'pid': <uint32 {pid}>}}"),
+        *(byte_by_byte(image), f"{{'pid': <uint32 {pid}>}}"),
     )
 
 

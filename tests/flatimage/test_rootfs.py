@@ -370,7 +370,7 @@ def test_a_bomb_in_a_header_takes_no_memory(write: Callable[[bytes], Path], targ
     header.size = 1 << 40
     data = zstandard.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(100 << 20))
     started = time.monotonic()
-    with pytest.raises(RootfsError, match="claims 1099511627776 bytes"):
+    with pytest.raises(RootfsError, match="a header claims more than"):
         unpack(write(data), target)
     assert time.monotonic() - started < 2
 

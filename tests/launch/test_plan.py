@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ def options(made: LaunchPlan) -> tuple[str, ...]:
     return made.argv[start : made.argv.index("--", start)]
 
 
+def sequence(words: Sequence[str], of: Sequence[str]) -> int:
+    """Where words stand one after the other."""
+    [at] = [at for at in range(len(of)) if tuple(of[at : at + len(words)]) == tuple(words)]
+    return at
+
+
 def test_the_sandbox_has_the_writable_view_for_its_root_and_nothing_of_the_hosts() -> None:
     made = plan()
     assert made.argv[:3] == (shutil.which("nsenter"), "--", shutil.which("bwrap"))
@@ -77,6 +83,7 @@ def test_the_sandbox_has_the_writable_view_for_its_root_and_nothing_of_the_hosts
     at = given.index("--bind")
     assert given[at : at + 3] == ("--bind", "/merged", "/")
     sources = {given[i + 1] for i, word in enumerate(given) if "bind" in word}
+    assert "--unshare-pid" in given
     assert "/" not in sources
 
 
@@ -90,13 +97,10 @@ def test_bindings_come_before_permissions_and_those_before_namespaces() -> None:
         unshare=Unshare.PID | Unshare.USER,
     )
     given = options(made)
-    tail = (
-        *("--ro-bind-try", "/home/me/a", "/a", "--dev-bind-try", "/dev/x", "/b c"),
-        *("--bind-try", "/run/udev", "/run/udev", "--dev-bind-try", "/dev", "/dev"),
-        *("--unshare-user-try", "--unshare-pid"),
-    )
-    end = given.index("--setenv")
-    assert given[end - len(tail) : end] == tail
+    stored = ("--ro-bind-try", "/home/me/a", "/a", "--dev-bind-try", "/dev/x", "/b c")
+    granted = ("--bind-try", "/run/udev", "/run/udev", "--dev-bind-try", "/dev", "/dev")
+    assert sequence(stored, given) < sequence(granted, given) < given.index("--unshare-user-try")
+    assert given.count("--unshare-pid") == 1
 
 
 def test_paths_of_bindings_are_final_and_those_that_are_none_are_left_out() -> None:
@@ -179,11 +183,53 @@ def test_more_bindings_than_bubblewrap_takes_are_refused() -> None:
         plan(bindings=many)
 
 
-def test_a_runtime_tree_outside_of_tmp_is_shown_read_only() -> None:
-    assert "--ro-bind" not in options(plan())
-    given = options(plan(app="/var/fim/app/u7"))
+@pytest.mark.parametrize("app", ["/tmp/fim/app/u7", "/var/fim/app/u7"])
+def test_of_the_runtime_tree_a_program_sees_its_own_and_the_programs_beside_it_read_only(
+    app: str,
+) -> None:
+    given = options(plan(app=app, bindings=(Binding(BindingType.RW, "/", "/host"),)))
     shown = [given[i + 1] for i, word in enumerate(given) if word == "--ro-bind"]
-    assert shown == [f"/var/fim/app/u7/{name}" for name in ("bin", "sbin", "instance/7")]
+    assert shown == [f"{app}/{name}" for name in ("bin", "sbin", "instance/7")]
+    covered = [given[i + 1] for i, word in enumerate(given) if word == "--tmpfs"]
+    assert f"/host{app}" in covered
+    assert covered[-1] == app
+    last_bound = max(at for at, word in enumerate(given) if "bind" in word)
+    assert given[last_bound + 3 : last_bound + 5] == ("--remount-ro", app)
+
+
+def test_what_leads_into_the_runtime_tree_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "state").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tree / "state")
+    for source in (tree, tree / "state", tmp_path / "link"):
+        made = plan(app=str(tree), bindings=(Binding(BindingType.RW, str(source), "/x"),))
+        assert "/x" not in made.argv
+        [warning] = made.warnings
+        assert str(source) in warning
+
+
+@pytest.mark.parametrize(
+    ("facts", "own"),
+    [
+        ({}, True),
+        ({"permissions": Permission.PROCESSES}, False),
+        ({"permissions": Permission.PROCESSES, "unshare": Unshare.PID}, True),
+    ],
+)
+def test_the_hosts_processes_are_seen_by_permission_alone(facts: Any, own: bool) -> None:
+    assert ("--unshare-pid" in options(plan(**facts))) is own
+
+
+def test_root_inside_has_what_it_needs_and_others_no_capability() -> None:
+    def added(made: LaunchPlan) -> set[str]:
+        given = options(made)
+        assert sequence(("--cap-drop", "ALL"), given) < given.index("--unshare-pid")
+        return {given[at + 1] for at, word in enumerate(given) if word == "--cap-add"}
+
+    assert {"CAP_CHOWN", "CAP_SETUID"} <= added(plan(root=True))
+    assert added(plan(root=True)).isdisjoint({"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_MKNOD"})
+    if os.getuid() != 0:
+        assert added(plan()) == set()
 
 
 def test_a_name_cannot_add_a_line_to_passwd() -> None:

@@ -20,6 +20,7 @@ from fimd.layers.shared import Layers
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.stacks.data import DataDirectory
+from fimd.stacks.prepare import JAILED
 from fimd.stacks.stack import Stack, StackSpec
 from fimd.stacks.stacks import Stacks
 
@@ -39,7 +40,7 @@ async def main(base: str, data: str, paths: list[str]) -> None:
         tree = RuntimeTree.open(base)
         outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
-        namespace = Namespace(tree.state, outputs, [engines.WORKER, casefold.WORKER])
+        namespace = Namespace(tree.state, outputs, [engines.WORKER, casefold.WORKER, JAILED])
         namespace.start()
         undo.push_async_callback(namespace.close)
         engine = engines.choose(settings, namespace)

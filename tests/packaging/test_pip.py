@@ -26,6 +26,10 @@ fimctl boot set app.flatimage sh -c 'exit 0'
 fimctl desktop install app.flatimage
 fimctl desktop list
 fimctl doctor --json > doctor.json || true
+mkdir -p ~/.local/bin  # for which man looks into ~/.local/share
+for page in fimctl fimd flatimage org.flatimage.Fim1; do
+  ! command -v man > /dev/null || PATH=~/.local/bin:/usr/bin man -w $page
+done
 fimctl setup --remove
 fimctl shutdown
 """

@@ -291,6 +291,11 @@ class Session:
             subprocess.run(["umount", "-l", mount], check=False)
 
 
+def byte_by_byte(path: str | os.PathLike[str]) -> str:
+    """Return a path as an argument of gdbus: that of glib 2.90 sends anything for b'/path'."""
+    return str(list(os.fsencode(path)))
+
+
 def wait_for_bus(path: Path) -> None:
     """Wait until a bus listens; its socket is there a moment before."""
 

@@ -126,7 +126,7 @@ def test_a_layer_shows_over_the_lower_one_what_the_overlay_showed(
         change(merged)
         expected = visible(merged)
     with SourceTree(upper) as tree, open_layers([place]) as images:
-        entries = canonical(read_upper(str(upper), tree.scan()), Merged(images))
+        entries = canonical(read_upper(tree, tree.scan()), Merged(images))
         output = os.open(tmp_path / "new.layer", os.O_RDWR | os.O_CREAT)
         create_from(entries, tree.read, output)
         os.close(output)
@@ -141,7 +141,7 @@ def test_a_layer_shows_over_the_lower_one_what_the_overlay_showed(
 def entries_of(upper: Path, lower: LayerPlace) -> dict[bytes, bool]:
     """The paths in canonical form, and whether each is a deletion."""
     with SourceTree(upper) as tree, open_layers([lower]) as images:
-        entries = canonical(read_upper(str(upper), tree.scan()), Merged(images))
+        entries = canonical(read_upper(tree, tree.scan()), Merged(images))
     return {entry.path: is_whiteout(entry.mode, entry.rdev) for entry in entries}
 
 
@@ -216,4 +216,4 @@ def test_a_copy_that_refers_to_a_lower_file_is_refused_by_name(tmp_path: Path) -
     except OSError:
         pytest.skip("this filesystem has no user attributes")
     with SourceTree(tmp_path / "upper") as tree, pytest.raises(PackError, match="moved"):
-        read_upper(str(tmp_path / "upper"), tree.scan())
+        read_upper(tree, tree.scan())
