@@ -18,7 +18,9 @@ def main() -> int:
 
         return run(arguments)
     except ClientError as error:
-        print(f"fimctl: {error}", file=sys.stderr)
+        from fimd.base.texts import printable  # noqa: PLC0415 - for those who need it
+
+        print(f"fimctl: {printable(str(error))}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return 130

@@ -10,6 +10,7 @@ from fimctl import wire
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.errors import ClientError, DaemonError
 from fimctl.progress import ProgressBar
+from fimd.base.texts import printable
 
 _JOBS: Final = "/org/flatimage/Fim1/job"
 _LOOK: Final = 0.5
@@ -92,4 +93,4 @@ def print_notes(facts: dict[str, Any], write: Callable[[str], None] | None = Non
         if write is not None:
             write(note)
         else:
-            print(f"fimctl: {note}", file=sys.stderr)
+            print(f"fimctl: {printable(note)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TextIO
 
 from fimctl.errors import ClientError
+from fimd.base.texts import harmless
 
 
 def debugging() -> bool:
@@ -60,7 +61,8 @@ def _caller() -> FrameType:
 
 def _print(stream: TextIO, level: str, text: str, frame: FrameType) -> None:
     place = f"{os.path.basename(frame.f_code.co_filename)}::{frame.f_lineno}"
-    line = f"{level}::{place}::{text}".replace("\n", "")
+    text = harmless(text.replace("\n", ""))
+    line = f"{level}::{place}::{text}"
     stream.flush()
     stream.buffer.write(os.fsencode(line) + b"\n")  # a path may be no text
     stream.flush()

@@ -13,6 +13,7 @@ from typing import TypeVar
 from fimctl.environment import data_given, layers_given
 from fimctl.errors import ClientError
 from fimd.base.errors import FimError
+from fimd.base.texts import printable
 from fimd.flatimage.errors import ImageError
 from fimd.flatimage.file import open_image
 from fimd.flatimage.layout import find_layout
@@ -70,7 +71,9 @@ def update(image: str, field: Field[T], change: Callable[[T], T]) -> T:
 
 
 def print_stored(text: bytes) -> None:
-    """Print JSON as it is stored, on standard output. What is no text goes out as it is."""
+    """Print lines as they are stored, on standard output: byte for byte, but on a terminal."""
     sys.stdout.flush()
+    if sys.stdout.isatty():
+        text = os.fsencode(printable(os.fsdecode(text), keep="\n"))
     sys.stdout.buffer.write(text + b"\n")
     sys.stdout.flush()

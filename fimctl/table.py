@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from fimd.base.texts import printable
+
 
 class Style:
     """Colours, on a terminal that wants them (https://no-color.org)."""
@@ -35,6 +37,11 @@ class Style:
         return self._wrap("2", text)
 
 
+def say(text: str) -> None:
+    """Print a line that may name something of an image's."""
+    print(printable(text))
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as wide as their widest entry; numbers stand at the right."""
     style = Style()
@@ -56,7 +63,18 @@ def _is_number(cell: str) -> bool:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, with bytes as text."""
-    print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    print(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON in which a terminal finds nothing to obey."""
+    text = json.dumps(value, indent=indent, default=_plain, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
+        for character in text
+    )
 
 
 def _plain(value: object) -> object:
@@ -68,18 +86,6 @@ def _plain(value: object) -> object:
 def path_text(value: bytes) -> str:
     """Return a path as text that a terminal can show."""
     return printable(os.fsdecode(value))
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal would obey or can't show."""
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape").decode()
-        if not 0xDC80 <= ord(character) <= 0xDCFF
-        else f"\\x{ord(character) - 0xDC00:02x}"
-        for character in text
-    )
 
 
 def size_text(size: int) -> str:

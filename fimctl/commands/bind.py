@@ -6,6 +6,7 @@ from typing import Any, Final
 from fimctl import messages
 from fimctl.errors import WordsError
 from fimctl.stored import print_stored, read, update
+from fimctl.table import say
 from fimctl.words import operation
 from fimd.flatimage.reserved import BINDINGS
 from fimd.flatimage.settings import Binding, BindingType, encode_bindings
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
     action = actions.add_parser("del", help="remove a binding")
     action.add_argument("image", metavar="IMAGE")
     action.add_argument("index", metavar="INDEX", type=int, help="as list numbers them")
-    action.set_defaults(func=lambda given: delete(given.image, given.index, print))
+    action.set_defaults(func=lambda given: delete(given.image, given.index, say))
     action = actions.add_parser("list", help="print the bindings, as JSON")
     action.add_argument("image", metavar="IMAGE")
     action.set_defaults(func=lambda given: show(given.image))
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 def _add_given(given: Any) -> int:
     binding = Binding(BindingType(given.type), given.source, given.target)
-    return add(given.image, binding, print)
+    return add(given.image, binding, say)
 
 
 def image_command(image: str, words: list[str]) -> int:

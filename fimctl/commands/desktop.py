@@ -14,9 +14,10 @@ from fimctl.desktop.integration import clean
 from fimctl.desktop.setup import read_setup
 from fimctl.errors import ClientError, DaemonError, WordsError
 from fimctl.stored import print_stored, read, update, write
-from fimctl.table import path_text, print_json, print_table, printable
+from fimctl.table import path_text, print_json, print_table, say
 from fimctl.words import operation, refuse_trailing
 from fimd.base.places import data_home
+from fimd.base.texts import printable
 from fimd.flatimage.reserved import BOOT, DESKTOP, ICON
 from fimd.flatimage.settings import Desktop, Icon, Integration, encode_desktop
 
@@ -77,7 +78,7 @@ def add_parser(commands: Any) -> None:
     action.set_defaults(func=_dump_given)
     action = actions.add_parser("clean", help="remove what the starts have written")
     action.add_argument("image", metavar="IMAGE")
-    action.set_defaults(func=lambda given: remove(given.image, print))
+    action.set_defaults(func=lambda given: remove(given.image, say))
 
 
 def _dump_given(given: Any) -> int:
@@ -96,7 +97,7 @@ def install(image: str) -> int:
     icon = read(real, ICON)
     try:
         for path in launcher.install(data_home(), real, desktop, icon, in_terminal=in_terminal):
-            print(f"wrote {path}")
+            print(f"wrote {printable(path)}")
     except OSError as error:
         raise ClientError(f"{error.filename} can't be written: {error.strerror}") from error
     with Daemon() as daemon:
@@ -110,7 +111,7 @@ def uninstall(image: str) -> int:
     real = os.path.realpath(image)
     removed = list(launcher.uninstall(data_home(), real))
     for path in removed:
-        print(f"removed {path}")
+        print(f"removed {printable(path)}")
     with Daemon() as daemon:
         try:
             daemon.call(_CATALOGUE, "Forget", "aya{sv}", (os.fsencode(real), {}))
@@ -242,7 +243,7 @@ def dump(image: str, what: str) -> int:
     """Print the desktop entry or the MIME type as a start would write it."""
     desktop = _configured(image, f"dump {what}")
     make = entry.text if what == "entry" else mime.text
-    print_stored(os.fsencode(make(os.path.realpath(image), desktop)))
+    print_stored(os.fsencode(make(os.path.realpath(image), entry.presentable(desktop))))
     return 0
 
 

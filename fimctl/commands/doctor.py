@@ -8,7 +8,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from fimctl.environment import data_of
-from fimctl.table import Style, print_json, printable
+from fimctl.table import Style, print_json
+from fimd.base.texts import printable
 from fimd.diagnosis.finding import Finding, Verdict
 
 _MARKS: Final = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fimctl.commands import dwarfs_create
 from fimctl.errors import ClientError
 from fimctl.table import path_text, print_json, print_table, size_text
+from fimd.base.texts import printable
 
 if TYPE_CHECKING:
     from fimd.dwarfs import Image
@@ -230,7 +231,7 @@ def _check(arguments: argparse.Namespace, image: "Image") -> int:
 
 def _complain(lines: Iterable[str]) -> None:
     for line in lines:
-        print(f"fimctl: {line}", file=sys.stderr)
+        print(f"fimctl: {printable(str(line))}", file=sys.stderr)
 
 
 def _extract(arguments: argparse.Namespace, image: "Image") -> int:

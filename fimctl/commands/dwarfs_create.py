@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from fimctl.compression import compression_level
 from fimctl.errors import ClientError
 from fimctl.progress import ProgressBar
-from fimctl.table import path_text, print_json, printable, size_text
+from fimctl.table import path_text, print_json, size_text
+from fimd.base.texts import printable
 
 if TYPE_CHECKING:
     from fimd.dwarfs.write import Progress, Summary

@@ -8,6 +8,7 @@ from fimctl import messages
 from fimctl.environment import data_of
 from fimctl.errors import WordsError
 from fimctl.stored import print_stored, read, reserved_offset, update, write
+from fimctl.table import say
 from fimctl.words import operation, refuse_trailing
 from fimd.base.paths import find_global
 from fimd.flatimage.reserved import ENVIRONMENT
@@ -31,11 +32,11 @@ def add_parser(commands: Any) -> None:
         action.add_argument("image", metavar="IMAGE")
         action.add_argument("words", metavar="KEY=VALUE", nargs="+")
         store = add if verb == "add" else replace
-        action.set_defaults(func=lambda given, do=store: do(given.image, given.words, print))
+        action.set_defaults(func=lambda given, do=store: do(given.image, given.words, say))
     action = actions.add_parser("del", help="remove variables")
     action.add_argument("image", metavar="IMAGE")
     action.add_argument("words", metavar="KEY", nargs="+")
-    action.set_defaults(func=lambda given: delete(given.image, given.words, print))
+    action.set_defaults(func=lambda given: delete(given.image, given.words, say))
     action = actions.add_parser("clear", help="remove all")
     action.add_argument("image", metavar="IMAGE")
     action.set_defaults(func=lambda given: clear(given.image))

@@ -9,7 +9,8 @@ from typing import Any
 from fimctl.compression import QUICK, compression_level
 from fimctl.errors import ClientError
 from fimctl.progress import ProgressBar
-from fimctl.table import printable, size_text
+from fimctl.table import size_text
+from fimd.base.texts import printable
 
 
 def add_parser(commands: Any) -> None:

@@ -10,9 +10,10 @@ from fimctl.compression import compression_level
 from fimctl.daemon import Daemon
 from fimctl.errors import ClientError, WordsError, failing
 from fimctl.jobs import follow, print_notes
-from fimctl.table import printable, size_text
+from fimctl.table import size_text
 from fimctl.waiting import add_wait
 from fimctl.words import operation, refuse_trailing
+from fimd.base.texts import printable
 
 MODES = ("binary", "layer", "file")
 

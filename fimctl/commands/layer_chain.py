@@ -11,8 +11,9 @@ from fimctl.compression import compression_level
 from fimctl.daemon import Daemon
 from fimctl.errors import ClientError
 from fimctl.jobs import follow, print_notes
-from fimctl.table import printable, size_text
+from fimctl.table import size_text
 from fimctl.waiting import add_wait
+from fimd.base.texts import printable
 
 
 def add_parsers(actions: Any) -> None:

@@ -13,7 +13,9 @@ from fimctl.daemon import Daemon
 from fimctl.environment import data_option, layers_given
 from fimctl.errors import ClientError
 from fimctl.progress import ProgressBar
-from fimctl.table import path_text, print_json, print_table, printable, size_text
+from fimctl.stored import print_stored
+from fimctl.table import path_text, print_json, print_table, size_text
+from fimd.base.texts import printable
 
 if TYPE_CHECKING:
     from fimd.dwarfs.reader import Image
@@ -78,15 +80,14 @@ def list_for_image(image: str) -> int:
         messages.warning(warning)
     for index, place in enumerate(places):
         line = f"{index}:{place.offset}:{place.size}:{place.path}"
-        sys.stdout.buffer.write(os.fsencode(line) + b"\n")
-    sys.stdout.flush()
+        print_stored(os.fsencode(line))
     return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
     places, warnings = layers_of(arguments.image)
     for warning in warnings:
-        print(f"fimctl: {warning}", file=sys.stderr)
+        print(f"fimctl: {printable(str(warning))}", file=sys.stderr)
     rows = []
     for index, place in enumerate(places):
         with _opened([place]) as [layer]:
@@ -150,7 +151,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     with _chosen(arguments) as (places, layers), ProgressBar("verifying") as bar:
         faults = verify(layers[-1], content=True, progress=bar.update)
     for fault in faults:
-        print(f"fimctl: {fault}", file=sys.stderr)
+        print(f"fimctl: {printable(str(fault))}", file=sys.stderr)
     if not faults:
         print(f"{printable(places[-1].path)} at offset {places[-1].offset}: no fault found")
     return _DAMAGED if faults else 0

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fimctl.errors import ClientError
-from fimctl.table import Style, path_text, printable
+from fimctl.table import Style, json_text, path_text
 from fimd.base.logs import FILE
 from fimd.base.paths import find_global
+from fimd.base.texts import printable
 
 Entry = dict[str, str]
 
@@ -158,7 +159,7 @@ def _from_journal(raw: Entry) -> Entry:
 
 def _show(entry: Entry, style: Style, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(entry, ensure_ascii=False), flush=True)
+        print(json_text(entry), flush=True)
         return
     facts = " ".join(
         f"{key}={printable(value)}"

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from fimctl import wire
 from fimctl.daemon import BUS_NAME, Daemon
-from fimctl.table import Style, printable
+from fimctl.table import Style
+from fimd.base.texts import printable
 
 _WORTH_SHOWING: Final = ("State", "References", "Overlay", "Casefold", "Progress")
 

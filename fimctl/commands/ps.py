@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from fimctl.daemon import Daemon
-from fimctl.table import path_text, print_json, print_table, printable, time_text
+from fimctl.table import path_text, print_json, print_table, time_text
+from fimd.base.texts import printable
 
 
 def add_parser(commands: Any) -> None:

@@ -4,6 +4,7 @@ from fimctl import messages
 from fimctl.errors import ClientError, WordsError
 from fimctl.stored import read, write
 from fimctl.words import operation, refuse_trailing
+from fimd.base.texts import harmless
 from fimd.flatimage.reserved import REMOTE
 
 
@@ -25,5 +26,5 @@ def image_command(image: str, words: list[str]) -> int:
         url = read(image, REMOTE)
         if url is None:
             raise ClientError("No remote URL configured")
-        print(url)
+        print(harmless(url))
     return 0

@@ -5,6 +5,7 @@ from typing import Any
 
 from fimctl.daemon import Daemon
 from fimctl.table import Style, print_json
+from fimd.base.texts import printable
 
 
 def add_parser(commands: Any) -> None:
@@ -47,5 +48,5 @@ def run(arguments: argparse.Namespace) -> int:
     for heading, group in groups.items():
         print(style.strong(heading))
         for name, value in group.items():
-            print(f"  {name:{width}}  {value}")
+            print(f"  {name:{width}}  {printable(str(value))}")
     return 0

@@ -10,8 +10,9 @@ from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import layers_of, print_changes, stack_options
 from fimctl.environment import data_given, data_of
 from fimctl.errors import ClientError
-from fimctl.table import printable, size_text
+from fimctl.table import size_text
 from fimctl.waiting import add_wait
+from fimd.base.texts import printable
 
 
 def add_parser(commands: Any) -> None:

@@ -24,6 +24,7 @@ def integrate(image: str, *, notify: bool) -> None:
         desktop = read(image, DESKTOP)
         if desktop is None:
             return
+        desktop = entry.presentable(desktop)
         _write(image, desktop)
         if notify:
             _tell(desktop)
@@ -69,6 +70,7 @@ def _write_types(folder: str, image: str, desktop: Desktop) -> None:
 def clean(desktop: Desktop, icon: Icon | None) -> Iterator[str]:
     """Remove what `integrate` wrote for an image, and yield what is done. Raises ClientError."""
     folder = data_home()
+    desktop = entry.presentable(desktop)
     if Integration.ENTRY in desktop.integrations:
         yield _remove(entry.path(folder, desktop))
     if Integration.MIMETYPE in desktop.integrations:

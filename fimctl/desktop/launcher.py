@@ -39,10 +39,8 @@ def is_installed(share: str, image: str) -> bool:
 
 def described(image: str, stored: Desktop | None) -> Desktop:
     """Return how an image is shown that may say nothing of that itself."""
-    if stored is not None:
-        return stored
-    name = os.fsencode(os.path.basename(image).removesuffix(".flatimage")).decode(errors="replace")
-    return Desktop("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name))
+    described = stored or Desktop(os.path.basename(image).removesuffix(".flatimage"))
+    return entry.presentable(described)
 
 
 def text(image: str, desktop: Desktop, *, icon: str, in_terminal: bool) -> str:

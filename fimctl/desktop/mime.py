@@ -8,9 +8,12 @@ import shutil
 import subprocess
 from typing import Final
 
+from fimctl.desktop.entry import mime_type
+from fimd.base.texts import label
 from fimd.flatimage.settings import Desktop
 
 _SECONDS: Final = 30.0
+_LONGEST_NAME: Final = 255
 _HEAD: Final = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <mime-info xmlns="http://www.freedesktop.org/standards/shared-mime-info">
@@ -60,9 +63,9 @@ def text(image: str, desktop: Desktop) -> str:
     return (
         _HEAD
         + f"""\
-  <mime-type type="application/flatimage_{_escaped(desktop.name)}">
+  <mime-type type="{_escaped(mime_type(desktop))}">
     <comment>FlatImage Application</comment>
-    <glob weight="100" pattern="{_escaped(os.path.basename(image))}"/>
+    <glob weight="100" pattern="{_pattern(image)}"/>
     <sub-class-of type="application/x-executable"/>
     <generic-icon name="application-flatimage"/>
   </mime-type>
@@ -72,7 +75,7 @@ def text(image: str, desktop: Desktop) -> str:
 
 def names_image(stored: str, image: str) -> bool:
     """Tell whether the type in a file is already that of this image's file name."""
-    return f'pattern="{_escaped(os.path.basename(image))}"' in stored
+    return f'pattern="{_pattern(image)}"' in stored
 
 
 def update_database(share: str) -> bool:
@@ -101,6 +104,14 @@ def _run(name: str, folder: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def _pattern(image: str) -> str:
+    """Return the pattern of an image's file name and of no other: an image may be called `*`."""
+    name = label(os.path.basename(image), _LONGEST_NAME)
+    for character in "[*?":  # the bracket first, since it quotes the others
+        name = name.replace(character, f"[{character}]")
+    return _escaped(name)
 
 
 def _escaped(text: str) -> str:

@@ -18,6 +18,8 @@ import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 from structlog.typing import EventDict, WrappedLogger
 
+from fimd.base.texts import printable
+
 FILE: Final = "fimd.log"
 """Where messages are kept in the user's runtime tree when there is no journal: JSON lines."""
 _KEPT: Final = 512 << 10
@@ -197,7 +199,15 @@ class _Console:
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
         for name in _CODE.values():
             event.pop(name, None)
-        return self._render(logger, method, event)
+        return self._render(logger, method, _shown(event))
+
+
+def _shown(event: EventDict) -> EventDict:
+    """Return an event whose values hold nothing that a terminal obeys, nor lines of their own."""
+    return {
+        key: printable(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
 
 
 def _to_journal(_logger: WrappedLogger, method: str, event: EventDict) -> str:
@@ -210,8 +220,8 @@ def _to_journal(_logger: WrappedLogger, method: str, event: EventDict) -> str:
     exception = event.pop("exception", None)
     for name in ("level", "timestamp"):
         event.pop(name, None)
-    shown = [f"{key}={value}" for key, value in event.items() if key not in _CODE.values()]
-    text = " ".join([message, *shown]) + (f"\n{exception}" if exception else "")
+    shown = [f"{key}={value}" for key, value in _shown(event).items() if key not in _CODE.values()]
+    text = " ".join([printable(message), *shown]) + (f"\n{exception}" if exception else "")
     fields = {
         **{key.upper(): value for key, value in event.items()},
         "MESSAGE": text,

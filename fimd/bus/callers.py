@@ -102,9 +102,15 @@ def own_process(pid: int) -> Caller:
     Raises ProcessGoneError or AccessDeniedError.
     """
     try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:  # there is none, or the number is a thread's
+        raise ProcessGoneError(f"there is no process {pid}") from None
+    try:
         caller = _identify(pid, os.stat(f"/proc/{pid}").st_uid)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessGoneError(f"there is no process {pid}") from None
+    finally:
+        os.close(pidfd)
     if caller.uid != os.getuid():
         raise AccessDeniedError(f"process {pid} belongs to user {caller.uid}")
     refuse_confined(caller)

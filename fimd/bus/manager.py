@@ -191,7 +191,7 @@ def _details(
 ) -> dict[str, Variant]:
     lines = [encode_path(line) for line in narrate(instance)] if debug else []
     details = {
-        "warnings": Variant("as", [_text(warning) for warning in warnings]),
+        "warnings": Variant("as", [plain_text(warning) for warning in warnings]),
         "find": Variant(
             "a(aytt)", [[encode_path(item.path), item.device, item.inode] for item in plan.seen]
         ),
@@ -201,8 +201,3 @@ def _details(
         "debug": Variant("aay", lines),
     }
     return {name: detail for name, detail in details.items() if detail.value}
-
-
-def _text(message: str) -> str:
-    """Return a message as D-Bus can carry it: bytes that are not UTF-8 become a mark."""
-    return message.encode(errors="replace").decode()

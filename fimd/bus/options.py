@@ -7,6 +7,7 @@ from typing import Any
 from dbus_next.signature import Variant
 
 from fimd.base.errors import InvalidArgumentError
+from fimd.base.texts import printable
 
 
 class Options:
@@ -47,8 +48,8 @@ def decode_path(value: bytes) -> str:
 
 
 def plain_text(message: str) -> str:
-    """Return a message as D-Bus can carry it: bytes that are not UTF-8 become a mark."""
-    return message.encode(errors="replace").decode()
+    """Return a message as D-Bus can carry it, and whoever gets it can show it."""
+    return printable(message)
 
 
 def encode_path(path: str) -> bytes:

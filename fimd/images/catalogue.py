@@ -21,6 +21,7 @@ from fimd.base import records
 from fimd.base.errors import FimError
 from fimd.base.observe import Collection, Event, Observable
 from fimd.base.places import image_id
+from fimd.base.texts import label
 from fimd.flatimage.settings import ICON_EXTENSIONS, Icon
 from fimd.images.image import ImageFacts, read_icon
 from fimd.images.images import Images, Running
@@ -263,8 +264,8 @@ def _times(count: int) -> str:
 def _name(facts: ImageFacts) -> str:
     """Return what people call an image: its own word, or its file's name without the ending."""
     if facts.desktop is not None:
-        return facts.desktop.name[:_LONGEST_NAME]
-    return os.path.basename(facts.path).removesuffix(".flatimage")[:_LONGEST_NAME]
+        return label(facts.desktop.name)
+    return label(os.path.basename(facts.path).removesuffix(".flatimage"))
 
 
 def _write_icon(target: Path, icon: Icon) -> None:
@@ -304,4 +305,7 @@ def _entry(facts: Any) -> Entry | None:
         os.fsencode(entry.path)
     except (TypeError, ValueError):
         return None
-    return replace(entry, last_used=min(float(entry.last_used), time.time())) if sound else None
+    if not sound:
+        return None
+    last_used = min(float(entry.last_used), time.time())
+    return replace(entry, name=label(entry.name), last_used=last_used)

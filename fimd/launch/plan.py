@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.base.texts import label
 from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
 from fimd.launch import entry, rights
@@ -145,7 +146,7 @@ def _inside(
     place: Place, request: StartRequest, image: ImageFacts, draft: Draft
 ) -> tuple[str, ...]:
     """Return the words of the program, as far as the image or its mode gives them."""
-    rc_file, name = os.path.join(place.directory, RC_FILE), os.path.basename(place.image)
+    rc_file, name = os.path.join(place.directory, RC_FILE), label(os.path.basename(place.image))
     run, bash = _RUN, _BASH
     if draft.variables.script:
         read = f". {quoted(os.path.join(place.directory, SCRIPT))}\n"
