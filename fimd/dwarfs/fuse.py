@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 
 from fimd.dwarfs import fusermount
+from fimd.dwarfs.handshake import Handshake
 
 try:  # pyfuse3 3.3 and later
     from pyfuse3 import asyncio as pyfuse3_asyncio
@@ -154,14 +155,18 @@ class _Requests:
     request: it takes more time than most answers do.
     """
 
-    def __init__(self, on_answered: Callable[[], None]) -> None:
+    def __init__(self, on_answered: Callable[[], None], *, keeps_links: bool) -> None:
         self._on_answered = on_answered
+        self._handshake = Handshake() if keeps_links else None
+        self._is_greeted = False
         self._in_a_row = 0
         self._waiter: asyncio.Future[None] | None = None
         self._watched = False
         self._done = done()
 
     def wait(self, fd: int) -> Awaitable[None]:
+        if self._handshake is not None:
+            return self._greet(self._handshake, fd)
         self._on_answered()
         if fd < _SELECT_LIMIT:
             readable, _, _ = select.select([fd], [], [], _NEXT_REQUEST)
@@ -173,6 +178,19 @@ class _Requests:
                 return self._let_others_work(fd)
         self._in_a_row = 0
         return self._wait_in_loop(fd)
+
+    async def _greet(self, handshake: Handshake, fd: int) -> None:
+        """Wait for the first request, and once it has been answered for the second."""
+        if not self._is_greeted:
+            self._is_greeted = True
+            try:
+                handshake.begin(fd)
+            except OSError:  # unmounted already: libfuse is told the same
+                self._handshake = None
+            return
+        self._handshake = None
+        handshake.finish(fd)
+        await self.wait(fd)
 
     async def _let_others_work(self, fd: int) -> None:
         await asyncio.sleep(0)
@@ -219,10 +237,10 @@ def _answer_came_too_late(record: logging.LogRecord) -> bool:
     return "fuse_reply_* failed" in record.msg and record.args == (os.strerror(errno.ENOENT),)
 
 
-def _enable(on_answered: Callable[[], None]) -> None:
+def _enable(on_answered: Callable[[], None], *, keeps_links: bool) -> None:
     """Have pyfuse3 use asyncio, and our way of waiting for requests."""
     pyfuse3_asyncio.enable()
-    requests = _Requests(on_answered)
+    requests = _Requests(on_answered, keeps_links=keeps_links)
     # the module stands in for trio inside of pyfuse3, which looks these up in it
     for name, replacement in (
         ("Lock", _Turn),
@@ -238,15 +256,18 @@ async def run(
     options: Iterable[str],
     on_ready: Callable[[], None],
     on_answered: Callable[[], None] = lambda: None,
+    *,
+    keeps_links: bool = False,
 ) -> None:
     """Mount `operations` (a pyfuse3.Operations) and serve it until it is unmounted.
 
     `on_ready` is called once the kernel has the mount, `on_answered` after each answer: what it
-    does, briefly and without raising, is done while the client works. Raises RuntimeError where
+    does, briefly and without raising, is done while the client works. With `keeps_links` the
+    kernel asks for the target of each symbolic link once. Raises RuntimeError where
     mounting fails (standard error then says why). Cancelling ends the service and
     unmounts.
     """
-    _enable(on_answered)
+    _enable(on_answered, keeps_links=keeps_links)
     logging.getLogger("pyfuse3").addFilter(lambda record: not _answer_came_too_late(record))
     with _session(operations, mount_point, set(options)):
         on_ready()

@@ -114,7 +114,7 @@ async def _run(
         options.append("allow_other")
     if os.geteuid() == 0:  # anyone else gets nosuid and nodev from fusermount3
         options += ["dev", "suid"]
-    await fuse.run(operations, mount_point, options, on_ready, operations.prepare)
+    await fuse.run(operations, mount_point, options, on_ready, operations.prepare, keeps_links=True)
 
 
 def _escape(value: str) -> str:

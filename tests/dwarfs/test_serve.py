@@ -337,6 +337,22 @@ def test_a_small_file_is_read_without_asking_where_its_block_is_at_hand(
             assert (root / name).read_bytes() == content
 
 
+def test_a_links_target_is_asked_for_once(mount: Mount, mounter: Any, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    targets = {"short": "x", "long": "d/" * 2000, "odd": os.fsdecode(b"\xff\n")}
+    for name, target in targets.items():
+        (tmp_path / "tree" / name).symlink_to(target)
+    create(tmp_path / "tree", tmp_path / "image", level=1)
+    parent = mounter._process.pid
+    with ThreadPoolExecutor(1) as pool, mount(tmp_path / "image") as root:
+        worker = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+        assert {name: os.readlink(root / name) for name in targets} == targets
+        with stopped(worker):
+            again = [pool.submit(os.readlink, root / name) for name in targets]
+            assert not wait(again, timeout=10).not_done
+        assert [target.result() for target in again] == list(targets.values())
+
+
 def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
