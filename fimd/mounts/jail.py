@@ -64,6 +64,7 @@ def imprison(directory: int, *, memory: int | None = None, seconds: float | None
         _become_root()
         os.chroot(".")
     os.chdir("/")
+    os.umask(0o022)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _drop_capabilities()
     limit = memory if memory is not None else machine_memory()

@@ -130,6 +130,15 @@ class Hostile:
                     os.symlink(scratch / "canary" / name, link, dir_fd=links)
                     pairs.append((os.fsencode(place.name), _opened(place.parent, stack), link))
 
+            closed = []
+            for path, kind in self.kinds.items():
+                place = data / "root" / path
+                if kind == "closed" and place.resolve() == place and place.is_dir():
+                    closed.append(place)
+
+            for place in reversed(closed):
+                place.chmod(0)
+
             def exchange() -> None:
                 chance.shuffle(pairs)
                 for name, directory, link in pairs:
@@ -159,6 +168,6 @@ def _put(place: Path, kind: str, canary: Path) -> None:
         "link to the same": lambda: place.symlink_to(canary / place.name),
         "relative link": lambda: place.symlink_to("../" * 8 + str(canary)),
         "link to a file": lambda: place.symlink_to(canary / "f"),
-        "closed": lambda: place.mkdir(mode=0),
+        "closed": place.mkdir,  # once all is there
     }
     make[kind]()

@@ -69,16 +69,19 @@ def _reset(data: Path, _image: Path) -> None:
 
 
 def _managed(data: Path, image: Path) -> list[tuple[str, int, int]]:
-    """Two managed layers, which are what the image's own is."""
+    """The managed layers that `manage` has made."""
+    [(_, _, size)] = _layers(image)
+    return [(str(data / "layers" / f"layer-{number:03}.layer"), 0, size) for number in range(2)]
+
+
+def manage(data: Path, image: Path) -> None:
+    """Make two managed layers, which are what the image's own is, unless that leads away."""
     [(_, offset, size)] = _layers(image)
-    places = []
-    for number in range(2):
-        path = data / "layers" / f"layer-{number:03}.layer"
-        with image.open("rb") as source, path.open("xb") as target:
-            source.seek(offset)
-            shutil.copyfileobj(source, target, size)
-        places.append((str(path), 0, size))
-    return places
+    if not (data / "layers").is_symlink():
+        for path, _, _ in _managed(data, image):
+            with image.open("rb") as source, open(path, "xb") as target:
+                source.seek(offset)
+                shutil.copyfileobj(source, target, size)
 
 
 def _squash(data: Path, image: Path) -> None:

@@ -22,7 +22,7 @@ from fimd.base.system_calls import open_without_mounts
 from fimd.layers.place import LayerPlace
 from tests.attacks import operations
 from tests.attacks.hostile import DIRECTORIES, NAMES, PARTS, SECRET, Hostile, look_at, make_image
-from tests.attacks.operations import OPERATIONS, REFUSALS
+from tests.attacks.operations import OPERATIONS, REFUSALS, manage
 from tests.support.account import PLAIN_ACCOUNT
 from tests.support.children import in_child
 from tests.support.layers import chain, shown
@@ -30,6 +30,8 @@ from tests.support.layers import chain, shown
 JAILED = (fimd.images.layered_settings, fimd.jobs.operations, fimd.stacks.jailed)
 
 EXAMPLES = 25
+QUIET_SEED = 0
+"""With it nothing but an upper's own directories is exchanged."""
 KINDS = ("file", "empty", "deleted", "fifo", "link", "link to the same", "relative link")
 directories = st.sampled_from(
     ["directory", "directory", "directory", "link", "link to the same", "deleted", "closed"]
@@ -76,6 +78,7 @@ def attack(scratch: Path, attacked: Hostile, operation: str) -> None:
     (scratch / "out").mkdir()
     image = scratch / "app.flatimage"
     image.write_bytes(image_bytes())
+    manage(data, image)
     before = look_at(canary)
 
     def operate() -> None:
@@ -152,11 +155,24 @@ def unguarded() -> Iterator[None]:
         patch.undo()
 
 
-@pytest.mark.parametrize("part", ["tmp", "work", "root"])
-def test_without_jail_and_care_the_same_attacks_work(part: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "operation"),
+    [("tmp", "reset"), ("work", "adapt to bwrap"), ("layers", "commit to a layer")],
+)
+def test_without_jail_and_care_a_link_in_place_of_a_part_is_a_way_out(
+    part: str, operation: str
+) -> None:
     """So the test above sees what it is there to see."""
-    attacked = Hostile({"a": "directory", "a/b": "directory", "gone": "deleted"}, (part,), 1)
-    operation = {"tmp": "reset", "work": "adapt to bwrap", "root": "commit to a layer"}[part]
+    attacked = Hostile({"a": "directory", "gone": "deleted", "f": "file"}, (part,), QUIET_SEED)
     with unguarded():
         assert attacks(operation, attacked, as_plain=False) == 1
     assert attacks(operation, attacked, as_plain=False) == 0
+
+
+@pytest.mark.parametrize("operation", ["commit to a layer", "status", "adapt to unionfs"])
+def test_without_jail_and_care_what_is_exchanged_in_an_upper_is_a_way_out(operation: str) -> None:
+    kinds = dict.fromkeys(("a", "a/b", "a/b/c", "dir"), "directory") | {"a/b/gone": "deleted"}
+    kinds |= dict.fromkeys(("a/f", "a/b/f", "a/b/c/f", "dir/f"), "file")
+    attempts = [Hostile(kinds, (), seed) for seed in range(40)]
+    with unguarded():
+        assert any(attacks(operation, attacked, as_plain=False) for attacked in attempts)

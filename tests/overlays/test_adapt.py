@@ -36,7 +36,7 @@ def test_a_directory_in_which_something_was_deleted_stays_what_it_is_below(tmp_p
     mark.parent.mkdir(parents=True)
     mark.touch()
     with DataDirectory.open(str(data)).opened() as opened, opened_files([layer]) as layers:
-        adapt(opened, layers, "bwrap", None, "w")
+        adapt(opened, layers, "bwrap", None, "w", ids=65536)
     inner = data / "root" / "outer" / "inner"
     deleted = (inner / "gone").lstat()
     assert stat.S_ISCHR(deleted.st_mode)
