@@ -186,14 +186,15 @@ async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:
 def _remove(scratch: str) -> None:
     """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered.
 
-    What could not be unmounted is told already, and stays.
+    What could not be unmounted is told already, and stays; the daemon removes it later.
     """
-    if below(scratch):
-        return
+    mounted = {mount.mount_point for mount in below(scratch)}
     for path, names, _ in os.walk(scratch):
+        names[:] = [name for name in names if os.path.join(path, name) not in mounted]
         for name in names:
             os.chmod(os.path.join(path, name), 0o700)
-    shutil.rmtree(scratch, ignore_errors=True)
+    if not mounted:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _nearest(path: str) -> str:
