@@ -16,6 +16,7 @@ COMMANDS: Final = (
     "instance",
     "ps",
     "stop",
+    "enter",
     "status",
     "prune",
     "shutdown",

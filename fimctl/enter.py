@@ -1,8 +1,12 @@
 """Entering a running instance: its namespaces, its root, its rights; then becoming a program there.
 
-The instance's process is bubblewrap outside of the sandbox, and its child is in it. A sandbox of a
-plain user lies in a user namespace that owns the others, and its processes may be in one more
+The instance's process waits outside of the sandbox for bubblewrap, whose child is in it. A sandbox
+of a plain user lies in a user namespace that owns the others, and its processes may be in one more
 below that: both have to be entered, the owner first (namespaces(7), user_namespaces(7)).
+
+A program that enters counts: what it stands on stays until it has ended. Only children of the first
+process inside keep that up, which one that comes from outside is not, so it leaves one there that
+waits for its end.
 
 From then on paths are the instance's, and a module would be imported from there: nothing may be.
 """
@@ -12,9 +16,12 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
+import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from fimctl import messages
@@ -25,11 +32,16 @@ _CLONE_NEWUSER: Final = 0x10000000
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION: Final = 0x20080522  # capget(2): sets of 64, as two halves
 _CAPABILITIES: Final = 64
 _KINDS: Final = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
 _SECONDS: Final = 5.0
 _HOST_PATH: Final = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
+
+_ENTRY: Final = Path(__file__).parent.parent / "fimd" / "launch" / "entry"
+"""Keeps a program from typing into its user's terminal (fimd/launch/entry.c)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,6 +55,10 @@ def enter(pid: int, words: Sequence[str]) -> int:
     where = os.getcwd()
     environment = _environment(child)
     try:
+        entry = os.open(_ENTRY, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        entry = -1  # none was compiled for this machine, and the instance has none either
+    try:
         has_own_pids = _join(child)
     except OSError as error:
         raise ClientError(f"the instance {pid} can't be entered: {error.strerror}") from error
@@ -54,23 +70,25 @@ def enter(pid: int, words: Sequence[str]) -> int:
             continue
     if has_own_pids:
         # Only children come to be in another PID namespace.
-        program = os.fork()
+        try:
+            program = os.fork()
+        except OSError as error:  # ENOMEM, once the first process of the namespace has ended
+            raise ClientError(f"the instance {pid} has ended") from error
         if program:
             return _wait(program)
-        os._exit(_become(words, environment))
-    return _become(words, environment)
+        _leave_a_child()
+        os._exit(_become(words, environment, entry))
+    return _become(words, environment, entry)
 
 
 def _sandboxed(pid: int) -> int:
-    """Return the process inside the sandbox, which is there soon after the start."""
+    """Return the program inside the sandbox, which is there soon after the start."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline:
         try:
-            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
-                found = children.read().split()
-            # until bubblewrap has changed its root, its child still sees the host's
-            if found and not os.path.samestat(os.stat(f"/proc/{found[0]}/root"), os.stat("/")):
-                return int(found[0])
+            found = _program(pid)
+            if found is not None and os.access(f"/proc/{found}/ns/mnt", os.R_OK):
+                return found
         except FileNotFoundError:
             break
         except OSError as error:
@@ -78,6 +96,19 @@ def _sandboxed(pid: int) -> int:
                 raise
         time.sleep(0.01)
     raise ClientError(f"the instance {pid} has ended, or never came up")
+
+
+def _program(pid: int) -> int | None:
+    """Return the program of an instance's process, None where it is not there yet."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        between = 2 if file.read().split(b"\0")[1:2] == [b"monitor"] else 1
+    for _ in range(between + 1):
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+            first = children.read().split()[:1]
+        if not first:
+            return None
+        pid = int(first[0])
+    return pid
 
 
 def _environment(child: int) -> dict[str, str]:
@@ -99,7 +130,7 @@ def _environment(child: int) -> dict[str, str]:
 
 def _join(child: int) -> bool:
     """Enter the namespaces and the root of a process; tell whether it has PIDs of its own."""
-    bounding = _bounding_set(child)
+    rights = _rights(child)
     opened = {kind: os.open(f"/proc/{child}/ns/{kind}", os.O_RDONLY) for kind in (*_KINDS, "user")}
     root = os.open(f"/proc/{child}/root", os.O_PATH | os.O_DIRECTORY)
     owner = fcntl.ioctl(opened["mnt"], _NS_GET_USERNS)
@@ -113,7 +144,7 @@ def _join(child: int) -> bool:
         os.chroot(".")
         if os.fstat(opened["user"]).st_ino != os.fstat(owner).st_ino:
             _set_namespace(opened["user"], _CLONE_NEWUSER)
-        _drop_rights(bounding)
+        _take_rights(rights)
         return "pid" in foreign
     finally:
         for descriptor in (*opened.values(), root, owner):
@@ -130,24 +161,48 @@ def _set_namespace(descriptor: int, kind: int = 0) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _bounding_set(child: int) -> int:
+def _rights(child: int) -> dict[str, int]:
+    """Return the capability sets of a process by their names in proc(5)."""
     with open(f"/proc/{child}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("CapBnd:"):
-                return int(line.split()[1], 16)
-    return 0
+        lines = (line.split() for line in status if line.startswith("Cap"))
+        return {name.rstrip(":"): int(value, 16) for name, value in lines}
 
 
-def _drop_rights(bounding: int) -> None:
-    """Keep no capability that the instance's programs can't have, and no way to gain one."""
+def _take_rights(rights: dict[str, int]) -> None:
+    """Have the capabilities of one of the instance's programs, and no way to gain more."""
     for capability in range(_CAPABILITIES):
-        if not bounding >> capability & 1:
+        if not rights["CapBnd"] >> capability & 1:
             _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    sets = [rights["CapPrm"], rights["CapPrm"], rights["CapInh"]]
+    halves = [value >> shift & 0xFFFFFFFF for shift in (0, 32) for value in sets]
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    if _libc.capset(header, struct.pack("6I", *halves)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    for capability in range(_CAPABILITIES):
+        if rights["CapAmb"] >> capability & 1:
+            _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
 
 
-def _become(words: Sequence[str], environment: dict[str, str]) -> int:
+def _leave_a_child() -> None:
+    """Leave a process to the first one of this namespace that ends when this one does."""
+    this = os.pidfd_open(os.getpid())
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        os.close(this)
+        return
+    if os.fork() == 0:
+        os.setsid()  # no key of the terminal is meant for it
+        os.dup2(this, 0)
+        os.closerange(1, os.sysconf("SC_OPEN_MAX"))  # whoever waits for these streams
+        select.select([0], [], [])
+    os._exit(0)
+
+
+def _become(words: Sequence[str], environment: dict[str, str], entry: int) -> int:
     """Execute the program; returns an exit code where there is none."""
     environment["PWD"] = os.getcwd()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
@@ -155,8 +210,12 @@ def _become(words: Sequence[str], environment: dict[str, str]) -> int:
     # os.execvpe would import a module
     places = [""] if "/" in words[0] else environment["PATH"].split(":")
     for place in places:
+        path = os.path.join(place, words[0])
         with contextlib.suppress(OSError, ValueError):  # the next one may have it
-            os.execve(os.path.join(place, words[0]), list(words), environment)  # noqa: S606 - no shell
+            if entry < 0:
+                os.execve(path, list(words), environment)  # noqa: S606 - no shell
+            elif os.path.isfile(path) and os.access(path, os.X_OK):
+                os.execve(entry, ["entry", "exec", "", path, *words], environment)  # noqa: S606
     messages.error("Could not start PID, program not found?")
     return 1
 

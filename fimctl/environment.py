@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fimd.places import beside, data_directory
+from fimd.base.places import beside, data_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 OVERLAYS: Final = ("bwrap", "overlayfs", "unionfs")
 
-_SPECIAL: Final = frozenset("$`~'\"\\*?[")  # what a shell would not leave as it is
+_SPECIAL: Final = frozenset("$`~'\"\\")  # what expansion would not leave as it is
 _FORMER_LAYERS: Final = ("FIM_DIRS_LAYER", "FIM_FILES_LAYER")
 _FORMER_OVERLAYS: Final = {"FIM_FUSE_UNIONFS": "unionfs", "FIM_FUSE_OVERLAYFS": "overlayfs"}
 _FORMER: Final = (*_FORMER_LAYERS, *_FORMER_OVERLAYS)
@@ -62,9 +62,9 @@ def layers_given(image: str) -> list[str]:
     if _is_told_as_former(image):
         layers = ":".join((layers, *(os.environ.get(name, "") for name in _FORMER_LAYERS)))
     if not _SPECIAL.isdisjoint(layers):
-        from fimctl.expand import expand  # noqa: PLC0415 - most values are plain
+        from fimctl.expand import expand_own  # noqa: PLC0415 - most values are plain
 
-        layers = expand(layers, os.environ)
+        layers = expand_own(layers, os.environ)
     return [os.path.abspath(entry) for entry in layers.split(":") if entry]
 
 
@@ -89,6 +89,6 @@ def _is_told_as_former(image: str) -> bool:
     """Tell whether variables of FlatImage 1.x are there, and the image is one of it."""
     if os.environ.keys().isdisjoint(_FORMER):
         return False
-    from fimd.instances.data import is_former  # noqa: PLC0415 - few users have these variables
+    from fimd.stacks.data import is_former  # noqa: PLC0415 - few users have these variables
 
     return is_former(image)

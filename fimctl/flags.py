@@ -8,8 +8,8 @@ from typing import Any, Final, Generic, TypeVar
 from fimctl.errors import WordsError
 from fimctl.stored import read, update
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import Field
-from fimd.image.settings import Permission, Unshare, without
+from fimd.flatimage.reserved import Field
+from fimd.flatimage.settings import Permission, Unshare, without
 
 F = TypeVar("F", Permission, Unshare)
 
@@ -29,6 +29,8 @@ class Flags(Generic[F]):
     description: str
     kind: type[F]
     field: Field[F]
+    apart: F
+    """Those that 'all' does not stand for."""
 
     def image_command(self, image: str, words: list[str]) -> int:
         """Do `add|del|set <a,b,...> | clear | list`."""
@@ -57,7 +59,7 @@ class Flags(Generic[F]):
         ):
             action = actions.add_parser(verb, help=what)
             action.add_argument("image", metavar="IMAGE")
-            action.add_argument("names", metavar="NAME[,NAME...]", help="'all' stands for each")
+            action.add_argument("names", metavar="NAME[,NAME...]", help=self._all())
             action.set_defaults(func=partial(self._changed, verb))
         alone: Sequence[tuple[str, str, Callable[[str], int]]] = (
             ("clear", "remove all", self.clear),
@@ -67,6 +69,12 @@ class Flags(Generic[F]):
             action = actions.add_parser(verb, help=what)
             action.add_argument("image", metavar="IMAGE")
             action.set_defaults(func=partial(_alone, do))
+
+    def _all(self) -> str:
+        names = ", ".join(
+            flag.name.lower() for flag in self.kind if flag.name and flag in self.apart
+        )
+        return f"'all' stands for each{names and f' but {names}'}"
 
     def _changed(self, verb: str, given: Any) -> int:
         return self.change(given.image, verb, given.names.split(","))
@@ -84,7 +92,7 @@ class Flags(Generic[F]):
         if "ALL" in wanted:
             if len(wanted) > 1:
                 raise WordsError(f"{self.noun} 'all' should not be used with others")
-            wanted = [name for name in known if name]
+            wanted = [name for name, flag in known.items() if name and flag not in self.apart]
         flags = self.kind(0)
         for name in wanted:
             flags |= known[name]

@@ -17,15 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Final, NoReturn
 
-# What of the caller's environment bears on the launch plan; the rest is inherited anyway.
-_SENT: Final = (
-    *("HOME", "USER", "PATH", "LD_LIBRARY_PATH"),
-    *("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY"),
-    "DBUS_SESSION_BUS_ADDRESS",
-)
 _HIDDEN: Final = "casefold cannot"
 """Beginning of a warning that only FIM_DEBUG=1 shows, as in FlatImage: it comes at every start."""
-_EXPANDED: Final = ("expand-argv", "expand-environment", "expand-identity")
 
 
 def launch(
@@ -38,16 +31,15 @@ def launch(
 
     `mode` is exec, root or boot; `options` go to StartInstance as they are.
     """
-    environment = os.environ
-    sent = [os.fsencode(f"{name}={environment[name]}") for name in _SENT if name in environment]
+    environment = os.environb
     asked: dict[str, tuple[str, Any]] = {
         "mode": ("s", mode),
         "command": ("aay", [os.fsencode(word) for word in words]),
-        "environment": ("aay", sent),
+        "environment": ("aay", [b"%b=%b" % pair for pair in environment.items()]),
         **options_of_environment(image),
         **(options or {}),
     }
-    debugging = environment.get("FIM_DEBUG") == "1"
+    debugging = environment.get(b"FIM_DEBUG") == b"1"
     if debugging:
         asked["debug"] = ("b", True)
     body = (os.fsencode(os.path.abspath(image)), asked)
@@ -56,19 +48,16 @@ def launch(
         _, argv, variables, details = daemon.manager("StartInstance", "aya{sv}", body, wait=wait)
     if debugging or "warnings" in details:
         _tell(details, debugging=debugging)
-    inside = dict(os.environb)
+    if "find" in details:
+        _find(details["find"][1])
     for variable in variables:
         key, _, value = bytes(variable).partition(b"=")
-        inside[key] = value
-    if not details.keys().isdisjoint(_EXPANDED):
-        from fimctl.expand import expand_plan  # noqa: PLC0415 - few images need it
-
-        argv = expand_plan(argv, inside, details)
+        environment[key] = value
     if "desktop" in details:
         from fimctl.desktop.integration import integrate  # noqa: PLC0415 - few images ask for it
 
         integrate(image, notify="notify" in details)
-    inside[b"PWD"] = os.getcwdb()  # what bubblewrap keeps, across namespaces
+    environment[b"PWD"] = os.getcwdb()  # what bubblewrap keeps, across namespaces
     command = [*map(bytes, argv), *map(os.fsencode, words)]
     sys.stdout.flush()
     for number in (SIGPIPE, SIGXFSZ):  # which Python ignores
@@ -76,12 +65,28 @@ def launch(
     for number in details.get("ignore-signals", ("au", []))[1]:
         signal(number, SIG_IGN)
     try:
-        os.execvpe(command[0], command, inside)  # noqa: S606 - the plan is an argument list
+        os.execve(command[0], command, environment)  # noqa: S606 - the plan is an argument list
     except OSError as error:
         raise ClientError(
             f"{os.fsdecode(command[0])} can't be executed ({error.strerror}): install "
             f"bubblewrap and util-linux"
         ) from error
+
+
+def _find(files: Sequence[tuple[bytes, int, int]]) -> None:
+    """Look whether this process has the files that fimd has. Raises ClientError."""
+    for path, device, inode in files:
+        try:
+            facts = os.stat(path)
+        except OSError:
+            here = (0, 0)
+        else:
+            here = (facts.st_dev, facts.st_ino)
+        if here != (device, inode):
+            raise ClientError(
+                f"{os.fsdecode(path)} is not the same here as for fimd, since this process has "
+                "mounts of its own (such as a private /tmp): start the image outside of them"
+            )
 
 
 def _tell(details: Mapping[str, tuple[str, Any]], *, debugging: bool) -> None:

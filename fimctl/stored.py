@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from fimctl.environment import data_given, layers_given
 from fimctl.errors import ClientError
-from fimd.errors import FimError
-from fimd.image.errors import ImageError
-from fimd.image.file import open_image
-from fimd.image.layout import find_layout
-from fimd.image.reserved import Field, is_stored
-from fimd.instances.image_settings import ImageSettings
+from fimd.base.errors import FimError
+from fimd.flatimage.errors import ImageError
+from fimd.flatimage.file import open_image
+from fimd.flatimage.layout import find_layout
+from fimd.flatimage.reserved import Field, is_stored
+from fimd.images.settings import ImageSettings
 
 T = TypeVar("T")
 

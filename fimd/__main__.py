@@ -8,7 +8,7 @@ import os
 import sys
 
 from fimd import __version__
-from fimd.errors import FimError
+from fimd.base.errors import FimError
 
 
 def main() -> int:
@@ -22,10 +22,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="log JSON lines")
     arguments = parser.parse_args()
 
+    from fimd.base.live import LiveSettings  # noqa: PLC0415
+    from fimd.base.logs import setup  # noqa: PLC0415
     from fimd.daemon import run  # noqa: PLC0415 - --help need not wait for it
-    from fimd.logs import setup  # noqa: PLC0415
     from fimd.mounts import descriptors  # noqa: PLC0415
-    from fimd.service.live import LiveSettings  # noqa: PLC0415
 
     try:
         live = LiveSettings.load()

@@ -8,6 +8,11 @@ from typing import Final
 
 import structlog
 
+from fimd.base.errors import BusyError
+from fimd.base.live import LiveSettings
+from fimd.base.logs import keep_in
+from fimd.base.paths import RuntimeTree
+from fimd.base.races import first
 from fimd.bus.application import ApplicationInterface
 from fimd.bus.callers import Callers
 from fimd.bus.catalogue import CatalogueInterface
@@ -20,28 +25,26 @@ from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
 from fimd.bus.server import ObjectServer
 from fimd.casefold import mount as casefold
-from fimd.errors import BusyError
-from fimd.instances.catalogue import Catalogue, state_directory
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.images.catalogue import Catalogue, state_directory
+from fimd.images.images import Images
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instances import Instances
-from fimd.instances.stack import Stacks
+from fimd.instances.launches import Launches
+from fimd.jobs.changes import Changes
 from fimd.jobs.jobs import Jobs
+from fimd.launch import targets
+from fimd.launch.programs import provide
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
-from fimd.logs import keep_in
-from fimd.mounts.forks import Template
+from fimd.mounts import jail
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
-from fimd.paths import RuntimeTree
-from fimd.programs import provide
-from fimd.races import first
-from fimd.service.housekeeping import Housekeeping
-from fimd.service.launches import Launches
-from fimd.service.live import LiveSettings
 from fimd.service.scopes import Scopes, managed
+from fimd.service.session import SystemdSession
 from fimd.service.supervision import Supervision
+from fimd.stacks import prepare
+from fimd.stacks.stacks import Stacks
 
 log = structlog.get_logger(__name__)
 
@@ -64,48 +67,52 @@ async def run(live: LiveSettings) -> None:
         lock = await _lock(tree)
         undo.callback(os.close, lock)
         undo.callback(os.close, tree.hold())
-        keep_in(str(tree.root))
-        outputs = Outputs(tree.root / "output")
+        keep_in(str(tree.state))
+        outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
         outputs.adopt()
-        template = Template([engines.WORKER, casefold.WORKER], outputs)
-        template.start()
-        undo.push_async_callback(template.close)
-        table = undo.enter_context(MountTable())
+        modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
+        namespace = Namespace(tree.state, outputs, modules)
+        undo.push_async_callback(namespace.close)
+        namespace.start()
+        jail.use(namespace.caller(loop))
         provide(tree)
-        engine = engines.choose(settings, template, table, outputs)
+        engine = engines.choose(settings, namespace)
         resolver = Resolver()
-        layers = Layers(tree, engine, lambda: live.settings.linger, settings.mount_timeout)
-        view = casefold.choose(settings, template, table, outputs)
-        stacks = Stacks(tree, table, outputs, view, settings.mount_timeout)
-        instances = Instances(tree, resolver, layers, stacks)
-        images = Images(resolver, instances)
-        housekeeping = Housekeeping(tree, instances, layers)
+        linger = lambda: live.settings.linger  # noqa: E731 - it can be reloaded
+        layers = Layers(tree, namespace, engine, linger, settings.mount_timeout)
+        view = casefold.choose(settings, namespace)
+        stacks = Stacks(tree, namespace, view, settings.mount_timeout)
+        instances = Instances(tree, namespace, resolver, layers, stacks)
+        images = Images(resolver, instances.running)
+        housekeeping = Housekeeping(tree, namespace, instances, layers)
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, housekeeping.left.set)
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
-        changes = Changes(images, stacks, resolver, jobs, settings)
-        await layers.adopt(await asyncio.to_thread(table.points))
+        changes = Changes(images, stacks, resolver, jobs, settings, namespace)
+        await namespace.adopt(layers.workers())
+        await layers.adopt()
         await instances.adopt()
         layers.settle()
-        catalogue = Catalogue(state_directory(), images, instances)
+        catalogue = Catalogue(state_directory(), images, instances.running)
         undo.push_async_callback(catalogue.close)
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
         callers = Callers(connection)
-        server = ObjectServer(connection, ROOT, callers.allowed)
+        undo.callback(callers.close)
+        server = ObjectServer(connection, ROOT, callers.admit)
         engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(
             instances, images, callers, live, engines_used, changes, housekeeping
         )
-        launches = Launches(connection, images, instances)
+        launches = Launches(SystemdSession(connection), images, instances)
         server.export(ROOT, manager, CatalogueInterface(catalogue), ApplicationInterface(launches))
         server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
         server.export(RUNNER, RunnerInterface(catalogue, launches))
         publish(server, layers, images, instances, changes, jobs, callers)
         if managed():
-            undo.push_async_callback(Scopes.follow(connection, layers, instances).settle)
+            undo.push_async_callback(Scopes.follow(connection, namespace, layers, instances).settle)
         supervision = Supervision(connection, layers, instances)
         await undo.enter_async_context(supervision)
         launchers = Launchers(server, connection, launches)

@@ -7,8 +7,8 @@ from fimctl import messages
 from fimctl.errors import WordsError
 from fimctl.stored import print_stored, read, update
 from fimctl.words import operation
-from fimd.image.reserved import BINDINGS
-from fimd.image.settings import Binding, BindingType, encode_bindings
+from fimd.flatimage.reserved import BINDINGS
+from fimd.flatimage.settings import Binding, BindingType, encode_bindings
 
 Say = Callable[[str], None]
 

@@ -6,8 +6,8 @@ from typing import Any
 from fimctl.errors import WordsError
 from fimctl.stored import print_stored, read, write
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import BOOT
-from fimd.image.settings import DEFAULT_BOOT, Boot, encode_boot
+from fimd.flatimage.reserved import BOOT
+from fimd.flatimage.settings import DEFAULT_BOOT, Boot, encode_boot
 
 
 def add_parser(commands: Any) -> None:

@@ -5,8 +5,8 @@ from typing import Any, Final
 from fimctl.errors import WordsError
 from fimctl.stored import write
 from fimctl.words import refuse_trailing
-from fimd.image.reserved import CASEFOLD
-from fimd.image.settings import Casefold
+from fimd.flatimage.reserved import CASEFOLD
+from fimd.flatimage.settings import Casefold
 
 MODES: Final = ("on", "off", "preserve")
 

@@ -16,9 +16,9 @@ from fimctl.errors import ClientError, DaemonError, WordsError
 from fimctl.stored import print_stored, read, update, write
 from fimctl.table import path_text, print_json, print_table, printable
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import BOOT, DESKTOP, ICON
-from fimd.image.settings import Desktop, Icon, Integration, encode_desktop
-from fimd.places import data_home
+from fimd.base.places import data_home
+from fimd.flatimage.reserved import BOOT, DESKTOP, ICON
+from fimd.flatimage.settings import Desktop, Icon, Integration, encode_desktop
 
 Say = Callable[[str], None]
 

@@ -39,7 +39,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found, with a remedy for each finding that needs one."""
-    from fimd import diagnosis, logs  # noqa: PLC0415 - it imports much
+    from fimd import diagnosis  # noqa: PLC0415 - it imports much
+    from fimd.base import logs  # noqa: PLC0415 - it imports much
 
     logs.setup("error")
     data = None if arguments.image is None else data_of(arguments.image)

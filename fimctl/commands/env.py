@@ -7,12 +7,12 @@ from typing import Any
 from fimctl import messages
 from fimctl.environment import data_of
 from fimctl.errors import WordsError
-from fimctl.expand import expand_variables
 from fimctl.stored import print_stored, read, reserved_offset, update, write
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import ENVIRONMENT
-from fimd.instances.place import Place, exported
-from fimd.paths import DEFAULT_GLOBAL
+from fimd.base.paths import find_global
+from fimd.flatimage.reserved import ENVIRONMENT
+from fimd.launch.expansion import expand_value
+from fimd.launch.place import Place, exported
 
 Say = Callable[[str], None]
 
@@ -22,8 +22,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "env",
         help="which environment variables an image's programs get",
-        description="Which environment variables an image's programs get. Keys and values may "
-        "hold $VARIABLES and $(commands), which each start expands.",
+        description="Which environment variables an image's programs get. Values may hold "
+        "$VARIABLES of whoever starts the image, and $(commands), which are run inside.",
     )
     actions = parser.add_subparsers(required=True, metavar="add|set|del|clear|list")
     for verb, what in (("add", "add variables"), ("set", "store these and no others")):
@@ -108,20 +108,21 @@ def clear(image: str) -> int:
 
 
 def show(image: str) -> int:
-    """Print the variables as a start would expand them now."""
+    """Print the variables as a start would expand them now; commands wait for the start."""
     stored = read(image, ENVIRONMENT)
     if not stored:
         return 0
     variables = {**os.environ, **exported(_place(image), os.environ)}
-    for key, value in expand_variables(dict(sorted(stored.items())), variables):
-        print_stored(os.fsencode(f"{key}={value}"))
+    for key, value in sorted(stored.items()):
+        word = expand_value(key, value, variables)
+        print_stored(os.fsencode(f"{key}={value if word.code else word.text}"))
     return 0
 
 
 def _place(image: str) -> Place:
     """Return where this process would live if it were an instance."""
     data = data_of(image)
-    everybody = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    everybody = find_global()
     app = os.path.join(everybody, "app", f"u{os.getuid()}")
     return Place(
         image=os.path.realpath(image),

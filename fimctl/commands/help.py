@@ -36,8 +36,8 @@ TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
     "env": (
         "Choose environment variables for the programs inside",
         "fim-env add|set <KEY=VALUE...>\nfim-env del <KEY...>\nfim-env list\nfim-env clear",
-        "set replaces all. Keys and values may hold $VARIABLES and $(commands), which each start "
-        "expands; list shows what they are now.",
+        "set replaces all. Values may hold $VARIABLES of whoever starts the image, and "
+        "$(commands), which are run inside; list shows what they are now, but for commands.",
     ),
     "exec": (
         "Run a program in the image, as yourself",
@@ -70,7 +70,7 @@ TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Choose what of the host the programs inside see",
         "fim-perms add|del|set <a,b,...>\nfim-perms list\nfim-perms clear",
         "Permissions: all, or audio, dbus_system, dbus_user, dev, gpu, home, input, media, "
-        "network, optical, shm, udev, usb, wayland, xorg.",
+        "network, optical, processes, shm, udev, usb, wayland, xorg.",
     ),
     "recipe": (
         "Install packages by a recipe",

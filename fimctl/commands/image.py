@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Pack the root filesystem and put the image together."""
     # the libraries that do the work take longer to import than most commands run
     from fimd.dwarfs.errors import DwarfsError  # noqa: PLC0415
-    from fimd.image.errors import ImageError  # noqa: PLC0415
+    from fimd.flatimage.errors import ImageError  # noqa: PLC0415
 
     if os.path.lexists(arguments.output) and not arguments.force:
         raise ClientError(f"{arguments.output} exists already: remove it, or add --force")
@@ -61,8 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _create(arguments: argparse.Namespace) -> None:
     from fimd.dwarfs.write import create  # noqa: PLC0415
-    from fimd.image.create import create_image  # noqa: PLC0415
-    from fimd.image.rootfs import open_rootfs  # noqa: PLC0415
+    from fimd.flatimage.create import create_image  # noqa: PLC0415
+    from fimd.flatimage.rootfs import open_rootfs  # noqa: PLC0415
 
     level = compression_level(QUICK) if arguments.level is None else arguments.level
     folder = Path(arguments.output).absolute().parent

@@ -59,7 +59,7 @@ def running(image: str) -> list[int]:
         for facts in objects.values()
         if "Instance" in facts
         and (bytes(facts["Instance"]["ImagePath"]), bytes(facts["Instance"]["DataDir"])) == wanted
-        and facts["Instance"]["State"] != "ending"
+        and facts["Instance"]["State"] not in {"background", "ending"}
     ]
     return [pid for _, pid in sorted(found)]
 

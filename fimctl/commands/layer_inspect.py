@@ -168,10 +168,10 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from fimd.layers.diff import changes  # noqa: PLC0415
-    from fimd.layers.entries import entry_of  # noqa: PLC0415
-    from fimd.layers.merged import Merged  # noqa: PLC0415
     from fimd.layers.owners import are_kept  # noqa: PLC0415
+    from fimd.trees.diff import changes  # noqa: PLC0415
+    from fimd.trees.entries import entry_of  # noqa: PLC0415
+    from fimd.trees.merged import Merged  # noqa: PLC0415
 
     with _chosen(arguments) as (_, layers):
         entries = (entry_of(path, layers[-1], facts.inode) for path, facts in layers[-1].walk())
@@ -216,9 +216,9 @@ def _chosen(
 
 @contextmanager
 def _opened(places: list["LayerPlace"]) -> Iterator[list["Image"]]:
+    from fimd.base.errors import FimError  # noqa: PLC0415
     from fimd.dwarfs.errors import DwarfsError  # noqa: PLC0415
-    from fimd.errors import FimError  # noqa: PLC0415
-    from fimd.layers.merged import open_layers  # noqa: PLC0415
+    from fimd.trees.merged import open_layers  # noqa: PLC0415
 
     try:
         with open_layers(places) as layers:

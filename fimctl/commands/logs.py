@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from fimctl.errors import ClientError
 from fimctl.table import Style, path_text, printable
-from fimd.logs import FILE
-from fimd.paths import DEFAULT_GLOBAL
+from fimd.base.logs import FILE
+from fimd.base.paths import find_global
 
 Entry = dict[str, str]
 
@@ -90,7 +90,7 @@ class _Filter:
 
 def _file() -> Path | None:
     """Return the daemon's log file; None where the journal has its messages."""
-    base = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    base = find_global()
     path = Path(base) / "app" / f"u{os.getuid()}" / FILE
     return path if path.exists() else None
 

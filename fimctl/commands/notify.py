@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from fimctl.errors import WordsError
 from fimctl.stored import write
-from fimd.image.reserved import NOTIFY
+from fimd.flatimage.reserved import NOTIFY
 
 MODES: Final = ("on", "off")
 

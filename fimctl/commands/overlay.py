@@ -7,8 +7,8 @@ from fimctl.errors import WordsError
 from fimctl.preparation import overlay_in_force
 from fimctl.stored import write
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import OVERLAY
-from fimd.image.settings import Overlay
+from fimd.flatimage.reserved import OVERLAY
+from fimd.flatimage.settings import Overlay
 
 
 def add_parser(commands: Any) -> None:
@@ -53,6 +53,6 @@ def set_overlay(image: str, name: str) -> int:
 
 def show_overlay(image: str) -> int:
     """Print the overlay that the next start uses, the environment's word included."""
-    overlay, _ = overlay_in_force(image)
+    overlay = overlay_in_force(image)
     print(overlay.name)
     return 0

@@ -1,8 +1,8 @@
 """`fimctl perms`, and `fim-perms` of an image: what of the host its programs see."""
 
 from fimctl.flags import Flags
-from fimd.image.reserved import PERMISSIONS
-from fimd.image.settings import Permission
+from fimd.flatimage.reserved import PERMISSIONS
+from fimd.flatimage.settings import ON_REQUEST, Permission
 
 _FLAGS = Flags(
     command="perms",
@@ -12,5 +12,6 @@ _FLAGS = Flags(
     description="What of the host an image's programs see and may use.",
     kind=Permission,
     field=PERMISSIONS,
+    apart=ON_REQUEST,
 )
 add_parser, image_command = _FLAGS.add_parser, _FLAGS.image_command

@@ -4,7 +4,7 @@ from fimctl import messages
 from fimctl.errors import ClientError, WordsError
 from fimctl.stored import read, write
 from fimctl.words import operation, refuse_trailing
-from fimd.image.reserved import REMOTE
+from fimd.flatimage.reserved import REMOTE
 
 
 def image_command(image: str, words: list[str]) -> int:

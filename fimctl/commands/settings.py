@@ -9,8 +9,8 @@ from typing import Any
 from fimctl.daemon import Daemon
 from fimctl.errors import ClientError
 from fimctl.table import Style, print_json, print_table
-from fimd.errors import InvalidArgumentError
-from fimd.settings import DEFAULT_ORIGIN, Settings, read, settings_file
+from fimd.base.errors import InvalidArgumentError
+from fimd.base.settings import DEFAULT_ORIGIN, Settings, read, settings_file
 
 
 def add_parser(commands: Any) -> None:

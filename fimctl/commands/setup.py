@@ -12,7 +12,7 @@ from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.desktop import icons, mime
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
-from fimd.places import data_home
+from fimd.base.places import data_home
 
 _SECONDS: Final = 10.0
 _ACTIVATION: Final = {f"dbus-1/services/{BUS_NAME}.service": f"dbus/{BUS_NAME}.service.in"}

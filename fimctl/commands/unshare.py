@@ -1,8 +1,8 @@
 """`fimctl unshare`, and `fim-unshare` of an image: which namespaces its programs have alone."""
 
 from fimctl.flags import Flags
-from fimd.image.reserved import UNSHARE
-from fimd.image.settings import Unshare
+from fimd.flatimage.reserved import UNSHARE
+from fimd.flatimage.settings import Unshare
 
 _FLAGS = Flags(
     command="unshare",
@@ -12,5 +12,6 @@ _FLAGS = Flags(
     description="Which of the kernel's namespaces an image's programs do not share with the host.",
     kind=Unshare,
     field=UNSHARE,
+    apart=Unshare(0),
 )
 add_parser, image_command = _FLAGS.add_parser, _FLAGS.image_command

@@ -1,12 +1,14 @@
 """`fimctl upper`: what was changed since the last commit, and how to throw it away."""
 
 import argparse
+import os
+import sys
 from collections import Counter
 from typing import Any
 
 from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import layers_of, print_changes, stack_options
-from fimctl.environment import data_of
+from fimctl.environment import data_given, data_of
 from fimctl.errors import ClientError
 from fimctl.table import printable, size_text
 from fimctl.waiting import add_wait
@@ -44,37 +46,34 @@ def _summary(changes: list[Any]) -> str:
 
 
 def _changes(image: str) -> list[Any]:
-    from fimd.dwarfs.errors import DwarfsError  # noqa: PLC0415 - for this command only
-    from fimd.dwarfs.write import SourceTree  # noqa: PLC0415
-    from fimd.errors import FimError  # noqa: PLC0415
-    from fimd.layers.canonical import canonical  # noqa: PLC0415
-    from fimd.layers.diff import changes  # noqa: PLC0415
-    from fimd.layers.merged import Merged, open_layers  # noqa: PLC0415
-    from fimd.layers.owners import are_kept  # noqa: PLC0415
-    from fimd.layers.upper import read_upper  # noqa: PLC0415
+    from fimd.base.errors import FimError  # noqa: PLC0415 - for this command only
+    from fimd.stacks.status import changed  # noqa: PLC0415
 
-    root = f"{data_of(image)}/root"
     places, _ = layers_of(image)
     try:
-        with SourceTree(root) as tree, open_layers(places) as layers:
-            lower = Merged(layers)
-            entries = canonical(read_upper(root, tree.scan()), lower)
-            seen = all(map(are_kept, layers))
-            found = changes(entries, lower, owners=seen)
-            return sorted(found, key=lambda item: item.path)
-    except (DwarfsError, FimError) as error:
-        raise ClientError(str(error)) from error
+        return changed(os.path.realpath(image), data_given(), places)
+    except FimError as error:
+        raise ClientError(f"the changes in {_root(image)} can't be listed: {error}") from error
+
+
+def _root(image: str) -> str:
+    return printable(f"{data_of(image)}/root")
 
 
 def _reset(arguments: argparse.Namespace) -> int:
-    changes = _changes(arguments.image)
-    if not changes:
-        print("nothing was changed")
-        return 0
-    root = printable(f"{data_of(arguments.image)}/root")
-    if not arguments.yes and not confirm(f"Throw away {_summary(changes)} in {root}?"):
+    try:
+        changes = _changes(arguments.image)
+        what = _summary(changes)
+    except ClientError as error:  # what can't be listed is to be got rid of all the more
+        print(f"fimctl: {error}", file=sys.stderr)
+        what = "all changes"
+    else:
+        if not changes:
+            print("nothing was changed")
+            return 0
+    if not arguments.yes and not confirm(f"Throw away {what} in {_root(arguments.image)}?"):
         return 1
     options = stack_options(arguments.image, own_only=True)
     run_job(arguments.image, "removing", "ResetUpper", "a{sv}", (options,), arguments.wait)
-    print(f"thrown away: {_summary(changes)}")
+    print(f"thrown away: {what}")
     return 0

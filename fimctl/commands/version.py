@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fimctl.errors import WordsError
 from fimctl.words import operation, refuse_trailing
-from fimd import build
+from fimd.base import build
 
 _SECONDS: Final = 5.0
 _LICENSES: Final = "https://spdx.org/licenses"

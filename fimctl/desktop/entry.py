@@ -5,7 +5,7 @@ https://specifications.freedesktop.org/desktop-entry-spec/
 
 import os
 
-from fimd.image.settings import Desktop
+from fimd.flatimage.settings import Desktop
 
 
 def path(share: str, desktop: Desktop) -> str:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
-from fimd.image.settings import Desktop, Icon
+from fimd.flatimage.settings import Desktop, Icon
 
 SIZES: Final = (16, 22, 24, 32, 48, 64, 96, 128, 256)
 _SECONDS: Final = 30.0

@@ -9,9 +9,9 @@ from fimctl import messages
 from fimctl.desktop import entry, icons, launcher, mime
 from fimctl.errors import ClientError
 from fimctl.stored import read
-from fimd.image.reserved import DESKTOP, ICON
-from fimd.image.settings import Desktop, Icon, Integration
-from fimd.places import data_home
+from fimd.base.places import data_home
+from fimd.flatimage.reserved import DESKTOP, ICON
+from fimd.flatimage.settings import Desktop, Icon, Integration
 
 
 def integrate(image: str, *, notify: bool) -> None:

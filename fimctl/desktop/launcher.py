@@ -13,9 +13,9 @@ from typing import Final
 from fimctl.desktop import entry, icons, mime
 from fimctl.errors import ClientError
 from fimctl.installation import programs
+from fimd.base.places import image_id
 from fimd.bus.paths import launcher_name
-from fimd.image.settings import Desktop, Icon, Integration
-from fimd.places import image_id
+from fimd.flatimage.settings import Desktop, Icon, Integration
 
 _GENERIC_ICON: Final = "flatimage"
 _PARTS_OF: Final = {"Audio": "AudioVideo", "Video": "AudioVideo"}

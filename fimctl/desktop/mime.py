@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from typing import Final
 
-from fimd.image.settings import Desktop
+from fimd.flatimage.settings import Desktop
 
 _SECONDS: Final = 30.0
 _HEAD: Final = """\

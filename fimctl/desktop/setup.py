@@ -5,7 +5,7 @@ import urllib.request
 from typing import Any, Final
 
 from fimctl.errors import ClientError
-from fimd.image.settings import ICON_DATA_LIMIT, Desktop, Icon, Integration, decode_json
+from fimd.flatimage.settings import ICON_DATA_LIMIT, Desktop, Icon, Integration, decode_json
 
 _MOST: Final = 1 << 20
 """Bytes of a JSON file that are read: what is stored of it has less than 4096."""

@@ -12,9 +12,9 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from dbus_next.signature import Variant
 
+from fimd.base.errors import InvalidArgumentError
 from fimd.bus.declare import Call, Interface, method
-from fimd.errors import InvalidArgumentError
-from fimd.service.launches import Launches, Origin
+from fimd.instances.launches import Launches, Origin
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

@@ -1,45 +1,130 @@
-"""Who a bus name is: its process and its user, as the bus itself says."""
+"""Who a bus name is: its process, as a pidfd tells it from all others, and its user.
+
+A process in a sandbox, ours or another's, may reach the bus, and is the same user: it is told apart
+by its namespaces. It may learn what the daemon is, and nothing more.
+"""
 
 import os
+import select
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from fimd.base.errors import AccessDeniedError, FimError, ProcessGoneError
+from fimd.base.namespaces import is_confined
 from fimd.bus.connection import BusError, Connection
-from fimd.errors import AccessDeniedError
+from fimd.mounts.process import start_time
 
-_REMEMBERED: Final = 256
+_REMEMBERED: Final = 64
+_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A connection's credentials."""
+    """A process that asks for something."""
 
     pid: int
     uid: int
+    started: int
+    """Clock ticks since boot: with the PID a name for good."""
+    confined: bool
+    """Whether it is in a sandbox."""
 
 
 class Callers:
-    """Remembers the credentials of the latest callers; a bus gives a unique name only once."""
+    """Remembers the latest callers; a bus gives a unique name only once."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._known: OrderedDict[str, Caller] = OrderedDict()
+        self._known: OrderedDict[str, tuple[Caller, int]] = OrderedDict()
+
+    def close(self) -> None:
+        """Forget everybody."""
+        while self._known:
+            os.close(self._known.popitem()[1][1])
 
     async def find(self, sender: str) -> Caller:
-        """Return who a unique name is. Raises AccessDeniedError where the bus does not know."""
-        caller = self._known.get(sender)
-        if caller is None:
-            try:
-                [facts] = await self._connection.ask_bus("GetConnectionCredentials", "s", sender)
-            except BusError as error:
-                raise AccessDeniedError(f"{sender} can't be identified: {error}") from error
-            caller = Caller(facts["ProcessID"].value, facts["UnixUserID"].value)
-            self._known[sender] = caller
+        """Return who a unique name is. Raises AccessDeniedError where that can't be told."""
+        known = self._known.get(sender)
+        if known is None:
+            known = self._known[sender] = await self._ask(sender)
             if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+                os.close(self._known.popitem(last=False)[1][1])
+        caller, pidfd = known
+        if _has_ended(pidfd):
+            raise AccessDeniedError(f"{sender} can't be identified: its process has ended")
         return caller
 
-    async def allowed(self, sender: str) -> bool:
-        """Tell whether a sender is the daemon's own user."""
-        return (await self.find(sender)).uid == os.getuid()
+    async def _ask(self, sender: str) -> tuple[Caller, int]:
+        """Return who a name is, and a pidfd of it."""
+        asked = time.clock_gettime(time.CLOCK_BOOTTIME)
+        try:
+            [facts], files = await self._connection.ask_bus_for_files(
+                "GetConnectionCredentials", "s", sender
+            )
+        except BusError as error:
+            raise AccessDeniedError(f"{sender} can't be identified: {error}") from error
+        pid, uid = facts["ProcessID"].value, facts["UnixUserID"].value
+        given = facts.get("ProcessFD")
+        pidfd = os.dup(files[given.value]) if given is not None else -1
+        for file in files:
+            os.close(file)
+        try:
+            if pidfd < 0:
+                pidfd = os.pidfd_open(pid)
+            caller = _identify(pid, uid)
+            # The bus knows a number, which may have become another process's meanwhile.
+            if given is None and caller.started / _CLOCK_TICKS > asked:
+                raise ProcessGoneError(f"process {pid} has ended")
+        except (OSError, FimError) as error:
+            if pidfd >= 0:
+                os.close(pidfd)
+            raise AccessDeniedError(f"{sender} can't be identified: {error}") from error
+        return caller, pidfd
+
+    async def admit(self, sender: str, *, harmless: bool) -> bool:
+        """Tell whether a sender is the daemon's own user, and so may call.
+
+        Raises AccessDeniedError for one in a sandbox, unless the call is harmless.
+        """
+        caller = await self.find(sender)
+        if caller.uid != os.getuid():
+            return False
+        if not harmless:
+            refuse_confined(caller)
+        return True
+
+
+def own_process(pid: int) -> Caller:
+    """Return a process of this user that is in no sandbox.
+
+    Raises ProcessGoneError or AccessDeniedError.
+    """
+    try:
+        caller = _identify(pid, os.stat(f"/proc/{pid}").st_uid)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGoneError(f"there is no process {pid}") from None
+    if caller.uid != os.getuid():
+        raise AccessDeniedError(f"process {pid} belongs to user {caller.uid}")
+    refuse_confined(caller)
+    return caller
+
+
+def refuse_confined(caller: Caller) -> None:
+    """Raise AccessDeniedError for a process in a sandbox."""
+    if caller.confined:
+        raise AccessDeniedError(
+            f"process {caller.pid} is in a sandbox or a container (it has users, processes or a "
+            "root of its own), where fimd takes no orders from: do this outside of it"
+        )
+
+
+def _identify(pid: int, uid: int) -> Caller:
+    return Caller(pid, uid, start_time(pid), is_confined(pid))
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -2,11 +2,11 @@
 
 from dbus_next.signature import Variant
 
+from fimd.base.errors import NotFoundError
 from fimd.bus.declare import Call, Interface, method
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import launcher_name
-from fimd.errors import NotFoundError
-from fimd.instances.catalogue import Catalogue, Entry
+from fimd.images.catalogue import Catalogue, Entry
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

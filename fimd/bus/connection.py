@@ -12,7 +12,7 @@ from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 
-from fimd.errors import BusyError, FimError, UnsupportedError
+from fimd.base.errors import BusyError, FimError, UnsupportedError
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Connection(MessageBus):
 
     def __init__(self, address: str) -> None:
         super().__init__(bus_address=address, negotiate_unix_fd=True)
+        self._kept: dict[int, list[int]] = {}
         self._writer.sock = _PatientSocket(self._sock)
 
     @classmethod
@@ -69,9 +70,13 @@ class Connection(MessageBus):
         try:
             super()._on_message(msg)  # type: ignore[no-untyped-call]
         finally:
+            kept = self._kept.get(msg.reply_serial)
             for descriptor in msg.unix_fds:
-                with suppress(OSError):
-                    os.close(descriptor)
+                if kept is not None:
+                    kept.append(descriptor)
+                else:
+                    with suppress(OSError):
+                        os.close(descriptor)
 
     def disconnect(self) -> None:
         """End the connection, unless it has ended."""
@@ -104,22 +109,43 @@ class Connection(MessageBus):
 
     async def ask_bus(self, member: str, signature: str, *body: Any) -> Any:
         """Call a method of the bus itself."""
-        return await self.ask(
-            Message(
-                destination="org.freedesktop.DBus",
-                path="/org/freedesktop/DBus",
-                interface="org.freedesktop.DBus",
-                member=member,
-                signature=signature,
-                body=list(body),
-            )
-        )
+        return await self.ask(_to_bus(member, signature, *body))
+
+    async def ask_bus_for_files(
+        self, member: str, signature: str, *body: Any
+    ) -> tuple[Any, list[int]]:
+        """Call a method of the bus; return the reply's body and its files, the caller's to close.
+
+        Raises BusError.
+        """
+        message = _to_bus(member, signature, *body)
+        message.serial = self.next_serial()
+        files = self._kept[message.serial] = []
+        try:
+            return await self.ask(message), files
+        except BaseException:
+            for descriptor in files:
+                os.close(descriptor)
+            raise
+        finally:
+            del self._kept[message.serial]
 
     async def own(self, name: str) -> None:
         """Take the bus name. Raises BusyError where somebody else has it."""
         reply = await asyncio.wait_for(self.request_name(name, NameFlag.DO_NOT_QUEUE), 10.0)
         if reply not in {RequestNameReply.PRIMARY_OWNER, RequestNameReply.ALREADY_OWNER}:
             raise BusyError(f"another fimd owns {name} on this bus: there can be only one")
+
+
+def _to_bus(member: str, signature: str, *body: Any) -> Message:
+    return Message(
+        destination="org.freedesktop.DBus",
+        path="/org/freedesktop/DBus",
+        interface="org.freedesktop.DBus",
+        member=member,
+        signature=signature,
+        body=list(body),
+    )
 
 
 def session_address(environment: Mapping[str, str] = os.environ) -> str:

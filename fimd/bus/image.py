@@ -8,11 +8,11 @@ from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import instance_path, job_path
-from fimd.instances.changes import Changes
-from fimd.instances.images import Image, Images
-from fimd.instances.waiting import patiently
+from fimd.commits.request import DEFAULT_LEVEL
+from fimd.images.images import Image, Images
+from fimd.jobs.changes import Changes
 from fimd.jobs.job import Job
-from fimd.layers.request import DEFAULT_LEVEL
+from fimd.stacks.waiting import patiently
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

@@ -2,12 +2,12 @@
 
 from dbus_next.signature import Variant
 
+from fimd.base.places import image_id
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, encode_path
 from fimd.bus.paths import image_path, layer_path
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
-from fimd.places import image_id
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

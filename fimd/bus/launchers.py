@@ -4,14 +4,14 @@ import asyncio
 
 import structlog
 
+from fimd.base.errors import BusyError
+from fimd.base.observe import Event
 from fimd.bus.application import ApplicationInterface
 from fimd.bus.connection import BusError, Connection
 from fimd.bus.paths import launcher_name, launcher_path
 from fimd.bus.server import ObjectServer
-from fimd.errors import BusyError
-from fimd.instances.catalogue import Catalogue, Entry
-from fimd.observe import Event
-from fimd.service.launches import Launches
+from fimd.images.catalogue import Catalogue, Entry
+from fimd.instances.launches import Launches
 
 log = structlog.get_logger(__name__)
 

@@ -6,22 +6,21 @@ from dataclasses import fields
 from dbus_next.signature import Variant
 
 from fimd import __version__
-from fimd.bus.callers import Callers
+from fimd.base.live import LiveSettings
+from fimd.base.settings import Settings
+from fimd.bus.callers import Callers, own_process
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import image_path, instance_path, job_path
-from fimd.errors import AccessDeniedError, ProcessGoneError
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.commits.request import DEFAULT_LEVEL
+from fimd.images.images import Images
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.instances.narration import narrate
-from fimd.instances.plan import LaunchPlan
-from fimd.instances.request import StartRequest
-from fimd.layers.request import DEFAULT_LEVEL
-from fimd.service.housekeeping import Housekeeping
-from fimd.service.live import LiveSettings
-from fimd.settings import Settings
+from fimd.jobs.changes import Changes
+from fimd.launch.plan import LaunchPlan
+from fimd.launch.request import StartRequest
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 
@@ -79,29 +78,27 @@ class ManagerInterface(Interface):
         """Mount an image for a process, which is then to execute `argv`.
 
         The process is the caller unless the option `pid` (u) names another of the same user. It
-        sets `environment` (KEY=VALUE) over its own and appends the program's words to `argv`.
+        sets `environment` (KEY=VALUE) over its own, in which today there is nothing, and appends
+        the program's words to `argv`.
         Further options: mode s (exec, root or boot), root b (FIM_ROOT), command aay (shown to
-        people), environment aay (the caller's, KEY=VALUE), layers aay (FIM_LAYERS), overlay s,
-        casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for those who use the data
-        directory with other layers or another overlay), debug b.
+        people), environment aay (the caller's, KEY=VALUE: what the image stores may refer to it,
+        and PATH is where the programs that make the sandbox are looked for), layers aay
+        (FIM_LAYERS), overlay s, casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for
+        those who use the data directory with other layers or another overlay), debug b.
 
-        Details: warnings as; expand-argv au, the indices of words in `argv` to expand as a shell
-        does, without splitting; expand-environment aay, KEY=VALUE to expand and set over
-        `environment`, but for HOME, USER, SHELL and XDG_RUNTIME_DIR; expand-identity ay, a file,
-        where HOME, USER and SHELL are to be expanded, and written into its line of passwd(5);
-        ignore-signals au, those to be ignored when `argv` is executed, which resets them inside;
-        desktop b and notify b, where the image is to be shown on the desktop,
-        and its start told; debug aay, lines about the start. What says nothing is left out.
+        Details: warnings as; find a(aytt), for a process with mounts of its own: path, device and
+        inode of what it has to have there, or else not to execute `argv`; ignore-signals au, those
+        to be ignored when `argv` is executed, which resets them inside; desktop b and notify b,
+        where the image is to be shown on the desktop, and its start told; debug aay, lines about
+        the start. What says nothing is left out.
         """
         taken = Options(options)
         pid = taken.take("pid", "u")
-        if pid is None:
-            pid = (await self._callers.find(call.sender)).pid
-        else:
-            _check_owner(pid)
+        process = await self._callers.find(call.sender) if pid is None else own_process(pid)
         request = StartRequest(
             image=decode_path(image),
-            pid=pid,
+            pid=process.pid,
+            started=process.started,
             mode=taken.take("mode", "s", "exec"),
             root=taken.take("root", "b", False),
             command=_words(taken.take("command", "aay", [])),
@@ -118,7 +115,7 @@ class ManagerInterface(Interface):
         return [
             instance_path(instance.id),
             [encode_path(word) for word in plan.argv],
-            [encode_path(f"{key}={value}") for key, value in plan.environment.items()],
+            [],
             _details(instance, plan, warnings, debug=debug),
         ]
 
@@ -147,6 +144,17 @@ class ManagerInterface(Interface):
         source, target = decode_path(directory), decode_path(output)
         return [job_path(self._changes.create(source, target, level, files).id)]
 
+    @method("a{sv} options", "aay argv")
+    async def JoinNamespace(self, call: Call, options: dict[str, Variant]) -> list[object]:
+        """Return what to put before a command to run it where everything is mounted.
+
+        The namespace stays for as long as the caller's process lives.
+        """
+        Options(options).finish()
+        caller = await self._callers.find(call.sender)
+        join = await self._housekeeping.lend_namespace(caller.pid)
+        return [[encode_path(word) for word in join]]
+
     @method("a{sv} options", "u layers, u leftovers")
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:
         """Unmount now the layers that nobody uses, and remove what crashes have left.
@@ -169,15 +177,6 @@ class ManagerInterface(Interface):
         await self._housekeeping.leave(seconds=min(seconds, 3600) if kill else None)
 
 
-def _check_owner(pid: int) -> None:
-    try:
-        owner = os.stat(f"/proc/{pid}").st_uid
-    except FileNotFoundError:
-        raise ProcessGoneError(f"there is no process {pid}") from None
-    if owner != os.getuid():
-        raise AccessDeniedError(f"process {pid} belongs to user {owner}")
-
-
 def _words(values: list[bytes]) -> tuple[str, ...]:
     return tuple(os.fsdecode(bytes(value)) for value in values)
 
@@ -190,14 +189,12 @@ def _environment(values: list[bytes]) -> dict[str, str]:
 def _details(
     instance: Instance, plan: LaunchPlan, warnings: list[str], *, debug: bool
 ) -> dict[str, Variant]:
-    raw = [encode_path(f"{key}={value}") for key, value in plan.expand_environment]
     lines = [encode_path(line) for line in narrate(instance)] if debug else []
-    passwd = f"{instance.directory}/passwd" if plan.expand_identity else ""
     details = {
         "warnings": Variant("as", [_text(warning) for warning in warnings]),
-        "expand-argv": Variant("au", list(plan.expand_argv)),
-        "expand-environment": Variant("aay", raw),
-        "expand-identity": Variant("ay", encode_path(passwd)),
+        "find": Variant(
+            "a(aytt)", [[encode_path(item.path), item.device, item.inode] for item in plan.seen]
+        ),
         "ignore-signals": Variant("au", list(plan.ignored_signals)),
         "desktop": Variant("b", instance.facts.desktop is not None),
         "notify": Variant("b", instance.facts.notify),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from fimd.base.observe import Collection, Event
 from fimd.bus.callers import Callers
 from fimd.bus.declare import Interface
 from fimd.bus.image import ImageInterface
@@ -11,13 +12,12 @@ from fimd.bus.job import JobInterface
 from fimd.bus.layer import LayerInterface
 from fimd.bus.paths import image_path, instance_path, job_path, layer_path
 from fimd.bus.server import ObjectServer
-from fimd.instances.changes import Changes
-from fimd.instances.images import Images
+from fimd.images.images import Images
 from fimd.instances.instances import Instances
+from fimd.jobs.changes import Changes
 from fimd.jobs.job import Job
 from fimd.jobs.jobs import Jobs
 from fimd.layers.shared import Layers
-from fimd.observe import Collection, Event
 
 T = TypeVar("T")
 

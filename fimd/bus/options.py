@@ -6,7 +6,7 @@ from typing import Any
 
 from dbus_next.signature import Variant
 
-from fimd.errors import InvalidArgumentError
+from fimd.base.errors import InvalidArgumentError
 
 
 class Options:

@@ -13,12 +13,12 @@ from typing import Final
 from dbus_next.constants import MessageType
 from dbus_next.message import Message
 
+from fimd.base.errors import FimError
 from fimd.bus.connection import Connection, session_address
 from fimd.bus.options import plain_text
 from fimd.bus.paths import BUS_NAME, launcher_name
 from fimd.bus.server import ERROR_PREFIX
-from fimd.errors import FimError
-from fimd.instances.catalogue import read_entries, state_directory
+from fimd.images.catalogue import read_entries, state_directory
 
 _PATIENCE: Final = 3.0
 """Seconds in which the call that started the daemon has to arrive, and all that follow it."""

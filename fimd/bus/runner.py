@@ -7,11 +7,11 @@ from typing import Final
 
 from dbus_next.signature import Variant
 
+from fimd.base.errors import InvalidArgumentError, NotFoundError
 from fimd.bus.declare import Call, Interface, method
 from fimd.bus.options import plain_text
-from fimd.errors import InvalidArgumentError, NotFoundError
-from fimd.instances.catalogue import Catalogue, Entry
-from fimd.service.launches import Launches, Origin
+from fimd.images.catalogue import Catalogue, Entry
+from fimd.instances.launches import Launches, Origin
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
 

@@ -6,28 +6,38 @@ only its messages are used here. Every error becomes a D-Bus error in one place:
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from fimd.base.errors import FimError
 from fimd.bus.connection import Connection
 from fimd.bus.declare import Call, Interface, Member
 from fimd.bus.introspect import document
 from fimd.bus.options import plain_text
 from fimd.bus.standard import Introspectable, ObjectManager, Peer, Properties
-from fimd.errors import FimError
 
 log = structlog.get_logger(__name__)
 
 ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _UNKNOWN: Final = "org.freedesktop.DBus.Error."
 _STANDARD: Final = (Introspectable, Peer, Properties, ObjectManager)
+_HARMLESS: Final = (Introspectable.name, Peer.name)
+"""What tells what an object is, and nothing of what it has."""
 _COALESCE: Final = 0.2
 """Seconds in which changes of an object are gathered into one signal: longer than a start takes,
 which changes each of its layers."""
+
+
+class Admit(Protocol):
+    """Tells whether a sender may call at all; raises AccessDeniedError where it may not do that."""
+
+    def __call__(self, sender: str, *, harmless: bool) -> Awaitable[bool]:
+        """Answer for one call, which is harmless where it tells nothing of what there is."""
+        ...
 
 
 class ObjectServer:
@@ -37,12 +47,11 @@ class ObjectServer:
         self,
         connection: Connection,
         root: str,
-        allowed: Callable[[str], Awaitable[bool]],
+        admit: Admit,
     ) -> None:
-        """`allowed` tells whether a sender may call at all."""
         self._connection = connection
         self._root = root
-        self._allowed = allowed
+        self._admit = admit
         self._objects: dict[str, dict[str, Interface]] = {}
         self._stale: dict[tuple[str, str], dict[str, Variant]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +117,7 @@ class ObjectServer:
 
     async def _answer(self, message: Message) -> None:
         try:
-            if not await self._allowed(message.sender):
+            if not await self._admit(message.sender, harmless=message.interface in _HARMLESS):
                 reply = _error(message, _UNKNOWN + "AccessDenied", "this daemon is another user's")
             else:
                 reply = await self._dispatch(message)

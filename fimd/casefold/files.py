@@ -7,9 +7,9 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from fimd.base.system_calls import is_in_memory
 from fimd.casefold.nodes import WEIGHTY, Node
 from fimd.casefold.tree import Tree, proc_path
-from fimd.system_calls import is_in_memory
 
 _KEPT_FLAGS = os.O_ACCMODE | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 """What the source is told of. The kernel itself appends (it says at which offset to write), and

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from fimd.limits import Limit
+from fimd.base.limits import Limit
 
 VIEW_LIMITS: Final = (
     Limit("temporary files", "O_TMPFILE is refused (EOPNOTSUPP)", "pyfuse3 has no such request"),

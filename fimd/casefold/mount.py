@@ -1,19 +1,19 @@
 """Mounts the case-insensitive view: the external ciopfs, or the embedded one."""
 
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from fimd.errors import UnsupportedError
+from fimd.base.errors import UnsupportedError
+from fimd.base.settings import Settings
 from fimd.mounts.external import mount_by_command
-from fimd.mounts.forks import Template
-from fimd.mounts.output import Outputs
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
-from fimd.settings import Settings
 
 WORKER: Final = "fimd.casefold.worker"
+
+MODES: Final = ("off", "on", "preserve")
+"""The view is not there, shows names in lower case, or as they were created."""
 
 View = Callable[[str, str, str, bool, Sequence[str]], Awaitable[Process]]
 """Mounts the view of a directory: its name in the mount table, the directory, the mount point,
@@ -21,7 +21,7 @@ whether names are shown as they were created, and the branches of the directory 
 union that renames a directory in one of them only."""
 
 
-def choose(settings: Settings, template: Template, table: MountTable, outputs: Outputs) -> View:
+def choose(settings: Settings, namespace: Namespace) -> View:
     """Return the view's engine that the settings ask for."""
     program = shutil.which("ciopfs")
     if settings.casefold_engine == "external" and program is None:
@@ -34,7 +34,7 @@ def choose(settings: Settings, template: Template, table: MountTable, outputs: O
         name: str, directory: str, mount_point: str, preserve: bool, branches: Sequence[str]
     ) -> Process:
         if program is None or settings.casefold_engine == "embedded" or preserve:
-            return await template.fork(
+            return await namespace.serve(
                 WORKER,
                 name=f"casefold-{name[:6]}",
                 arguments={
@@ -43,17 +43,15 @@ def choose(settings: Settings, template: Template, table: MountTable, outputs: O
                     "preserve": preserve,
                     "branches": list(branches),
                     "source": f"fimd-{name}",
-                    "allow_other": os.getuid() == 0,
                 },
                 serves=("fim_stack", name),
                 seconds=settings.mount_timeout,
             )
         return await mount_by_command(
-            [program, directory, mount_point, "-f", "-o", f"fsname=fimd-{name}"],
+            [program, directory, mount_point, "-f", "-o", f"fsname=fimd-{name},allow_other"],
             serves=("fim_stack", name),
             mount_point=mount_point,
-            table=table,
-            outputs=outputs,
+            namespace=namespace,
             seconds=settings.mount_timeout,
         )
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fimd.base.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
 from fimd.casefold.folding import lower
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import LINK, Found, Tree, proc_path
-from fimd.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
 
 T = TypeVar("T")
 

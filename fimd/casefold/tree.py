@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar, TypeVarTuple, Unpack
 
+from fimd.base.system_calls import file_handle
 from fimd.casefold.directories import Directories
 from fimd.casefold.folding import fold
 from fimd.casefold.nodes import Node, NodeTable
-from fimd.system_calls import file_handle
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")

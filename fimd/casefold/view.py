@@ -31,6 +31,7 @@ from pyfuse3 import (
     StatvfsData,
 )
 
+from fimd.base.errors import MountError
 from fimd.casefold.attributes import Change, entry
 from fimd.casefold.files import OpenFiles
 from fimd.casefold.listing import Listing
@@ -40,7 +41,6 @@ from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import Found, Tree, proc_path
 from fimd.casefold.types import FileHandleT, FileNameT, FlagT, InodeT, ModeT, XAttrNameT
 from fimd.dwarfs.fuse import guarded, run
-from fimd.errors import MountError
 
 _MAX_NAME = 255
 _NO_ATTRIBUTE = (errno.ENODATA, errno.EOPNOTSUPP)

@@ -2,29 +2,27 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from fimd.base.errors import FimError
+from fimd.base.paths import RuntimeTree
+from fimd.base.removal import remove_tree
+from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.dwarfs.write import create
-from fimd.errors import FimError
-from fimd.instances.fallback import stand_ins
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
-from fimd.mounts.forks import Template
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
-from fimd.mounts.table import MountTable, below
-from fimd.mounts.unmount import detach
 from fimd.overlays import BACKENDS
+from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import StackDirectory
-from fimd.paths import RuntimeTree
-from fimd.settings import Settings
 
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"
@@ -49,20 +47,47 @@ async def check(data: str | None = None) -> list[Finding]:
     scratch = await asyncio.to_thread(tempfile.mkdtemp, prefix="doctor.", dir=tree.root)
     try:
         outputs = Outputs(Path(scratch))
-        with MountTable() as table:
-            overlays = asyncio.gather(
-                *(_overlay(scratch, name, table, outputs) for name in BACKENDS)
-            )
-            embedded = await _embedded(scratch, table, outputs)
-            refused = dict(zip(BACKENDS, await overlays, strict=True))
-            trials = [*_judged("overlay {}", refused, _REMEDIES), *embedded]
-            if data is not None:
-                works = [name for name, reason in refused.items() if reason is None]
-                trials += await _in_data(scratch, data, works, table, outputs)
-        outputs.close()
+        namespace = Namespace(Path(scratch), outputs, [engines.WORKER, casefold.WORKER])
+        namespace.start()
+        try:
+            trials = await _try_all(scratch, data, namespace)
+        finally:
+            await namespace.close()
+            outputs.close()
     finally:
         await asyncio.to_thread(_remove, scratch)
     return [fine("runtime tree", str(tree.root)), *trials]
+
+
+async def _try_all(scratch: str, data: str | None, namespace: Namespace) -> list[Finding]:
+    try:
+        await namespace.hold()
+    except FimError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return [problem("namespace", detail, remedy)]
+    try:
+        overlays = asyncio.gather(*(_overlay(scratch, name, namespace) for name in BACKENDS))
+        embedded = await _embedded(scratch, namespace)
+        refused = dict(zip(BACKENDS, await overlays, strict=True))
+        trials = [_describe(namespace), *_judged("overlay {}", refused, _REMEDIES), *embedded]
+        if data is not None:
+            works = [name for name, reason in refused.items() if reason is None]
+            trials += await _in_data(scratch, data, works, namespace)
+        return trials
+    finally:
+        namespace.release()
+
+
+def _describe(namespace: Namespace) -> Finding:
+    if os.getuid() == 0:
+        return fine("namespace", "root has one for mounts alone")
+    if namespace.ids > 1:
+        return fine("namespace", f"can be made, with {namespace.ids} ids")
+    return note(
+        "namespace",
+        "can be made, with this user's id alone: in it nothing can be given to other users",
+        "install the package uidmap, and give this user ranges in /etc/subuid and /etc/subgid",
+    )
 
 
 def _judged(
@@ -87,15 +112,15 @@ def _judged(
     return findings
 
 
-async def _overlay(scratch: str, name: str, table: MountTable, outputs: Outputs) -> str | None:
+async def _overlay(scratch: str, name: str, namespace: Namespace) -> str | None:
     """Try an overlay within the scratch directory; return why it can't be had."""
     path = os.path.join(scratch, name)
     _make(path, "layers/0", "upper", "work", "merged")
-    return await _try_overlay(path, name, table, outputs)
+    return await _try_overlay(path, name, namespace)
 
 
 async def _in_data(
-    scratch: str, data: str, works: Sequence[str], table: MountTable, outputs: Outputs
+    scratch: str, data: str, works: Sequence[str], namespace: Namespace
 ) -> list[Finding]:
     """Try the overlays that work elsewhere with their changes beside those in a data directory."""
     place = await asyncio.to_thread(_nearest, data)
@@ -105,33 +130,32 @@ async def _in_data(
         remedy = "set FIM_DIR_DATA to a directory that can be written"
         return [problem("data directory", f"{place}: {error.strerror}", remedy)]
     try:
-        refused = {name: await _overlay_in(scratch, upper, name, table, outputs) for name in works}
+        refused = {name: await _overlay_in(scratch, upper, name, namespace) for name in works}
     finally:
         await asyncio.to_thread(_remove, upper)
     remedies = dict.fromkeys(works, "set FIM_DIR_DATA to a directory on another filesystem")
     return _judged("{} for changes", refused, remedies, f"in {place}: ")
 
 
-async def _overlay_in(
-    scratch: str, upper: str, name: str, table: MountTable, outputs: Outputs
-) -> str | None:
+async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace) -> str | None:
     path, changes = os.path.join(scratch, f"{name}-in-data"), os.path.join(upper, name)
     _make(path, "layers/0", "merged")
     for directory in ("upper", "work"):
         os.makedirs(os.path.join(changes, directory))
         os.symlink(os.path.join(changes, directory), os.path.join(path, directory))
-    return await _try_overlay(path, name, table, outputs)
+    return await _try_overlay(path, name, namespace)
 
 
-async def _try_overlay(path: str, name: str, table: MountTable, outputs: Outputs) -> str | None:
+async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None:
     """Mount an overlay of two directories, write through it, and look at what arrived."""
-    stack = StackDirectory("doctor", path, 1)
+    upper, work = await asyncio.to_thread(_identities, path, "upper", "work")
+    stack = StackDirectory("doctor", path, 1, upper, work=work)
     script = 'set -e; [ "$(cat "$1/old")" = "$2" ]; echo new > "$1/new"; rm "$1/old"'
     try:
-        overlay = await BACKENDS[name].mount(stack, table, outputs, _SECONDS)
-        async with _mounted(overlay.process, overlay.mount_point, table):
+        overlay = await BACKENDS[name].mount(stack, namespace, _SECONDS)
+        async with _mounted(overlay.process, overlay.root, namespace):
             words = ["sh", "-c", script, "sh", overlay.root, _MARK]
-            await run([*overlay.join, *words], seconds=_SECONDS)
+            await run([*namespace.join, *words], seconds=_SECONDS)
             if "new" not in os.listdir(os.path.join(path, "upper")):
                 return "it loses what is written"
     except FimError as error:
@@ -139,22 +163,22 @@ async def _try_overlay(path: str, name: str, table: MountTable, outputs: Outputs
     return None
 
 
-async def _embedded(scratch: str, table: MountTable, outputs: Outputs) -> list[Finding]:
+def _identities(path: str, *names: str) -> list[tuple[int, int]]:
+    found = [os.stat(os.path.join(path, name)) for name in names]
+    return [(facts.st_dev, facts.st_ino) for facts in found]
+
+
+async def _embedded(scratch: str, namespace: Namespace) -> list[Finding]:
     """Mount a layer and a case-insensitive view by the programs that the project brings."""
-    template = Template([engines.WORKER, casefold.WORKER], outputs)
-    template.start()
     settings = Settings(mount_timeout=_SECONDS, engine="embedded", casefold_engine="embedded")
-    engine = engines.choose(settings, template, table, outputs)
-    mount_view = casefold.choose(settings, template, table, outputs)
-    try:
-        return list(
-            await asyncio.gather(
-                _try("layer (embedded)", lambda: _layer(scratch, engine, table)),
-                _try("view (embedded)", lambda: _view(scratch, mount_view, table)),
-            )
+    engine = engines.choose(settings, namespace)
+    mount_view = casefold.choose(settings, namespace)
+    return list(
+        await asyncio.gather(
+            _try("layer (embedded)", lambda: _layer(scratch, engine, namespace)),
+            _try("view (embedded)", lambda: _view(scratch, mount_view, namespace)),
         )
-    finally:
-        await template.close()
+    )
 
 
 async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
@@ -165,36 +189,33 @@ async def _try(name: str, trial: Callable[[], Awaitable[None]]) -> Finding:
     return fine(name, "mounts and is read")
 
 
-async def _layer(scratch: str, engine: engines.Engine, table: MountTable) -> None:
+async def _layer(scratch: str, engine: engines.Engine, namespace: Namespace) -> None:
     source, image, point = (os.path.join(scratch, name) for name in ("tree", "image", "layer"))
     _make(scratch, "tree", "layer")
     await asyncio.to_thread(create, source, image, level=1)
     facts = os.stat(image)
     layer = LayerSource(image, 0, facts.st_size, facts.st_dev, facts.st_ino, b"doctor")
-    async with _mounted(await engine.mount([layer], point), point, table):
-        shown = os.path.join(engine.place(point, layer), "old")
-        await run(["cmp", shown, os.path.join(source, "old")], seconds=_SECONDS)
+    async with _mounted(await engine.mount([layer], point), point, namespace):
+        shown = os.path.join(point, layer.id, "old")
+        await run([*namespace.join, "cmp", shown, os.path.join(source, "old")], seconds=_SECONDS)
 
 
-async def _view(scratch: str, mount: casefold.View, table: MountTable) -> None:
+async def _view(scratch: str, mount: casefold.View, namespace: Namespace) -> None:
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
-    async with _mounted(await mount("doctor", directory, point, False, ()), point, table):
-        await run(["test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
+    async with _mounted(await mount("doctor", directory, point, False, ()), point, namespace):
+        await run([*namespace.join, "test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 
 
 def _remove(scratch: str) -> None:
-    """Remove the scratch directory; kernel overlayfs leaves one in it that may not be entered.
-
-    What could not be unmounted is told already, and stays; the daemon removes it later.
-    """
-    mounted = {mount.mount_point for mount in below(scratch)}
-    for path, names, _ in os.walk(scratch):
-        names[:] = [name for name in names if os.path.join(path, name) not in mounted]
-        for name in names:
-            os.chmod(os.path.join(path, name), 0o700)
-    if not mounted:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Remove the scratch directory; programs in sandboxes may see it, beside a data directory."""
+    place, name = os.path.split(scratch)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            remove_tree(directory, name)
+    finally:
+        os.close(directory)
 
 
 def _nearest(path: str) -> str:
@@ -212,14 +233,16 @@ def _make(directory: str, first: str, *others: str) -> None:
 
 
 @asynccontextmanager
-async def _mounted(process: Process, point: str | None, table: MountTable) -> AsyncIterator[None]:
+async def _mounted(
+    process: Process | None, point: str, namespace: Namespace
+) -> AsyncIterator[None]:
     """Unmount, and see the process off, whatever happens."""
     try:
         yield
     finally:
         try:
-            if point is not None and point in table.points():
-                await detach(point)
+            if namespace.below(point):
+                await namespace.unmount(point)
         finally:
-            if point is None or not await process.wait(1.0):
+            if process is not None and not await process.wait(1.0):
                 await process.stop()

@@ -7,8 +7,8 @@ import sys
 from importlib import metadata
 from typing import Final
 
+from fimd.base.errors import FimError
 from fimd.diagnosis.finding import Finding, fine, note, problem
-from fimd.errors import FimError
 from fimd.mounts.process import run
 
 _PROGRAMS: Final = {

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from fimd.base.errors import UnsupportedError
 from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
-from fimd.errors import UnsupportedError
-from fimd.instances.sandbox import Sandbox
+from fimd.launch.sandbox import Sandbox
 from fimd.mounts.process import CommandError, run
 
 _SWITCHES: Final = (

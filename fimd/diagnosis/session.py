@@ -8,12 +8,12 @@ from typing import Final
 
 from dbus_next.message import Message
 
+from fimd.base.errors import FimError, InvalidArgumentError
+from fimd.base.settings import DEFAULT_ORIGIN, read
 from fimd.bus.connection import BusError, Connection, session_address
 from fimd.bus.paths import BUS_NAME, ROOT
 from fimd.diagnosis.finding import Finding, fine, note, problem
-from fimd.errors import FimError, InvalidArgumentError
 from fimd.mounts.process import run
-from fimd.settings import DEFAULT_ORIGIN, read
 
 _SECONDS: Final = 3.0
 

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from fimd import records
+from fimd.base import records
+from fimd.base.errors import ProcessGoneError
+from fimd.base.paths import find_global
 from fimd.diagnosis.finding import Finding, fine, note, problem
-from fimd.errors import ProcessGoneError
 from fimd.mounts.process import start_time
 from fimd.mounts.table import below
-from fimd.paths import DEFAULT_GLOBAL
 
 _LITTLE: Final = 1 << 30
 _NOTHING: Final = 64 << 20
@@ -18,7 +18,7 @@ _NOTHING: Final = 64 << 20
 
 async def check() -> list[Finding]:
     """Look at the file systems of the runtime tree and of the home, and for leftovers."""
-    base = os.environ.get("FIM_DIR_GLOBAL") or DEFAULT_GLOBAL
+    base = find_global()
     home = os.environ.get("HOME", "/")
     return [
         _space("runtime tree", base),
@@ -42,12 +42,17 @@ def _space(name: str, path: str) -> Finding:
 
 def _leftovers(tree: Path) -> Finding:
     """Look for mounts and instances that no daemon holds; the next one removes or adopts them."""
+    holder = (records.read(str(tree / "state" / "holder.json")) or {}).get("pid")
     # those of a doctor who is at work are no leftovers
-    mounts = [mount for mount in below(str(tree)) if "/doctor." not in mount.mount_point]
+    mounts = [
+        mount
+        for mount in below(str(tree), holder if isinstance(holder, int) else "self")
+        if "/doctor." not in mount.mount_point
+    ]
     if _running(tree):
         return fine("leftovers", f"none: a daemon holds the {len(mounts)} mounts of {tree}")
     dead = 0
-    for record in tree.glob("instance/*/instance.json"):
+    for record in tree.glob("state/instance/*.json"):
         facts = records.read(str(record))
         dead += facts is None or not _lives(facts)
     if mounts or dead:
@@ -67,7 +72,7 @@ def _lives(facts: dict[str, Any]) -> bool:
 def _running(tree: Path) -> bool:
     """Tell whether the process that took the tree's lock is alive."""
     try:
-        pid = int((tree / "lock").read_text())
+        pid = int((tree / "state" / "lock").read_text())
         return b"fimd" in Path("/proc", str(pid), "cmdline").read_bytes()
     except (OSError, ValueError):
         return False

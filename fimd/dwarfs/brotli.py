@@ -23,6 +23,11 @@ def decompress(stream: bytes, size: int) -> bytes:
     return _by_package(stream, size)
 
 
+def is_available() -> bool:
+    """Whether the system's library is installed."""
+    return _library() is not None
+
+
 @functools.cache
 def _library() -> Any:
     """The shared library with its functions' types set, None where it is not installed."""

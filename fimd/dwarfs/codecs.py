@@ -4,8 +4,10 @@ Every codec here is told the most that it may produce and refuses more before it
 small file cannot fill the memory. Framing: section 3 of the format's description, DwarFS 2.5.
 """
 
+import importlib
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from fimd.dwarfs.errors import CodecMissingError, DamagedError, UnsupportedError
@@ -16,6 +18,7 @@ from fimd.dwarfs.thrift import Reader
 Buffer = bytes | memoryview
 _WORTH_A_MAPPING = 1 << 20  # bytes
 _MOST_PAGES_AT_ONCE = 64 << 20  # a frame may claim a size that it does not have
+_MOST_STREAMS = 64  # one after another; mkdwarfs writes one
 _LZMA_MEMORY = 1 << 30  # bytes; level 9 needs 65 MiB, and its dictionary can be set far larger
 
 
@@ -94,6 +97,8 @@ def _lzma(payload: Buffer, limit: int) -> bytes:
             if not stream.eof:
                 raise DamagedError("LZMA: the stream ends too early")
             rest = stream.unused_data.lstrip(b"\0")  # padding between streams
+            if rest and len(parts) == _MOST_STREAMS:
+                raise DamagedError(f"LZMA: more than {_MOST_STREAMS} streams")
     except lzma.LZMAError as error:
         raise DamagedError(f"LZMA decompression failed: {error}") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -167,7 +172,7 @@ def _brotli(payload: Buffer, limit: int) -> bytes:
     return decode(reader.data[reader.position :], size)
 
 
-def _flac(payload: Buffer, limit: int) -> bytes:
+def _flac(payload: Buffer, limit: int) -> Buffer:
     size, reader = _sized(payload, limit)
     from fimd.dwarfs.flac import decompress as decode  # noqa: PLC0415
 
@@ -175,7 +180,7 @@ def _flac(payload: Buffer, limit: int) -> bytes:
     return decode(reader.data, reader.position, size, header)
 
 
-def _ricepp(payload: Buffer, limit: int) -> bytes:
+def _ricepp(payload: Buffer, limit: int) -> Buffer:
     size, reader = _sized(payload, limit)
     from fimd.dwarfs.ricepp import decompress as decode  # noqa: PLC0415
 
@@ -187,6 +192,17 @@ def _small_integers(fields: dict[int, Any]) -> dict[int, int]:
     if not all(isinstance(value, int) for value in fields.values()):
         raise DamagedError("a codec's header holds something that is no number")
     return fields
+
+
+def load_codecs() -> None:
+    """Import what is otherwise imported at first use: who enters a jail finds no modules there."""
+    for name in ("lzma", "zstandard", "lz4.block", "brotli", "xxhash"):
+        with suppress(ImportError):  # then its use says so
+            importlib.import_module(name)
+    from fimd.dwarfs import brotli, consistency, flac, ricepp, zstd  # noqa: F401, PLC0415
+
+    zstd.is_available()
+    brotli.is_available()
 
 
 _CODECS: dict[int, Callable[[Buffer, int], Buffer]] = {

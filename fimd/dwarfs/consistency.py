@@ -7,10 +7,10 @@ numbers. Here every table is gone through once, in the order of section 8 of the
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, starmap
-from operator import le
+from operator import le, lt
 
 from fimd.dwarfs.errors import DamagedError
-from fimd.dwarfs.frozen import Column
+from fimd.dwarfs.frozen import unpacked
 from fimd.dwarfs.metadata import Metadata
 from fimd.dwarfs.strings import MAX_NAME, MAX_TARGET, StringTable
 from fimd.dwarfs.tree import LARGE_HOLE, Tree
@@ -133,7 +133,7 @@ def _check_directories(meta: Metadata) -> None:
 
 def _check_chunk_table(meta: Metadata) -> None:
     table = meta.chunk_table
-    numbers = table.unpack() if isinstance(table, Column) else [table[i] for i in range(len(table))]
+    numbers = unpacked(table)
     _require(_is_sorted(numbers), "chunk_table not sorted")
     _require(
         numbers[-1] == len(meta.chunks),
@@ -156,7 +156,7 @@ def _check_string_table(name: str, table: StringTable, used: int, longest: int) 
     )
     lengths: Iterable[int]
     if table.is_compact:
-        bounds = [table.bounds[index] for index in range(len(table.bounds))]
+        bounds = unpacked(table.bounds)
         _require(not bounds or bounds[0] == 0, f"the index of {name} does not start at 0")
         _require(_is_sorted(bounds), f"the index of {name} is not sorted")
         _require((bounds[-1] if bounds else 0) == table.size, f"unexpected data size in {name}")
@@ -201,8 +201,7 @@ def _check_ranks(meta: Metadata) -> None:
 
 
 def _check_shared_files(meta: Metadata) -> None:
-    shared = meta.shared_files
-    numbers = [shared[index] for index in range(len(shared))]
+    numbers = unpacked(meta.shared_files)
     _require(_is_sorted(numbers), "shared_files_table not sorted")
     objects = meta.unique_files + len(set(numbers))
     _require(
@@ -221,7 +220,9 @@ def _check_size_cache(meta: Metadata) -> None:
     tree = Tree(meta)
     for field, wanted in ((1, 0), (3, 1)):
         items = cache.items(field)
-        for key, size in zip(items.column(1).unpack(), items.column(2, 64).unpack(), strict=True):
+        keys = items.column(1).unpack()
+        _require(all(starmap(lt, pairwise(keys))), "the size cache is not sorted")
+        for key, size in zip(keys, items.column(2, 64).unpack(), strict=True):
             _require(key + 1 < len(table), "a size cache entry is for no file")
             first, last = table[key], table[key + 1]
             _require(last - first >= least, "a size cache entry is for a file of few chunks")

@@ -5,11 +5,12 @@ link, so an image cannot write anywhere else. Files are filled in the order of t
 them, so that no block is decompressed twice for long.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from operator import itemgetter
 from typing import Final
 
@@ -23,6 +24,9 @@ Progress = Callable[[int, int], None]
 
 Skip = Callable[[bytes, OSError], None]
 """Called with the path of what could not be made, and why."""
+
+_Content = tuple[int, tuple[int, int]]
+"""A file's first block, and the chunks that all files of its content have."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -67,6 +71,56 @@ def _raise(_path: bytes, error: OSError) -> None:
     raise error
 
 
+class _Place:
+    """A directory below the destination, reached from the one before by the way between the two.
+
+    So a tree costs as many steps as it has directories, however deep they are. On the way up each
+    must be the one that it was on the way down: whoever moves them meanwhile leads nowhere else.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._path = b""
+        self._names: list[bytes] = []
+        self._above: list[tuple[int, int]] = []  # device and inode
+        self._fd = os.dup(root)
+
+    def go(self, path: bytes) -> int:
+        """The directory's descriptor, until the next call."""
+        if path != self._path:
+            names = path.split(b"/") if path else []
+            self._path = b"/"  # no directory's, should one of the steps fail
+            shared = 0
+            for own, other in zip(self._names, names, strict=False):
+                if own != other:
+                    break
+                shared += 1
+            while len(self._names) > shared:
+                self._step(b"..")
+                self._names.pop()
+                if self._identity() != self._above.pop():
+                    raise OSError(errno.ESTALE, "a directory was moved while it was filled", path)
+            for name in names[shared:]:
+                above = self._identity()
+                self._step(name)
+                self._names.append(name)
+                self._above.append(above)
+            self._path = path
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+    def _step(self, name: bytes) -> None:
+        fd = os.open(name, _DIRECTORY, dir_fd=self._fd)
+        os.close(self._fd)
+        self._fd = fd
+
+    def _identity(self) -> tuple[int, int]:
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+
 class _Extraction:
     """One run: what has been made, and what is still to be filled."""
 
@@ -75,8 +129,10 @@ class _Extraction:
         self._root = root
         self._owners = owners
         self._directories: list[tuple[bytes, Attributes]] = []
-        self._files: list[tuple[int, bytes, Attributes]] = []  # by first block
-        self._lent: tuple[bytes, int] | None = None
+        self._files: list[tuple[_Content, bytes, Attributes]] = []
+        self._first_blocks: dict[tuple[int, int], int] = {}
+        self._place = _Place(root)
+        self._linked_place = _Place(root)
         self.cancelled: Callable[[], bool]
         self.progress: Progress
         self.on_skip: Skip
@@ -98,17 +154,28 @@ class _Extraction:
     def fill_files(self) -> None:
         """The files' content and attributes, in the order of their first blocks."""
         self._files.sort(key=itemgetter(0))
-        blocks = list(dict.fromkeys(block for block, _, _ in self._files if block != HOLE))
+        blocks = list(dict.fromkeys(block for (block, _), _, _ in self._files if block != HOLE))
         following = {block: blocks[i + 1 : i + 1 + _READ_AHEAD] for i, block in enumerate(blocks)}
         total, done = sum(attributes.size for _, _, attributes in self._files), 0
-        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="extract") as pool:
-            for block, path, attributes in self._files:
-                for ahead in following.pop(block, ()):
+        copied: tuple[_Content, int] | None = None  # the content of the file before, and the file
+        with (
+            ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="extract") as pool,
+            ExitStack() as last,
+        ):
+            for content, path, attributes in self._files:
+                for ahead in following.pop(content[0], ()):
                     pool.submit(self._image.cache.get, ahead)
                 parent, name = self._parent(path)
-                fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+                fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
                 try:
-                    self._fill(fd, self._image.file_map(attributes.inode))
+                    os.truncate(fd, attributes.size)
+                    if copied and copied[0] == content:
+                        self._copy(copied[1], fd)
+                    else:
+                        self._fill(fd, self._image.file_map(attributes.inode))
+                        last.close()
+                        copied = content, os.dup(fd)
+                        last.callback(os.close, copied[1])
                     self._finish(fd, attributes)
                 finally:
                     os.close(fd)
@@ -118,7 +185,11 @@ class _Extraction:
     def finish_directories(self) -> None:
         """The directories' attributes, which filling them would have changed."""
         for path, attributes in reversed(self._directories):
-            fd = self._open_directory(path)
+            if not path:
+                self._finish(self._root, attributes)
+                continue
+            parent, name = self._parent(path)
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
             try:
                 self._finish(fd, attributes)
             finally:
@@ -136,9 +207,7 @@ class _Extraction:
                 self._link(first, path)
                 return
             os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=parent))
-            extents = self._image.file_map(attributes.inode).extents
-            block = next((extent.block for extent in extents if extent.block != HOLE), HOLE)
-            self._files.append((block, path, attributes))
+            self._files.append((self._content(attributes.inode), path, attributes))
         elif stat.S_ISLNK(mode):
             os.symlink(self._image.readlink(attributes.inode), name, dir_fd=parent)
             self._finish_at(parent, name, attributes)
@@ -146,23 +215,43 @@ class _Extraction:
             os.mknod(name, stat.S_IFMT(mode) | 0o600, attributes.rdev, dir_fd=parent)
             self._finish_at(parent, name, attributes)
 
+    def _content(self, inode: int) -> "_Content":
+        chunks = self._image.tree.content(inode)
+        block = self._first_blocks.get(chunks)
+        if block is None:
+            extents = self._image.file_map(inode).extents
+            block = next((extent.block for extent in extents if extent.block != HOLE), HOLE)
+            self._first_blocks[chunks] = block
+        return block, chunks
+
     def _link(self, first: bytes, path: bytes) -> None:
         directory, _, first_name = first.rpartition(b"/")
-        first_parent = self._open_directory(directory)
-        try:
-            parent, name = self._parent(path)
-            os.link(
-                first_name,
-                name,
-                src_dir_fd=first_parent,
-                dst_dir_fd=parent,
-                follow_symlinks=False,
+        parent, name = self._parent(path)
+        os.link(
+            first_name,
+            name,
+            src_dir_fd=self._linked_place.go(directory),
+            dst_dir_fd=parent,
+            follow_symlinks=False,
+        )
+
+    def _copy(self, source: int, fd: int) -> None:
+        """Fill a file with the content of another one of its size, but for the holes."""
+        offset, end = 0, os.fstat(source).st_size
+        while offset < end:
+            self._check_cancelled()
+            try:
+                offset = os.lseek(source, offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                break  # a hole to the end
+            hole = os.lseek(source, offset, os.SEEK_HOLE)
+            offset += os.pwrite(
+                fd, os.pread(source, min(_WRITE_SIZE, hole - offset), offset), offset
             )
-        finally:
-            os.close(first_parent)
 
     def _fill(self, fd: int, file: FileMap) -> None:
-        os.truncate(fd, file.size)
         offset = 0
         for extent in file.extents:
             end = offset + extent.size
@@ -189,32 +278,14 @@ class _Extraction:
         os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
-        """A descriptor of the directory that holds `path`, and the last name.
-
-        The descriptor is lent until the next call.
-        """
+        """A descriptor of the directory that holds `path`, until the next call, and the name."""
         directory, _, name = path.rpartition(b"/")
-        if self._lent is None or self._lent[0] != directory:
-            fd = self._open_directory(directory)
-            self.close()
-            self._lent = directory, fd
-        return self._lent[1], name
+        return self._place.go(directory), name
 
     def close(self) -> None:
-        """Close the descriptor that is lent."""
-        if self._lent is not None:
-            os.close(self._lent[1])
-            self._lent = None
-
-    def _open_directory(self, path: bytes) -> int:
-        fd = os.dup(self._root)
-        for name in path.split(b"/") if path else ():
-            try:
-                below = os.open(name, _DIRECTORY, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = below
-        return fd
+        """Close the directories that are open."""
+        self._place.close()
+        self._linked_place.close()
 
     def _check_cancelled(self) -> None:
         if self.cancelled():

@@ -4,9 +4,12 @@ Source: RFC 9639. Decoding in Python does about half a million samples a second:
 layer that holds some sound. The section's own checksums stand for FLAC's.
 """
 
+import sys
+from array import array
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import mul
-from typing import Final, Literal
+from typing import Final
 
 from fimd.dwarfs.errors import DamagedError
 
@@ -14,12 +17,12 @@ _STREAM_MARK: Final = b"fLaC"
 _BIG_ENDIAN: Final = 0x80
 _SIGNED: Final = 0x40
 _LOW_PADDING: Final = 0x20
-_SUBFRAME_SLACK: Final = 64  # bytes of a frame beyond its samples
+_PIECE: Final = 1 << 14  # bytes
 _SAMPLE_SIZES: Final = (0, 8, 12, 0, 16, 20, 24, 32)
 _LEFT_SIDE, _SIDE_RIGHT, _MID_SIDE = 8, 9, 10
 
 
-def decompress(data: bytes, position: int, size: int, header: dict[int, int]) -> bytes:
+def decompress(data: bytes, position: int, size: int, header: dict[int, int]) -> memoryview:
     """The `size` bytes of samples that the FLAC stream at `position` of `data` holds.
 
     `header` is the flac_block_header by field number; it says how samples lie in the bytes that
@@ -33,24 +36,44 @@ def decompress(data: bytes, position: int, size: int, header: dict[int, int]) ->
         or size % (channels * sample_bytes)
     ):
         raise DamagedError("FLAC: the block's header is invalid")
-    position = _skip_metadata(data, position)
+    reader = _Bits(data, _skip_metadata(data, position))
     left = size // channels // sample_bytes
-    order: Literal["big", "little"] = "big" if flags & _BIG_ENDIAN else "little"
     bias = 0 if flags & _SIGNED else 1 << bits - 1
     shift = 8 * sample_bytes - bits if flags & _LOW_PADDING else 0
-    mask = (1 << 8 * sample_bytes) - 1
-    parts = []
+    form = _Form(sample_bytes, bool(flags & _BIG_ENDIAN), bias, shift)
+    decoded = bytearray()
     while left:
-        planes, position = _frame(data, position, channels, bits)
-        if len(planes[0]) > left:
+        count, planes = _frame(reader, channels, bits)
+        if count > left:
             raise DamagedError("FLAC: there are more samples than bytes for them")
-        left -= len(planes[0])
-        parts += [
-            (sample + bias << shift & mask).to_bytes(sample_bytes, order)
-            for samples in zip(*planes, strict=True)
-            for sample in samples
-        ]
-    return b"".join(parts)
+        left -= count
+        decoded += form.interleave(planes) * (count // len(planes[0]))
+    return memoryview(decoded).toreadonly()
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a sample lies in its bytes: it is added `bias` to, and shifted to the left by `shift`."""
+
+    size: int
+    big_endian: bool
+    bias: int
+    shift: int
+
+    def interleave(self, planes: list[list[int]]) -> bytearray:
+        """The bytes of the samples of all channels."""
+        bias, shift, mask = self.bias, self.shift, (1 << 8 * self.size) - 1
+        stride = len(planes) * self.size
+        mixed = bytearray(stride * len(planes[0]))
+        for channel, plane in enumerate(planes):
+            numbers = array("I", [sample + bias << shift & mask for sample in plane])
+            if sys.byteorder == "big":
+                numbers.byteswap()
+            packed = numbers.tobytes()
+            for byte in range(self.size):
+                place = self.size - 1 - byte if self.big_endian else byte
+                mixed[channel * self.size + place :: stride] = packed[byte :: numbers.itemsize]
+        return mixed
 
 
 def _skip_metadata(data: bytes, position: int) -> int:
@@ -66,9 +89,9 @@ def _skip_metadata(data: bytes, position: int) -> int:
     raise DamagedError("FLAC: the stream ends in its metadata")
 
 
-def _frame(data: bytes, position: int, channels: int, bits: int) -> tuple[list[list[int]], int]:
-    """The samples of one frame, by channel, and where the next frame begins."""
-    start = data[position : position + 16]
+def _frame(reader: "_Bits", channels: int, bits: int) -> tuple[int, list[list[int]]]:
+    """How many samples each channel of a frame has, and these; one, where all of them are equal."""
+    start = reader.peek(16)
     if len(start) < 6 or start[0] != 0xFF or start[1] & 0xFE != 0xF8:
         raise DamagedError("FLAC: no frame begins here")
     size_code, rate_code = start[2] >> 4, start[2] & 15
@@ -79,20 +102,18 @@ def _frame(data: bytes, position: int, channels: int, bits: int) -> tuple[list[l
     frame_channels = 2 if assignment >= _LEFT_SIDE else assignment + 1
     if frame_channels != channels or sample_size not in (0, bits) or assignment > _MID_SIDE:
         raise DamagedError("FLAC: a frame is not of the block's kind")
-    position += at
-    # no encoder writes more than the samples as they are
-    window = count * channels * (bits + 2) // 8 + channels * _SUBFRAME_SLACK
-    reader = _Bits(data[position : position + window])
-    try:
-        planes = []
-        for channel in range(channels):
-            is_side = (assignment, channel) in ((_LEFT_SIDE, 1), (_SIDE_RIGHT, 0), (_MID_SIDE, 1))
-            planes.append(_subframe(reader, count, bits + is_side))
-    except (IndexError, ValueError):  # the text of bits has ended
-        raise DamagedError("FLAC: a frame ends too early") from None
+    reader.take(8 * at)
+    planes = []
+    for channel in range(channels):
+        is_side = (assignment, channel) in ((_LEFT_SIDE, 1), (_SIDE_RIGHT, 0), (_MID_SIDE, 1))
+        planes.append(_subframe(reader, count, bits + is_side))
+    if any(len(plane) > 1 for plane in planes):
+        planes = [plane if len(plane) > 1 else plane * count for plane in planes]
     if assignment >= _LEFT_SIDE:
         planes = _to_left_right(assignment, *planes)
-    return planes, position + (reader.position + 7) // 8 + 2  # and the frame's checksum
+    reader.finish_byte()
+    reader.take(16)  # the frame's checksum
+    return count, planes
 
 
 def _coded_number_size(first: int) -> int:
@@ -127,21 +148,35 @@ def _to_left_right(assignment: int, first: list[int], second: list[int]) -> list
 
 
 class _Bits:
-    """Bits as a text of 0 and 1: finding the next 1 in it is one call, however far it is."""
+    """Bits as a text of 0 and 1: finding the next 1 in it is one call, however far it is.
 
-    def __init__(self, data: bytes) -> None:
-        self.text = bin(int.from_bytes(data, "big") | 1 << 8 * len(data))[3:]
-        self.position = 0
+    The text is made a piece at a time, and begins where a byte does.
+    """
+
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data = data
+        self._next = start
+        self._text = ""
+        self._position = 0
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, fewer at the end, at the beginning of a byte."""
+        start = self._next - (len(self._text) - self._position) // 8
+        return self._data[start : start + count]
+
+    def finish_byte(self) -> None:
+        """Leave the rest of a byte that has been begun."""
+        self._position = -(-self._position // 8) * 8
 
     def take(self, count: int) -> int:
         """An unsigned number."""
         if not count:
             return 0
-        start = self.position
-        self.position += count
-        if self.position > len(self.text):
-            raise IndexError
-        return int(self.text[start : self.position], 2)
+        while self._position + count > len(self._text):
+            self._refill()
+        start = self._position
+        self._position += count
+        return int(self._text[start : self._position], 2)
 
     def signed(self, count: int) -> int:
         """A number in two's complement."""
@@ -150,38 +185,56 @@ class _Bits:
 
     def zeros(self) -> int:
         """How many zeros come before the next 1, which is taken too."""
-        start = self.position
-        one = self.text.index("1", start)
-        self.position = one + 1
-        return one - start
+        passed = 0
+        while (one := self._text.find("1", self._position)) < 0:
+            passed += len(self._text) - self._position
+            self._position = len(self._text)
+            self._refill()
+        passed += one - self._position
+        self._position = one + 1
+        return passed
 
     def rice(self, count: int, width: int) -> list[int]:
         """So many Rice-coded signed numbers with `width` low bits."""
-        text, position = self.text, self.position
+        text, position = self._text, self._position
         numbers = []
         for _ in range(count):
-            one = text.index("1", position)
-            value = one - position
-            position = one + 1
-            if width:
-                position += width
-                value = value << width | int(text[one + 1 : position], 2)
+            one = text.find("1", position)
+            end = one + 1 + width
+            if one < 0 or end > len(text):
+                self._position = position
+                value = self.zeros() << width | self.take(width)
+                text, position = self._text, self._position
+            else:
+                value = one - position
+                if width:
+                    value = value << width | int(text[one + 1 : end], 2)
+                position = end
             numbers.append((value >> 1) ^ -(value & 1))
-        if position > len(text):
-            raise IndexError
-        self.position = position
+        self._position = position
         return numbers
+
+    def _refill(self) -> None:
+        """Add to the text, and leave away the bytes that are done."""
+        piece = self._data[self._next : self._next + _PIECE]
+        if not piece:
+            raise DamagedError("FLAC: the stream ends too early")
+        self._next += len(piece)
+        done = self._position // 8 * 8
+        added = bin(int.from_bytes(piece, "big") | 1 << 8 * len(piece))[3:]
+        self._text = self._text[done:] + added
+        self._position -= done
 
 
 def _subframe(reader: _Bits, count: int, bits: int) -> list[int]:
-    """The samples of one channel."""
+    """The samples of one channel; one, where all of them are equal."""
     kind = reader.take(7)  # a 0 and six bits of type
     wasted = reader.zeros() + 1 if reader.take(1) else 0
     bits -= wasted
     if bits <= 0:
         raise DamagedError("FLAC: a subframe wastes all its bits")
     if kind == 0:
-        samples = [reader.signed(bits)] * count
+        samples = [reader.signed(bits)]
     elif kind == 1:
         samples = [reader.signed(bits) for _ in range(count)]
     elif 8 <= kind <= 12:
@@ -239,6 +292,8 @@ def _residual(reader: _Bits, count: int, order: int) -> list[int]:
         parameter = reader.take(parameter_bits)
         if parameter == (1 << parameter_bits) - 1:
             width = reader.take(5)
+            if not width:  # no encoder writes it: what needs no bits is a constant
+                raise DamagedError("FLAC: there are samples without bits")
             numbers += [reader.signed(width) for _ in range(wanted)]
         else:
             numbers += reader.rice(wanted, parameter)

@@ -6,11 +6,11 @@ Only what is asked for is decoded; nothing here trusts a length or a position.
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final, Union
 
 from fimd.dwarfs.errors import DamagedError, UnsupportedError
 from fimd.dwarfs.thrift import Reader
@@ -99,11 +99,15 @@ def _integer(value: Any) -> int:
 
 
 class Frozen:
-    """A frozen struct's bytes with their schema."""
+    """A frozen struct's bytes with their schema, in which no list may have more than `most_items`.
 
-    def __init__(self, data: bytes, schema: Schema) -> None:
+    Items of no width take no room in the data, so its size alone does not bound them.
+    """
+
+    def __init__(self, data: bytes, schema: Schema, most_items: int) -> None:
         self.data = data
         self.schema = schema
+        self.most_items = most_items
 
     @property
     def root(self) -> "View":
@@ -207,10 +211,11 @@ class Items:
     __slots__ = ("_start", "count", "frozen", "layout")
 
     def __init__(self, frozen: Frozen, layout: Layout, start: int, count: int) -> None:
-        # Items of no width need no data, but telling them apart does: a list that is longer than
-        # the metadata has bits is one that nothing refers to, made to keep a reader busy.
-        if count > 8 * len(frozen.data):
-            raise DamagedError(f"a list of {count} items in {len(frozen.data)} bytes of metadata")
+        if count > frozen.most_items:
+            raise DamagedError(
+                f"a list of {count} items, more than the {frozen.most_items} that metadata of this"
+                " size may have"
+            )
         frozen.check_range(start, (count * layout.stride + 7) // 8, "a list")
         self.frozen = frozen
         self.layout = layout
@@ -219,15 +224,6 @@ class Items:
 
     def __len__(self) -> int:
         return self.count
-
-    def views(self) -> Iterator[View]:
-        """Each item as a struct."""
-        size, stride = self.layout.size, self.layout.stride
-        for index in range(self.count):
-            if size:
-                yield View(self.frozen, self.layout, self._start + index * size, 0)
-            else:
-                yield View(self.frozen, self.layout, self._start, index * stride)
 
     def string_ranges(self) -> Callable[[int], tuple[int, int]]:
         """For a list of strings: what tells where one is in the data, as start and size."""
@@ -242,9 +238,15 @@ class Items:
         return string_range
 
     def strings(self) -> list[bytes]:
-        """For a list of strings, all of them."""
-        ranges = map(self.string_ranges(), range(self.count))
-        return [self.frozen.data[start : start + size] for start, size in ranges]
+        """For a list of strings, all of them; together they have no more bytes than the data."""
+        strings = []
+        left = len(self.frozen.data)
+        for start, size in map(self.string_ranges(), range(self.count)):
+            left -= size
+            if left < 0:
+                raise DamagedError("the strings of a list share their bytes")
+            strings.append(self.frozen.data[start : start + size])
+        return strings
 
     def field(self, field_id: int, width: int = 32) -> tuple[int, int]:
         """A number inside of a struct item: its shift in the item's record, and its mask."""
@@ -281,17 +283,12 @@ class Items:
         return Column(self.frozen.data, self._start * 8, stride, (1 << stride) - 1, self.count)
 
 
-class Numbers(Protocol):
-    """What a table of numbers is to its users: a Column, or a list of what was packed."""
-
-    def __getitem__(self, index: int, /) -> int:
-        """One number."""
-
-    def __len__(self) -> int:
-        """How many there are."""
+def unpacked(numbers: "Numbers") -> "array[int]":
+    """All of a table's numbers."""
+    return numbers.unpack() if isinstance(numbers, Column) else numbers
 
 
-def number_reader(numbers: Numbers) -> Callable[[int], int]:
+def number_reader(numbers: "Numbers") -> Callable[[int], int]:
     """The fastest function that gives one of `numbers`, which are not counted from the end."""
     return numbers.reader if isinstance(numbers, Column) else numbers.__getitem__
 
@@ -354,3 +351,7 @@ class Column:
         )
         del numbers[self.count :]
         return numbers
+
+
+Numbers = Union[Column, "array[int]"]  # an array takes no index at run time
+"""What a table of numbers is to its users: a Column, or an array of what was packed."""

@@ -14,20 +14,24 @@ ESCAPE: Final = 255
 _LONGEST_SYMBOL: Final = 8
 
 
-def decoder(table: bytes) -> Callable[[bytes], bytes]:
-    """The function that decompresses one string with an exported symbol table."""
+def decoder(table: bytes, longest: int) -> Callable[[bytes], bytes]:
+    """The function that decompresses one string, to `longest` bytes at most, by a symbol table."""
     symbols = _symbols(table)
 
     def decode(data: bytes) -> bytes:
         try:
             if ESCAPE not in data:
-                return b"".join([symbols[code] for code in data])
-            codes = iter(data)
-            return b"".join(
-                [bytes([next(codes)]) if code == ESCAPE else symbols[code] for code in codes]
-            )
+                text = b"".join([symbols[code] for code in data])
+            else:
+                codes = iter(data)
+                text = b"".join(
+                    [bytes([next(codes)]) if code == ESCAPE else symbols[code] for code in codes]
+                )
         except (IndexError, StopIteration):
             raise DamagedError("a compressed string has a code that its table lacks") from None
+        if len(text) > longest:
+            raise DamagedError(f"a compressed string has {len(text)} bytes")
+        return text
 
     return decode
 

@@ -6,6 +6,7 @@ a block may have 16 MiB and more, and most readers want a little of it.
 
 import asyncio
 import functools
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -55,7 +56,10 @@ class Blocks:
         self._pool = pool
         self._loads: dict[int, _Load] = {}
         self._passed = HOLE
-        self._prefetched = min(_PREFETCHED_BLOCKS, capacity // image.block_size - 1)
+        fitting = max(1, capacity // image.block_size)
+        self._prefetched = min(_PREFETCHED_BLOCKS, fitting - 1)
+        self._free = fitting  # how many more may be decompressed at the same time,
+        self._queue: deque[int] = deque()  # and which wait until they may
 
     def peek(self, number: int, end: int) -> Buffer | None:
         """The block where its bytes before `end` are at hand."""
@@ -92,9 +96,18 @@ class Blocks:
 
     def _start(self, number: int) -> _Load:
         load = self._loads[number] = _Load()
-        job = load.loop.run_in_executor(self._pool, self._cache.get, number)
-        job.add_done_callback(functools.partial(self._loaded, number))
+        self._queue.append(number)
+        self._run()
         return load
+
+    def _run(self) -> None:
+        """Have threads load what may be loaded now."""
+        while self._queue and self._free:
+            self._free -= 1
+            number = self._queue.popleft()
+            loop = self._loads[number].loop
+            job = loop.run_in_executor(self._pool, self._cache.get, number)
+            job.add_done_callback(functools.partial(self._loaded, number))
 
     def _decompress(self, number: int) -> Buffer:
         """Load a block in a thread."""
@@ -106,6 +119,8 @@ class Blocks:
 
     def _loaded(self, number: int, job: "asyncio.Future[Buffer]") -> None:
         load = self._loads.pop(number)
+        self._free += 1
+        self._run()
         error = None if job.cancelled() else job.exception()
         for _, future in load.waiters:
             if future.done():

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Final
 
 _SPARES: Final = 2
+_LARGEST_SPARE: Final = 16 << 20  # bytes
 _HUGE_PAGE: Final = 2 << 20
 _TOO_SLOW: Final = 1e-3  # seconds of CPU time for a huge page; most take 0.2 ms, from a host 4 ms
 _MADV_POPULATE_WRITE: Final = 23  # Linux 5.14; the mmap module has no name for it
@@ -44,7 +45,11 @@ class Memory:
 
     def give_back(self, block: bytes | memoryview) -> None:
         """Take the memory of a block that is not needed any more, once nobody looks at it."""
-        if isinstance(block, memoryview) and isinstance(block.obj, mmap.mmap):
+        if (
+            isinstance(block, memoryview)
+            and isinstance(block.obj, mmap.mmap)
+            and len(block) <= _LARGEST_SPARE
+        ):
             self._spares.append(block.obj)
 
     def _populate(self, memory: mmap.mmap) -> None:

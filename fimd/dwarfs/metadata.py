@@ -5,14 +5,16 @@ there. The tables are read in place; the packed ones are unpacked when they are 
 """
 
 import stat
+from array import array
 from bisect import bisect_left
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from typing import Final
 
+from fimd.dwarfs import bounds
 from fimd.dwarfs.errors import DamagedError, UnsupportedError
-from fimd.dwarfs.frozen import Frozen, Items, Numbers, Schema, View
-from fimd.dwarfs.strings import StringTable
+from fimd.dwarfs.frozen import Column, Frozen, Items, Numbers, Schema, View
+from fimd.dwarfs.strings import MAX_NAME, MAX_TARGET, StringTable
 
 KNOWN_FEATURES: Final = frozenset({b"sparsefiles"})
 MAX_BLOCK_SIZE: Final = 1 << 30
@@ -44,16 +46,15 @@ class Metadata:
         chunks, names, symlinks: the tables of these names.
     """
 
-    def __init__(self, data: bytes, schema: Schema) -> None:
-        self.frozen = Frozen(data, schema)
+    def __init__(self, data: bytes, schema: Schema, stored: int) -> None:
+        """`stored` are the bytes of the section that `data` were unpacked from."""
+        self.frozen = Frozen(data, schema, bounds.items(stored))
+        self._most_chunks = bounds.chunks(stored)
         root = self.root = self.frozen.root
         self._read_features()
         self.block_size = root.integer(15, 32)
         if not 0 < self.block_size <= MAX_BLOCK_SIZE or self.block_size & self.block_size - 1:
             raise DamagedError(f"invalid block size: {self.block_size}")
-        self.modes = root.items(9).numbers().unpack()
-        self.uids = root.items(7).numbers().unpack()
-        self.gids = root.items(8).numbers().unpack()
         self.timestamp_base = root.integer(12)
         self._read_options(root.optional_struct(18))
         self.hole_block = root.optional_integer(34, 32)
@@ -75,8 +76,14 @@ class Metadata:
         self.entry_count = len(self.entries)
         self.inode_count = len(self.entry_table if self.has_entry_table else self.inodes)
         self.node_count = self.entry_count if self.has_entry_table else self.inode_count
-        self.names = StringTable(self.frozen, root.optional_struct(24), root.items(10))
-        self.symlinks = StringTable(self.frozen, root.optional_struct(25), root.items(11))
+        self.names = StringTable(self.frozen, root.optional_struct(24), root.items(10), MAX_NAME)
+        self.symlinks = StringTable(
+            self.frozen, root.optional_struct(25), root.items(11), MAX_TARGET
+        )
+        self._check_sizes()
+        self.modes, self.uids, self.gids = (
+            root.items(field).numbers().unpack() for field in (9, 7, 8)
+        )
         self._find_ranks()
         self._check_counts()
 
@@ -124,6 +131,30 @@ class Metadata:
             bisect_left(inodes, wanted, key=self.rank) for wanted in (1, 2, 3, 4)
         )
 
+    def _check_sizes(self) -> None:
+        """What no table exceeds in any image, whatever its items are: nothing is unpacked before.
+
+        Each inode has a name, each value and each string a user, and each entry differs from all
+        others, which takes bits.
+        """
+        if self.entry_count > 1 and not self.entries.layout.stride:
+            raise DamagedError(f"{self.entry_count} directory entries that do not differ")
+        if len(self.chunks) > self._most_chunks:
+            raise DamagedError(f"{len(self.chunks)} chunks in metadata of this size")
+        for table, count, users, most in (
+            ("inodes", self.inode_count, "directory entries", self.entry_count),
+            ("modes", len(self.root.items(9)), "inodes", len(self.inodes)),
+            ("uids", len(self.root.items(7)), "inodes", len(self.inodes)),
+            ("gids", len(self.root.items(8)), "inodes", len(self.inodes)),
+            ("names", self.names.count, "directory entries", self.entry_count),
+            ("link targets", self.symlinks.count, "links", len(self.symlink_table)),
+            ("sizes of holes", len(self.large_holes), "chunks", len(self.chunks)),
+            ("file objects", len(self._chunk_table) - 1, "inodes", self.inode_count),
+            ("shared files", len(self.shared_files_table), "inodes", self.inode_count),
+        ):
+            if count > most:
+                raise DamagedError(f"metadata inconsistency: {count} {table} for {most} {users}")
+
     def _check_counts(self) -> None:
         """What the reference checks whenever it opens an image."""
         directories = len(self.directories) - 1
@@ -155,14 +186,14 @@ class Metadata:
     def chunk_table(self) -> Numbers:
         """The first chunk of each file object, and the last one's end."""
         if self.packed_chunk_table:
-            return list(accumulate(self._chunk_table.unpack()))
+            return _running_sums(self._chunk_table)
         return self._chunk_table
 
     @cached_property
     def first_entries(self) -> Numbers:
         """The first entry of each directory, and the last one's end."""
         column = self.directories.column(2)
-        return list(accumulate(column.unpack())) if self.packed_directories else column
+        return _running_sums(column) if self.packed_directories else column
 
     @cached_property
     def shared_files(self) -> Numbers:
@@ -170,10 +201,11 @@ class Metadata:
         table = self.shared_files_table
         if not self.packed_shared_files:
             return table
-        repetitions = [repetition + 2 for repetition in table.unpack()]
-        if sum(repetitions) > self.inode_count:
+        repetitions = table.unpack()
+        if sum(repetitions) + 2 * len(table) > self.inode_count:
             raise DamagedError("there are more shared files than inodes")
-        return [number for number, count in enumerate(repetitions) for _ in range(count)]
+        numbers = (repeat(number, 2 + more) for number, more in enumerate(repetitions))
+        return array("I", chain.from_iterable(numbers))
 
     @cached_property
     def unique_files(self) -> int:
@@ -186,7 +218,7 @@ class Metadata:
     @cached_property
     def link_counts(self) -> Numbers:
         """How many names each inode has, for images that do not say."""
-        counts = [0] * self.inode_count
+        counts = array("I", bytes(4 * self.inode_count))
         numbers = self.entries.column(3 if self.has_entry_table else 2)
         try:
             for inode in numbers.unpack():
@@ -194,3 +226,8 @@ class Metadata:
         except IndexError:
             raise DamagedError("a directory entry's inode is out of range") from None
         return counts
+
+
+def _running_sums(column: Column) -> "array[int]":
+    """What a packed table stands for."""
+    return array("Q", accumulate(column.unpack()))

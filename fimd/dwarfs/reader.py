@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Final, Self
 
-from fimd.dwarfs import codecs, sections, thrift
+from fimd.dwarfs import bounds, codecs, sections, thrift
 from fimd.dwarfs.blocks import BlockCache
 from fimd.dwarfs.codecs import Buffer
 from fimd.dwarfs.errors import DamagedError, DwarfsError, UnsupportedError, located
@@ -23,10 +23,6 @@ DEFAULT_CACHE_BYTES: Final = 128 << 20
 LONGEST_PATH: Final = 64 << 10
 """Bytes of a path. No system call takes as many, and those of directories nested without end would
 fill memory."""
-_SCHEMA_LIMIT: Final = 4 << 20  # bytes; real ones have some thousand
-# Metadata compresses to a fifth or so. What claims to compress far better was made to fill memory.
-_METADATA_LIMIT: Final = 32 << 20
-_METADATA_RATIO: Final = 32
 _TYPES: Final = frozenset(SectionType)
 _COMPRESSIONS: Final = frozenset(Compression)
 
@@ -41,6 +37,7 @@ class Image:
     Attributes:
         source: the image's bytes in its file.
         table: its sections.
+        metadata_place: file, offset and name of the metadata's section, for errors in it.
         blocks: the sections with the files' bytes, by block number.
         tree: names and attributes.
         cache: blocks that have been decompressed.
@@ -71,13 +68,14 @@ class Image:
         size: int | None = None,
         *,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        name: str | None = None,
     ) -> Self:
         """Open the image at `offset` of a regular file, by path or by a descriptor (duplicated).
 
         `size` is needed where bytes follow the image. An `offset` of None looks for the first
-        image in the file.
+        image in the file. `name` is what messages call what a descriptor has open.
         """
-        source = Source.open(path, offset or 0, size)
+        source = Source.open(path, offset or 0, size, name)
         if offset is None:
             try:
                 found = sections.find_image(source)
@@ -141,10 +139,16 @@ class Image:
     def history(self) -> list[dict[int, Any]]:
         """The entries of the HISTORY sections, as Thrift structs by field number."""
         entries: list[dict[int, Any]] = []
+        left = bounds.HISTORY_BYTES
         for section in self.table.sections:
             if section.type == SectionType.HISTORY:
-                decoded = thrift.Reader(self.section_content(section, _SCHEMA_LIMIT)).structure()
-                entries += decoded.get(1, [])
+                content = self.section_content(section, left)
+                left -= len(content)
+                with located(self.source.name, section.offset, section.name):
+                    found = thrift.Reader(content).structure().get(1, [])
+                    if not isinstance(found, list) or not all(isinstance(x, dict) for x in found):
+                        raise DamagedError("a history is no list of entries")
+                    entries += found
         return entries
 
     def lookup(self, inode: int, name: bytes) -> int | None:
@@ -172,7 +176,7 @@ class Image:
         try:
             return FileMap(self.tree.extents(inode))
         except DwarfsError as error:  # faster than `with`, and every open comes here
-            error.at(self.source.name, section=SectionType.METADATA_V2.name)
+            error.at(*self.metadata_place)
             raise
 
     def read(self, inode: int, offset: int, size: int) -> Buffer:
@@ -192,20 +196,20 @@ class Image:
     def slice(self, number: int, block: Buffer, offset: int, size: int) -> memoryview:
         """Part of a decompressed block, without a copy. Raises DamagedError outside of it."""
         if offset + size > len(block):
-            raise DamagedError(
-                f"a chunk of {size} bytes at {offset} leaves block {number} of {len(block)} bytes",
-                path=self.source.name,
-                section=SectionType.METADATA_V2.name,
+            raise self._damaged(
+                f"a chunk of {size} bytes at {offset} leaves block {number} of {len(block)} bytes"
             )
         return memoryview(block)[offset : offset + size]
 
     def walk(self) -> Iterator[tuple[bytes, Attributes]]:
         """Path (the root's is b"") and attributes of every name, parents first, sorted.
 
-        Raises DamagedError for what is no tree, or longer than LONGEST_PATH.
+        Raises DamagedError for what is no tree, longer than LONGEST_PATH, or so deep that its
+        paths are longer than any tree's on average.
         """
         yield b"", self.stat(ROOT)
         left = self.metadata.entry_count - 1  # the root's own entry is in no directory
+        room = bounds.paths_bytes(left)
         seen = {ROOT}
         pending: list[Iterator[tuple[bytes, int]]] = [iter(self.readdir(ROOT))]
         prefixes = [b""]
@@ -218,25 +222,18 @@ class Image:
             name, inode = entry
             left -= 1
             if left < 0:
-                raise DamagedError(
-                    "directories share their entries",
-                    path=self.source.name,
-                    section=SectionType.METADATA_V2.name,
-                )
+                raise self._damaged("directories share their entries")
             path = prefixes[-1] + name
+            room -= len(path)
             if len(path) > LONGEST_PATH:
-                raise DamagedError(
-                    f"a path has more than {LONGEST_PATH} bytes",
-                    path=self.source.name,
-                    section=SectionType.METADATA_V2.name,
-                )
+                raise self._damaged(f"a path has more than {LONGEST_PATH} bytes")
+            if room < 0:
+                raise self._damaged(f"directories are nested too deeply: {len(prefixes)} levels")
             yield path, self.stat(inode)
             if self.tree.is_directory(inode):
                 if inode in seen:
-                    raise DamagedError(
-                        f"directory {os.fsdecode(path)!r} is in more than one place",
-                        path=self.source.name,
-                        section=SectionType.METADATA_V2.name,
+                    raise self._damaged(
+                        f"directory {os.fsdecode(path)!r} is in more than one place"
                     )
                 seen.add(inode)
                 pending.append(iter(self.readdir(inode)))
@@ -256,17 +253,13 @@ class Image:
         was written, whatever comes of the rest. A large block may come in memory of `memory`'s.
         """
         if not 0 <= number < len(self.blocks):
-            raise DamagedError(
-                f"block number out of range: {number} of {len(self.blocks)}",
-                path=self.source.name,
-                section=SectionType.METADATA_V2.name,
-            )
+            raise self._damaged(f"block number out of range: {number} of {len(self.blocks)}")
         section = self.blocks[number]
         with located(self.source.name, section.offset, section.name):
             header, payload = sections.load(self.source, self.table, section)
-            for block, done in codecs.decompress_in_steps(
-                header.compression, payload, self.block_size, memory
-            ):
+            limit = bounds.block_bytes(self.block_size, len(payload))
+            steps = codecs.decompress_in_steps(header.compression, payload, limit, memory)
+            for block, done in steps:
                 if self.table.has_checksums or done == len(block):
                     yield block, done
 
@@ -280,7 +273,10 @@ class Image:
             return codecs.decompress(header.compression, payload, limit)
 
     def _in_metadata(self) -> AbstractContextManager[None]:
-        return located(self.source.name, section=SectionType.METADATA_V2.name)
+        return located(*self.metadata_place)
+
+    def _damaged(self, fault: str) -> DamagedError:
+        return DamagedError(fault).at(*self.metadata_place)
 
     def _only(self, kind: SectionType) -> Section:
         found = [section for section in self.table.sections if section.type == kind]
@@ -292,11 +288,12 @@ class Image:
     def _read_metadata(self) -> Metadata:
         schema_section = self._only(SectionType.METADATA_V2_SCHEMA)
         with located(self.source.name, schema_section.offset, schema_section.name):
-            schema = parse_schema(self.section_content(schema_section, _SCHEMA_LIMIT))
+            schema = parse_schema(self.section_content(schema_section, bounds.SCHEMA_BYTES))
         section = self._only(SectionType.METADATA_V2)
-        limit = max(_METADATA_LIMIT, section.size * _METADATA_RATIO)
+        self.metadata_place = self.source.name, section.offset, section.name
         with located(self.source.name, section.offset, section.name):
-            return Metadata(self.section_content(section, limit), schema)
+            content = self.section_content(section, bounds.metadata_bytes(section.size))
+            return Metadata(content, schema, section.size)
 
     def _check_v1(self) -> None:
         """What stands in for checksums in the oldest images."""

@@ -14,7 +14,7 @@ _LONGEST_NUMBER: Final = (1 << 17) + 16  # bits: no difference of 16-bit pixels 
 _WINDOW: Final = 1 << 14  # bytes
 
 
-def decompress(data: bytes, position: int, size: int, header: dict[int, int]) -> bytes:
+def decompress(data: bytes, position: int, size: int, header: dict[int, int]) -> memoryview:
     """The `size` bytes that the stream at `position` of `data` holds.
 
     `header` is the ricepp_block_header by field number. Raises DwarfsError.
@@ -26,28 +26,29 @@ def decompress(data: bytes, position: int, size: int, header: dict[int, int]) ->
     if (
         header.get(3) != 2
         or not 1 <= components <= 2
-        or not 1 <= block_size <= 512
+        or not 16 <= block_size <= 512
         or not 0 <= unused_bits <= 8
         or size % (2 * components)
     ):
         raise DamagedError("RICEPP: the block's header is invalid")
     bits = _Bits(data, position)
     order: Literal["big", "little"] = "big" if big_endian else "little"
-    planes: list[list[bytes]] = [[] for _ in range(components)]
+    planes = [bytearray() for _ in range(components)]
     lasts = [bits.take(16) for _ in range(components)] if size else []
     left = size // 2 // components
     while left:
         count = min(block_size, left)
         for component, plane in enumerate(planes):
             group, lasts[component] = _group(bits, count, lasts[component], unused_bits, order)
-            plane.append(group)
+            plane.extend(group)
         left -= count
+    if components == 1:
+        return memoryview(planes[0]).toreadonly()
     pixels = bytearray(size)
     for component, plane in enumerate(planes):
-        packed = b"".join(plane)
-        pixels[2 * component :: 2 * components] = packed[::2]
-        pixels[2 * component + 1 :: 2 * components] = packed[1::2]
-    return bytes(pixels)
+        pixels[2 * component :: 2 * components] = plane[::2]
+        pixels[2 * component + 1 :: 2 * components] = plane[1::2]
+    return memoryview(pixels).toreadonly()
 
 
 def _group(

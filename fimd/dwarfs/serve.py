@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final, Protocol
@@ -34,6 +34,15 @@ _THREADS: Final = 2
 # ruff: noqa: ARG002 - pyfuse3 calls every handler with a context that nothing here needs
 
 _guarded = functools.partial(fuse.guarded, expected=(DwarfsError,))
+
+
+def _locate(error: Exception, operations: "_Operations", inode: int, *_: object) -> None:
+    """Add to an image's fault which image it is of, and where its metadata are."""
+    if isinstance(error, DwarfsError):
+        error.at(*operations.image_of(inode).metadata_place)
+
+
+_answered = functools.partial(fuse.answered, expected=(DwarfsError,), locate=_locate)
 
 
 async def serve(
@@ -178,59 +187,69 @@ class _Operations(pyfuse3.Operations):
         self._images = images
         self._open_files: dict[int, OpenFile] = {}
         self._next_handle = 1
-        self._read = parts[0]
+        self._done = fuse.done()
+        self._read = parts[0]  # whose directories are read,
+        self._ahead = False  # and whether it may have something to do ahead
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = FOR_EVER
 
+    def image_of(self, inode: int) -> Image:
+        """The image that an inode is in."""
+        served = [part for part in self._parts if isinstance(part, ServedImage)]
+        return [part.image for part in served if part.first <= inode][-1]
+
     def _part(self, inode: int) -> _Part:
         return self._parts[bisect_right(self._firsts, inode) - 1]
 
-    @_guarded
-    async def lookup(
+    @_answered
+    def lookup(
         self, parent: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         # with a timeout where there is none: the kernel remembers that it is not there
         return self._part(parent).lookup(parent, name) or self._absent
 
-    @_guarded
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    @_answered
+    def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         return self._part(inode).attributes(inode)
 
-    @_guarded
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+    @_answered
+    def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         return self._part(inode).readlink(inode)
 
-    @_guarded
-    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+    @_answered
+    def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         self._read = self._part(inode)
         self._read.opendir(inode)
+        self._ahead = True
         return inode
 
-    @_guarded
-    async def releasedir(self, fh: int) -> None:
-        """Nothing is kept by handle."""
+    def releasedir(self, fh: int) -> Awaitable[None]:  # type: ignore[override]
+        return self._done  # nothing is kept by handle
 
-    @_guarded
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    @_answered
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         self._read = self._part(fh)
         self._read.readdir(fh, start_id, functools.partial(pyfuse3.readdir_reply, token))
+        self._ahead = True
 
     def prepare(self) -> None:
         """Do what the part whose directories are read can do ahead."""
-        self._read.prepare()
+        if self._ahead:  # it is asked after each request
+            self._ahead = False
+            self._read.prepare()
 
-    @_guarded
-    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+    @_answered
+    def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         opened = self._part(inode).open(inode, flags)
         handle = self._next_handle
         self._next_handle += 1
         self._open_files[handle] = opened
-        return pyfuse3.FileInfo(fh=handle, keep_cache=True)
+        return pyfuse3.FileInfo(handle)  # which keeps what the kernel has of the file
 
-    @_guarded
-    async def release(self, fh: int) -> None:
+    def release(self, fh: int) -> Awaitable[None]:  # type: ignore[override]
         del self._open_files[fh]
+        return self._done
 
     @_guarded
     async def read(self, fh: int, off: int, size: int) -> Buffer:  # type: ignore[override]

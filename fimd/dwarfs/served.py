@@ -8,8 +8,9 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import pyfuse3
 
@@ -23,21 +24,49 @@ from fimd.dwarfs.tree import HOLE, ROOT, Attributes
 
 FOR_EVER: Final = 1e9  # seconds
 _STAT_BLOCK: Final = 512  # bytes of st_blocks's unit
+_MOST_OWNERS: Final = 4096  # that are remembered
 _READ_AHEAD: Final = 128 << 10
+_GIVEN_AT_ONCE: Final = 64 << 10  # bytes of a file; the kernel reads half as much ahead at first
+_FEW_CHUNKS: Final = 16
 
 Reply = Callable[[bytes, pyfuse3.EntryAttributes, int], bool]
 """Takes an entry and the number of the next one; false where there was no room for it."""
 
 
+class _Opened:
+    """Which inodes have been opened: a bit each."""
+
+    def __init__(self, count: int) -> None:
+        self._bits = bytearray(-(-count // 8))
+
+    def add(self, inode: int) -> bool:
+        """Note that an inode is opened, and tell whether it is for the first time."""
+        byte, bit = inode >> 3, 1 << (inode & 7)
+        if self._bits[byte] & bit:
+            return False
+        self._bits[byte] |= bit
+        return True
+
+
 class OpenFile:
     """A file of an image while it is open."""
 
-    __slots__ = ("_blocks", "_end", "_file", "_image", "_next_offset", "_prefetched", "_reading")
+    __slots__ = (
+        "_blocks",
+        "_end",
+        "_file",
+        "_image",
+        "_inode",
+        "_next_offset",
+        "_prefetched",
+        "_reading",
+    )
 
-    def __init__(self, image: Image, blocks: Blocks, file: FileMap) -> None:
+    def __init__(self, image: Image, blocks: Blocks, inode: int) -> None:
         self._image = image
         self._blocks = blocks
-        self._file = file
+        self._inode = inode
+        self._file: FileMap | None = None  # made by the first read: many files have none
         self._next_offset = 0
         self._prefetched = HOLE  # the last block for which others were prefetched
         self._reading = HOLE  # the one that is read in sequence,
@@ -45,7 +74,10 @@ class OpenFile:
 
     async def read(self, offset: int, size: int) -> Buffer:
         """At most `size` bytes, fewer only at the file's end."""
-        pieces = self._file.pieces(offset, size)
+        file = self._file
+        if file is None:
+            file = self._file = self._image.file_map(self._inode)
+        pieces = file.pieces(offset, size)
         parts: list[Buffer] = []
         blocks = self._blocks
         # all are asked for before any is waited for, and what is needed now before what is later
@@ -59,7 +91,7 @@ class OpenFile:
             last = pieces[-1][0]
             if last != self._prefetched:
                 self._prefetched = last
-                blocks.prefetch(self._file, offset + size - 1)
+                blocks.prefetch(file, offset + size - 1)
         left = self._leave(pieces) if offset == self._next_offset else ()
         self._next_offset = offset + size
         for number, start, length in pieces:
@@ -71,7 +103,7 @@ class OpenFile:
                 block = await (waiting.get(number) or blocks.load(number, start + length))
             parts.append(self._image.slice(number, block, start, length))
         for number, end in left:
-            blocks.passed(self._file, number, end)
+            blocks.passed(file, number, end)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _leave(self, pieces: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
@@ -85,20 +117,40 @@ class OpenFile:
         return left
 
 
+Owner = int | Callable[[int], int] | None
+
+
+class _Owners(dict[int, int]):
+    """What each owner in an image is shown as."""
+
+    def __init__(self, shown: Owner) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def __missing__(self, owner: int) -> int:
+        if self._shown is None:
+            return owner
+        shown = self._shown if isinstance(self._shown, int) else self._shown(owner)
+        if len(self) < _MOST_OWNERS:
+            self[owner] = shown
+        return shown
+
+
 @dataclass(frozen=True)
 class Shown:
     """How one image is shown.
 
     Attributes:
-        uid, gid: the owner of everything; None leaves what the image says.
+        uid, gid: the owner of everything, or what an owner in the image is shown as; None leaves
+            what the image says.
         cache_bytes: how much of decompressed blocks is kept at most.
         inode_offset: what is to be added to the tree's inode numbers. With offsets far apart,
             images that are shown as one filesystem have no number in common.
     """
 
     image: Image
-    uid: int | None
-    gid: int | None
+    uid: "Owner"
+    gid: "Owner"
     cache_bytes: int
     inode_offset: int
 
@@ -119,8 +171,9 @@ class ServedImage:
         self._tree = shown.image.tree
         self._blocks = Blocks(shown.image, shown.cache_bytes, pool, memory)
         self._listings = Listings(self._listing)
-        self._uid = shown.uid
-        self._gid = shown.gid
+        self._opened = _Opened(shown.image.metadata.node_count)
+        self._uids = _Owners(shown.uid)
+        self._gids = _Owners(shown.gid)
         # every answer is sent before the next one is made: one buffer serves all of them
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = FOR_EVER
@@ -175,7 +228,36 @@ class ServedImage:
         """A file, to be read only."""
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise pyfuse3.FUSEError(errno.EROFS)
-        return OpenFile(self.image, self._blocks, self.image.file_map(inode - self.first))
+        number = inode - self.first
+        if self._opened.add(number):
+            self._give(number)
+        return OpenFile(self.image, self._blocks, number)
+
+    def _give(self, number: int) -> None:
+        """Give the kernel the content of a small file that is opened for the first time.
+
+        It then need not ask for it. Only what is decompressed already is given: who opens a file
+        may not want to read it. And only before anybody has opened it: where the kernel waits for
+        a page that it has asked for, giving it that page would wait for the kernel.
+        """
+        first, last = self._tree.content(number)
+        if not 0 < last - first <= _FEW_CHUNKS:
+            return
+        file = self.image.file_map(number)
+        if not 0 < file.size <= _GIVEN_AT_ONCE:
+            return
+        parts: list[Buffer] = []
+        for block, start, size in file.extents:
+            if block == HOLE:
+                parts.append(bytes(size))
+                continue
+            found = self._blocks.peek(block, start + size)
+            if found is None:
+                return
+            parts.append(self.image.slice(block, found, start, size))
+        content = parts[0] if len(parts) == 1 else b"".join(parts)
+        with suppress(OSError):  # it asks for what it did not take
+            pyfuse3.notify_store(number + self.first, 0, cast("bytes", content))
 
     def _fill(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """Attributes in the kernel's form, in a buffer that the next answer overwrites."""
@@ -184,8 +266,8 @@ class ServedImage:
         entry.st_ino = inode + self.first
         entry.st_mode = mode
         entry.st_nlink = nlink
-        entry.st_uid = uid if self._uid is None else self._uid
-        entry.st_gid = gid if self._gid is None else self._gid
+        entry.st_uid = self._uids[uid]
+        entry.st_gid = self._gids[gid]
         entry.st_rdev = rdev
         entry.st_size = size
         entry.st_blocks = -(-allocated // _STAT_BLOCK)

@@ -38,13 +38,22 @@ class Source:
         self.end = status.st_size if size is None else offset + size
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | int, offset: int, size: int | None) -> Self:
-        """Open a path for reading, or duplicate a descriptor. Raises OSError as well."""
+    def open(
+        cls,
+        path: str | os.PathLike[str] | int,
+        offset: int,
+        size: int | None,
+        name: str | None = None,
+    ) -> Self:
+        """Open a path for reading, or duplicate a descriptor. Raises OSError as well.
+
+        `name` is what messages call what a descriptor has open.
+        """
         if isinstance(path, int):
             fd = os.dup(path)
-            name = f"descriptor {path}"
             with contextlib.suppress(OSError):  # a nicer name only, where /proc is there
-                name = os.readlink(f"/proc/self/fd/{path}")
+                name = name or os.readlink(f"/proc/self/fd/{path}")
+            name = name or f"descriptor {path}"
         else:
             # O_NONBLOCK: a fifo in the image's place must not hang the caller
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)

@@ -1,7 +1,8 @@
 """Names and link targets: plain lists of strings, or one buffer with an index, maybe compressed."""
 
+from array import array
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Final
 
@@ -11,13 +12,16 @@ from fimd.dwarfs.frozen import Frozen, Items, Numbers, View, number_reader
 
 MAX_NAME: Final = 512  # stored bytes; FSST may double the 255 that a name can have
 MAX_TARGET: Final = 4096
+"""What the reference accepts, in bytes, of strings as they are stored."""
+_REMEMBERED: Final = 4096  # lengths of compressed strings
 
 
 class StringTable:
-    """Strings by number, each decoded when it is asked for."""
+    """Strings by number, each decoded when it is asked for; none has more than `longest` bytes."""
 
-    def __init__(self, frozen: Frozen, compact: View | None, plain: Items) -> None:
+    def __init__(self, frozen: Frozen, compact: View | None, plain: Items, longest: int) -> None:
         self._data = frozen.data
+        self._longest = longest
         self._plain_range = plain.string_ranges() if compact is None else None
         self._start = 0
         self.packed_index = False
@@ -31,7 +35,7 @@ class StringTable:
         self._start, self.size = compact.string_range(1)
         symbols = compact.optional(2)
         if symbols is not None:
-            self._decode = fsst.decoder(symbols.string(2))
+            self._decode = fsst.decoder(symbols.string(2), longest)
         self._index = compact.items(3).numbers()
         self.packed_index = compact.flag(4)
         self.count = len(self._index) if self.packed_index else max(len(self._index) - 1, 0)
@@ -45,7 +49,7 @@ class StringTable:
     def bounds(self) -> Numbers:
         """Where each string of a compact table begins in the buffer, and the last one's end."""
         if self.packed_index:
-            return list(accumulate(self._index.unpack(), initial=0))
+            return array("Q", accumulate(self._index.unpack(), initial=0))
         return self._index
 
     def plain_range(self, number: int) -> tuple[int, int]:
@@ -53,17 +57,37 @@ class StringTable:
         assert self._plain_range is not None
         return self._plain_range(number)
 
-    def stored(self, number: int) -> bytes:
-        """A string as it is stored."""
+    def length(self, number: int) -> int:
+        """Bytes of a string as it is meant."""
+        if self._decode is not None:
+            return self._decoded_length(number)
+        first, last = self._range(number)
+        return last - first
+
+    @cached_property
+    def _decoded_length(self) -> Callable[[int], int]:
+        return lru_cache(_REMEMBERED)(lambda number: len(self[number]))
+
+    def _range(self, number: int) -> tuple[int, int]:
+        """Where in the metadata a string begins and ends."""
         if self._plain_range is not None:
             start, size = self._plain_range(number)
-            return self._data[start : start + size]
-        if not 0 <= number < self.count:
-            raise DamagedError(f"string {number} of a table of {self.count}")
-        first, last = self.bounds[number], self.bounds[number + 1]
-        if not first <= last <= self.size:
-            raise DamagedError(f"string {number} lies outside of its table")
-        return self._data[self._start + first : self._start + last]
+            first, last = start, start + size
+        else:
+            if not 0 <= number < self.count:
+                raise DamagedError(f"string {number} of a table of {self.count}")
+            first, last = self.bounds[number], self.bounds[number + 1]
+            if not first <= last <= self.size:
+                raise DamagedError(f"string {number} lies outside of its table")
+            first, last = self._start + first, self._start + last
+        if last - first > self._longest:
+            raise DamagedError(f"string {number} has {last - first} bytes")
+        return first, last
+
+    def stored(self, number: int) -> bytes:
+        """A string as it is stored."""
+        first, last = self._range(number)
+        return self._data[first:last]
 
     def __getitem__(self, number: int) -> bytes:
         """A string as it is meant."""
@@ -72,11 +96,9 @@ class StringTable:
     @cached_property
     def reader(self) -> Callable[[int], bytes]:
         """What gives a string as it is meant: a closure, for listings wait for it."""
-        stored, decode = self.stored, self._decode
-        if decode is None:
-            return stored
+        stored, decode, longest = self.stored, self._decode, self._longest
         if self._plain_range is not None:
-            return lambda number: decode(stored(number))
+            return stored if decode is None else lambda number: decode(stored(number))
         data, start, size, count = self._data, self._start, self.size, self.count
         bound = number_reader(self.bounds)
 
@@ -86,6 +108,9 @@ class StringTable:
             first, last = bound(number), bound(number + 1)
             if not first <= last <= size:
                 raise DamagedError(f"string {number} lies outside of its table")
-            return decode(data[start + first : start + last])
+            if last - first > longest:
+                raise DamagedError(f"string {number} has {last - first} bytes")
+            text = data[start + first : start + last]
+            return text if decode is None else decode(text)
 
         return read

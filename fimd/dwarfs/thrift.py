@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
+from fimd.dwarfs.bounds import THRIFT_VALUES
 from fimd.dwarfs.errors import DamagedError
 
 
@@ -45,6 +46,7 @@ class Reader:
     def __init__(self, data: bytes, position: int = 0) -> None:
         self.data = data
         self.position = position
+        self._left = THRIFT_VALUES
 
     def varint(self) -> int:
         """An unsigned LEB128 number of up to 64 bits."""
@@ -93,6 +95,7 @@ class Reader:
             delta = header >> 4
             last_id = last_id + delta if delta else self.integer(16)
             if wire_type in _BOOLS:
+                self._count()
                 fields[last_id] = _BOOLS[wire_type]
             else:
                 fields[last_id] = self._value(wire_type, depth + 1)
@@ -101,10 +104,16 @@ class Reader:
     def _value(self, wire_type: int, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             raise DamagedError("Thrift data is nested too deeply")
+        self._count()
         read = _READERS.get(wire_type)
         if read is None:
             raise DamagedError(f"unknown Thrift type {wire_type}")
         return read(self, depth)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise DamagedError(f"Thrift data holds more than {THRIFT_VALUES} values")
 
     def _list(self, depth: int) -> list[Any]:
         header = self.byte()

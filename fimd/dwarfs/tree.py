@@ -10,8 +10,9 @@ its own times and owner.
 
 import errno
 import stat
+import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Final, NamedTuple
 
 from fimd.dwarfs.errors import DamagedError
@@ -23,6 +24,11 @@ HOLE: Final = -1
 LARGE_HOLE: Final = 0xFFFF_FFFF
 _NO_NAMES: Final = (b"", b".", b"..")
 _MAX_SIZE: Final = (1 << 63) - 1
+_FEW_CHUNKS: Final = 8  # are counted again whenever a file's size is asked for
+_MANY_CHUNKS: Final = 1024  # and more are of so many bytes each on average: mkdwarfs looks for
+_LEAST_AVERAGE: Final = 16  # repetitions that are longer, and each byte would take a µs to read
+_REMEMBERED: Final = 1024  # entries
+_MOST_KNOWN: Final = 4096  # combinations of mode, owner and group; trees have some dozens
 _SECOND: Final = 1_000_000_000
 _MAX_TIME: Final = (1 << 63) - 1  # what the kernel's interfaces hold: the year 2262
 
@@ -69,6 +75,9 @@ class Tree:
         # the bits of the three, and what they have been found to mean
         self._identity = sum(m << s for s, m in (self._mode, self._owner, self._group))
         self._known: dict[int, tuple[int, int, int]] = {}
+        self._known_sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        self._counted = 0  # chunks of the files whose sizes are known
+        self._counting = threading.Lock()
         self._atime, self._mtime, self._ctime = (inodes.field(number, 64) for number in (6, 7, 8))
         self._atime_part, self._mtime_part, self._ctime_part = (
             inodes.field(number, 64) for number in (10, 11, 12)
@@ -93,12 +102,10 @@ class Tree:
     def lookup(self, directory: int, name: bytes) -> int | None:
         """The inode of a name in a directory, None where there is none."""
         low, high = self._entry_range(directory)
-        shift, mask = self._entry_name
-        names, entries = self.metadata.names.reader, self._entries
+        entry = self._entry
         while low < high:
             middle = (low + high) // 2
-            record = entries(middle)
-            found = names(record >> shift & mask)
+            found, record = entry(middle)
             if found == name:
                 return middle if self._by_name else self._entry_target(record)
             if found < name:
@@ -107,6 +114,18 @@ class Tree:
                 high = middle
         return None
 
+    @cached_property
+    def _entry(self) -> Callable[[int], tuple[bytes, int]]:
+        """An entry's name and record; those in the middle of a directory are asked for often."""
+        shift, mask = self._entry_name
+        names, entries = self.metadata.names.reader, self._entries
+
+        def entry(index: int) -> tuple[bytes, int]:
+            record = entries(index)
+            return names(record >> shift & mask), record
+
+        return lru_cache(_REMEMBERED)(entry)
+
     def readdir(self, directory: int, start: int = 0) -> Iterator[tuple[bytes, int]]:
         """Name and inode of each entry from number `start` on, in the order of the names' bytes."""
         low, high = self._entry_range(directory)
@@ -114,11 +133,15 @@ class Tree:
         inode_shift, inode_mask = self._entry_inode
         names, entries, by_name = self.metadata.names.reader, self._entries, self._by_name
         inode_count = self.metadata.inode_count
+        last = b""
         for index in range(low + start, high):
             record = entries(index)
             name = names(record >> name_shift & name_mask)
+            if name <= last:  # so that a directory has no more entries than there are names
+                raise DamagedError(f"directory {directory} is not sorted by name")
             if name in _NO_NAMES or b"/" in name or b"\0" in name:
                 raise DamagedError(f"a directory holds {name!r}, which is no file's name")
+            last = name
             inode = record >> inode_shift & inode_mask
             if inode >= inode_count:
                 raise DamagedError(f"an entry has inode {inode} of {inode_count}")
@@ -144,7 +167,8 @@ class Tree:
             low, high = self._entry_range(inode)
             size = allocated = high - low
         elif number < self._first_file:
-            size = allocated = len(self.readlink(inode))
+            target = meta.symlink_table[number - meta.first_link]
+            size = allocated = meta.symlinks.length(target)
         else:
             size = allocated = 0
             if number < meta.first_other and meta.has_devices:
@@ -173,6 +197,8 @@ class Tree:
                 gid = meta.gids[gid]
         except IndexError:
             raise DamagedError("an inode has an owner, group or mode out of range") from None
+        if len(self._known) == _MOST_KNOWN:
+            self._known.clear()
         self._known[record] = mode, uid, gid
         return mode, uid, gid
 
@@ -206,7 +232,25 @@ class Tree:
         if last - first == 1:  # most files
             block, _, size = self._extent(first)
             return size, (size if block != HOLE else 0)
-        return self.sizes_of_chunks(first, last)
+        if last - first <= _FEW_CHUNKS:
+            return self.sizes_of_chunks(first, last)
+        return self._known_sizes.get((first, last)) or self._count_chunks(first, last)
+
+    def _count_chunks(self, first: int, last: int) -> tuple[int, int]:
+        """The same, once for each range of chunks: of one copy of a file, whoever it is shared by.
+
+        Different ranges have no chunk in common, so all of them have no more than there are.
+        """
+        sizes = self.sizes_of_chunks(first, last)
+        if last - first > _MANY_CHUNKS and sizes[0] < _LEAST_AVERAGE * (last - first):
+            raise DamagedError(f"a file of {sizes[0]} bytes has {last - first} chunks")
+        with self._counting:
+            if (first, last) not in self._known_sizes:
+                self._counted += last - first
+                if self._counted > self._chunk_count:
+                    raise DamagedError("the chunk table is not sorted: files share chunks")
+                self._known_sizes[first, last] = sizes
+        return sizes
 
     def sizes_of_chunks(self, first: int, last: int) -> tuple[int, int]:
         """The same of what chunks `first` to `last` (not included) hold."""
@@ -224,6 +268,10 @@ class Tree:
         """The pieces of a file, in order; none is empty."""
         extents = map(self._extent, range(*self._chunk_range(self._file_number(inode))))
         return [Extent(*extent) for extent in extents if extent[2]]
+
+    def content(self, inode: int) -> tuple[int, int]:
+        """What tells a file's content from others': its first chunk, and the one after its last."""
+        return self._chunk_range(self._file_number(inode))
 
     def _entry_target(self, record: int) -> int:
         inode = record >> self._entry_inode[0] & self._entry_inode[1]

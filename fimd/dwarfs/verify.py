@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from fimd.dwarfs import consistency, sections
+from fimd.dwarfs import bounds, consistency, sections
 from fimd.dwarfs.errors import CancelledError, DamagedError, DwarfsError
 from fimd.dwarfs.format import SectionType
 from fimd.dwarfs.reader import Image
@@ -19,7 +19,7 @@ from fimd.dwarfs.sections import Section
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 
-_HISTORY_LIMIT = 16 << 20  # bytes
+_BLOCKS_BYTES = 256 << 20  # decompressed at the same time at most, or one block
 
 
 def verify(
@@ -41,10 +41,12 @@ def verify(
     try:
         consistency.check(image.tree)
     except DwarfsError as error:
-        faults.append(error.at(image.source.name, section=SectionType.METADATA_V2.name))
+        faults.append(error.at(*image.metadata_place))
     needed = _needed_bytes(image, faults) if content else {}
     total, done = image.size, 0
     threads = threads or len(os.sched_getaffinity(0))
+    if content:
+        threads = max(1, min(threads, _BLOCKS_BYTES // image.block_size))
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         for size, fault in _in_order(pool, 2 * threads, _jobs(image, needed, content=content)):
             done += size
@@ -96,7 +98,7 @@ def _check_section(
             if size < needed:
                 raise DamagedError(f"files take {needed} bytes from this block, it has {size}")
         elif section.type == SectionType.HISTORY:
-            image.section_content(section, _HISTORY_LIMIT)
+            image.section_content(section, bounds.HISTORY_BYTES)
     except DwarfsError as error:
         return section.size, error.at(image.source.name, section.offset, section.name)
     return section.size, None
@@ -113,10 +115,8 @@ def _needed_bytes(image: Image, faults: list[DwarfsError]) -> dict[int, int]:
     missing = max(needed, default=-1)
     if missing >= len(image.blocks):
         faults.append(
-            DamagedError(
-                f"block number out of range: {missing} of {len(image.blocks)}",
-                path=image.source.name,
-                section=SectionType.METADATA_V2.name,
+            DamagedError(f"block number out of range: {missing} of {len(image.blocks)}").at(
+                *image.metadata_place
             )
         )
     return needed

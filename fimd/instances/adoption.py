@@ -3,29 +3,41 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fimd.errors import FimError
-from fimd.instances.image import ImageFacts, read_image
+from fimd.base.errors import FimError
+from fimd.images.image import ImageFacts, read_image
+from fimd.instances.inside import Inside
 from fimd.instances.instance import Instance
-from fimd.instances.request import StartRequest
-from fimd.instances.stack import Stack
+from fimd.launch.request import StartRequest
 from fimd.layers.mounted import Layer
 from fimd.layers.resolve import Resolver
 from fimd.mounts.process import Process
+from fimd.stacks.stack import Stack
 
-_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at", "directory")
+_NEEDED = ("stack", "layers", "image", "data", "mode", "command", "started_at")
 
 
-def living(facts: Mapping[str, Any] | None) -> Process | None:
-    """Return the process that a record names, None where it has ended or the record is not whole.
+def living(pid: int, facts: Mapping[str, Any] | None, directory: str) -> Process | None:
+    """Return the process that a record names, None where its instance is over.
 
-    The time of its start tells it from another that has its PID now.
+    So it is where the record is not whole. The time of its start tells it from another that has its
+    PID now. It may have ended, with others inside that go on.
     """
     if facts is None or any(key not in facts for key in _NEEDED):
         return None
     try:
-        return Process.known(facts["pid"], facts["process_started"])
+        if facts["pid"] != pid:
+            return None
+        process = Process.known(pid, facts["process_started"])
+        return Process(pid, None) if process is None and _goes_on(facts, directory) else process
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _goes_on(facts: Mapping[str, Any], directory: str) -> bool:
+    inside = Inside(directory)
+    return inside.init is not None or (
+        not facts.get("own_processes", True) and bool(inside.processes())
+    )
 
 
 def image_facts(facts: Mapping[str, Any], resolver: Resolver) -> ImageFacts:
@@ -51,6 +63,7 @@ def instance(
     stack: Stack,
     layers: tuple[Layer, ...],
     image: ImageFacts,
+    directory: str,
 ) -> Instance:
     """Return the instance that a record describes."""
     request = StartRequest(
@@ -68,6 +81,7 @@ def instance(
         data=facts["data"],
         stack=stack,
         layers=layers,
-        directory=facts["directory"],
+        directory=directory,
         started_at=facts["started_at"],
+        own_processes=facts.get("own_processes", True),
     )

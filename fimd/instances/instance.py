@@ -1,25 +1,29 @@
 """A running instance, and the record by which a later daemon finds it."""
 
+import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from fimd import records
-from fimd.instances.image import ImageFacts
-from fimd.instances.request import StartRequest
-from fimd.instances.stack import Stack
+from fimd.base import records
+from fimd.images.image import ImageFacts
+from fimd.instances.inside import Inside
+from fimd.launch.request import StartRequest
 from fimd.layers.mounted import Layer
 from fimd.mounts.process import Process
+from fimd.stacks.stack import Stack
 
-RECORD: Final = "instance.json"
+KIND: Final = "instance"
+"""What its records are among those of the runtime tree."""
 
 
 class InstanceState(StrEnum):
     """Where an instance is in its life."""
 
     RUNNING = "running"
-    FAILED = "failed"  # its process lives, but a filesystem under it has died
+    BACKGROUND = "background"  # its program has ended, and has left others that go on
+    FAILED = "failed"  # it lives, but a filesystem under it has died
     ENDING = "ending"
 
 
@@ -38,12 +42,30 @@ class Instance:
     directory: str
     started_at: float
     """Seconds since the epoch."""
+    own_processes: bool = True
+    """Whether its programs have a process namespace of their own, and end with its first one."""
     state: InstanceState = InstanceState.RUNNING
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nothing of it runs any more."""
 
     @property
     def pid(self) -> int:
         """The process that the instance is keyed by."""
         return self.process.pid
+
+    @property
+    def inside(self) -> Inside:
+        """What runs inside of it."""
+        return Inside(self.directory)
+
+    async def has_ended(self, seconds: float) -> bool:
+        """Wait until nothing of it runs any more, at most that long; tell whether it is so."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.ended.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def image(self) -> str:
@@ -61,7 +83,7 @@ def instance_id(pid: int) -> str:
     return f"{pid:010d}"
 
 
-def describe(instance: Instance) -> None:
+def describe(instance: Instance, path: str) -> None:
     """Write what a later daemon needs to adopt or remove the instance, and links to its mounts.
 
     The layers' links are those of the stack: one for each would be most of what a start costs.
@@ -74,11 +96,11 @@ def describe(instance: Instance) -> None:
         "started_at": instance.started_at,
         "image": instance.image,
         "data": instance.data,
-        "directory": instance.directory,
         "mode": instance.request.mode,
         "root": instance.request.root,
         "command": instance.request.command,
         "stack": instance.stack.spec.id,
+        "own_processes": instance.own_processes,
         "layers": [layer.id for layer in instance.layers],
     }
-    records.write(os.path.join(instance.directory, RECORD), facts)
+    records.write(path, facts)

@@ -1,65 +1,85 @@
-"""Running instances: started on request, ended when the kernel says that their process has."""
+"""Running instances: started on request, released when the kernel says that they have ended."""
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 
 import structlog
 
-from fimd import records
-from fimd.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
-from fimd.instances import adoption
-from fimd.instances.data import DataDirectory
-from fimd.instances.fallback import under_view
-from fimd.instances.image import ImageFacts, read_image
-from fimd.instances.instance import RECORD, Instance, InstanceState, describe, instance_id
-from fimd.instances.place import Place
-from fimd.instances.plan import LaunchPlan, launch_plan
-from fimd.instances.request import StartRequest
-from fimd.instances.sandbox import Sandbox
+from fimd.base import records
+from fimd.base.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
+from fimd.base.observe import Collection
+from fimd.base.paths import RuntimeTree
+from fimd.images.image import ImageFacts, read_image
+from fimd.instances import adoption, ending
+from fimd.instances.instance import KIND, Instance, InstanceState, describe, instance_id
 from fimd.instances.setting_up import SettingUp
-from fimd.instances.stack import OutdatedError, Stack, Stacks, StackSpec
-from fimd.instances.terminal import terminal_signals
-from fimd.instances.waiting import patiently
+from fimd.launch import targets
+from fimd.launch.cover import Cover
+from fimd.launch.draft import Draft, draft
+from fimd.launch.place import Place
+from fimd.launch.plan import LaunchPlan, launch_plan, wants_own_processes
+from fimd.launch.request import StartRequest
+from fimd.launch.sandbox import Sandbox
+from fimd.launch.terminal import terminal_signals
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, start_time
-from fimd.observe import Collection
-from fimd.paths import RuntimeTree
+from fimd.mounts.table import mounts
+from fimd.overlays import DEFAULT
+from fimd.stacks.data import DataDirectory
+from fimd.stacks.stack import Stack, StackSpec
+from fimd.stacks.stacks import OutdatedError, Stacks
+from fimd.stacks.waiting import patiently
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_OVERLAY = "bwrap"
-_GLANCE = 0.1
-"""Seconds between two looks at a process that is asked to end."""
+_PID = re.compile("[1-9][0-9]{0,9}")
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
+_TARGETS = 10.0
+"""Seconds in which a tree says where the mounts of a sandbox lie in it."""
+_NO_PROCESSES = (
+    "programs see and may end the host's processes: no process namespace can be had here ({})"
+)
 
 
 class Instances:
     """All running instances of this user."""
 
     def __init__(
-        self, tree: RuntimeTree, resolver: Resolver, layers: Layers, stacks: Stacks
+        self,
+        tree: RuntimeTree,
+        namespace: Namespace,
+        resolver: Resolver,
+        layers: Layers,
+        stacks: Stacks,
     ) -> None:
         self._sandbox = Sandbox()
         self._tree = tree
+        self._namespace = namespace
         self._resolver = resolver
         self._layers = layers
         self._stacks = stacks
         self._starting: set[int] = set()
         self._ending: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        """What waits for the programs of instances whose process has ended."""
         self.closed = False
         self.on_refusal: Callable[[StartRequest, FimError], None] = lambda _request, _error: None
         """Called when an image could not be started for a process."""
         layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
         stacks.on_failure = self._on_failure
+        stacks.name_user = self._name
         self._setting_up = SettingUp()
         layers.before_unmount = stacks.before_unmount = self._setting_up.over
         self.running: Collection[Instance] = Collection()
@@ -101,48 +121,67 @@ class Instances:
             undo.callback(process.close)
             await self._predecessor(request.pid)
             started = start_time(request.pid)
+            if request.started not in {None, started}:
+                raise ProcessGoneError(f"process {request.pid} ended before its start began")
             await self._sandbox.check()
             changes = self._stacks.changes
             image, data, sources, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._layers.acquire(sources)
             undo.callback(self._layers.release, layers)
-            overlay, casefold = _choose(request, image, warnings)
+            overlay, casefold = _choose(request, image)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
             stack = await self._stacks.acquire(spec, layers, request.pid, changes)
             undo.push_async_callback(self._stacks.release, stack, request.pid)
             warnings += stack.warnings
-            directory = str(self._tree.instance(request.pid))
-            undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            place = Place(
-                image=image.path,
-                data=data.path,
-                layers=data.layers,
-                directory=directory,
-                app=str(self._tree.root),
-                global_directory=str(self._tree.global_directory),
-                pid=request.pid,
-                reserved_offset=image.reserved_offset,
+            place = self._place(request, image, data)
+            undo.callback(self._remove, request.pid)
+            asked = await asyncio.to_thread(_prepare, place, request, image)
+            found = await targets.find(
+                self._namespace,
+                stack.root,
+                asked.binds,
+                asked.looks,
+                serves=("fim_stack", spec.id),
+                seconds=_TARGETS,
             )
-            signals = terminal_signals(request.pid)
-            plan = launch_plan(place, stack.overlay, stack.root, request, image, signals)
+            own_processes = wants_own_processes(image)
+            if own_processes and self._sandbox.no_processes:
+                own_processes = False
+                warnings.append(_NO_PROCESSES.format(self._sandbox.no_processes))
+            plan = await asyncio.to_thread(
+                lambda: launch_plan(
+                    place,
+                    stack.root,
+                    request,
+                    image,
+                    asked,
+                    found,
+                    terminal_signals(request.pid),
+                    Cover.of(place.app, mounts()),
+                    own_processes=own_processes,
+                )
+            )
+            warnings += [*asked.warnings, *found.warnings, *plan.warnings]
             instance = Instance(
                 process=process,
                 process_started=started,
-                request=request,
+                request=replace(request, environment={}),  # which may be large
                 facts=image,
                 data=data.path,
                 stack=stack,
                 layers=tuple(layers),
-                directory=directory,
+                directory=place.directory,
                 started_at=time.time(),
+                own_processes=own_processes,
             )
-            await asyncio.to_thread(_write_files, instance, plan)
+            record = self._tree.record(KIND, str(instance.pid))
+            await asyncio.to_thread(describe, instance, record)
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
         self._setting_up.begin(request.pid)
         self.running.add(instance.id, instance)
-        process.on_end(lambda: self._on_end(instance))
+        process.on_end(partial(self._on_end, instance))
         log.info(
             "instance started",
             fim_instance=request.pid,
@@ -162,18 +201,31 @@ class Instances:
         external = self._resolver.external([*request.layers, data.layers], warnings)
         return image, data, [*image.layers, *external], warnings
 
+    def _place(self, request: StartRequest, image: ImageFacts, data: DataDirectory) -> Place:
+        return Place(
+            image=image.path,
+            data=data.path,
+            layers=data.layers,
+            directory=str(self._tree.instance(request.pid)),
+            join=self._namespace.join,
+            shared=self._namespace.shared,
+            app=str(self._tree.root),
+            global_directory=str(self._tree.global_directory),
+            pid=request.pid,
+            reserved_offset=image.reserved_offset,
+        )
+
     async def adopt(self) -> None:
         """Take over the instances of a daemon that died, with their layers and stacks.
 
         What ended meanwhile is removed. Nothing else may have been started yet.
         """
         found = []
-        directory = self._tree.root / "instance"
-        for name in os.listdir(directory):
-            facts = await asyncio.to_thread(records.read, str(directory / name / RECORD))
-            process = adoption.living(facts)
+        for name in await asyncio.to_thread(self._tree.found, "instance", _PID):
+            facts = await asyncio.to_thread(records.read, self._tree.record(KIND, name))
+            process = adoption.living(int(name), facts, str(self._tree.instance(int(name))))
             if facts is None or process is None:
-                await asyncio.to_thread(shutil.rmtree, directory / name)
+                await asyncio.to_thread(self._remove, int(name))
             else:
                 found.append((facts, process))
         users: dict[str, list[int]] = {}
@@ -184,13 +236,13 @@ class Instances:
             stack = stacks.get(facts["stack"])
             if stack is None:
                 log.error("an instance's filesystem is unknown", fim_instance=process.pid)
-                remains = self._tree.instance(process.pid)
-                process.on_end(partial(shutil.rmtree, remains, ignore_errors=True))
+                process.on_end(partial(self._remove, process.pid))
                 continue
             layers = [self._layers.retain(layer_id) for layer_id in facts["layers"]]
             present = tuple(layer for layer in layers if layer is not None)
             image = await asyncio.to_thread(adoption.image_facts, facts, self._resolver)
-            instance = adoption.instance(facts, process, stack, present, image)
+            directory = str(self._tree.instance(process.pid))
+            instance = adoption.instance(facts, process, stack, present, image, directory)
             if stack.failed:
                 instance.state = InstanceState.FAILED
             self.running.add(instance.id, instance)
@@ -205,6 +257,14 @@ class Instances:
                 instance.state = InstanceState.FAILED
                 self.running.changed(instance.id)
 
+    def _name(self, pid: int) -> str:
+        """Tell of an instance by its process, and of its other ones where that has ended."""
+        instance = self.running.get(instance_id(pid))
+        if instance is None or instance.process.alive:
+            return str(pid)
+        left = ", ".join(map(str, instance.inside.processes()))
+        return f"{pid} (in its background: {left}; 'fimctl stop {pid}' ends them)"
+
     async def _predecessor(self, pid: int) -> None:
         """Wait until what the same process started before is released.
 
@@ -212,13 +272,39 @@ class Instances:
         may ask again.
         """
         old = self.running.get(instance_id(pid))
-        if old is not None:
-            await self._end(old)
+        if old is None:
+            return
+        if old.state is InstanceState.BACKGROUND:
+            raise BusyError(
+                f"process {pid} has the number of one whose programs run in the background "
+                f"('fimctl stop {pid}' ends them): try again"
+            )
+        if not old.process.alive:
+            await old.ended.wait()
+        await self._end(old)
 
     def _on_end(self, instance: Instance) -> None:
-        task = asyncio.create_task(self._end(instance), name=f"end {instance.pid}")
+        task = asyncio.create_task(self._see_out(instance), name=f"end {instance.pid}")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+    async def _see_out(self, instance: Instance) -> None:
+        """Release an instance whose process has ended, once its other processes have."""
+        task = asyncio.current_task()
+        assert task is not None
+        await ending.over(instance, partial(self._on_background, instance, task))
+        self._background.discard(task)
+        self._ending.add(task)
+        instance.ended.set()
+        await self._end(instance)
+
+    def _on_background(self, instance: Instance, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        self._background.add(task)
+        if instance.state is InstanceState.RUNNING:
+            instance.state = InstanceState.BACKGROUND
+            self.running.changed(instance.id)
+            log.info("instance is in the background", fim_instance=instance.pid)
 
     async def _end(self, instance: Instance) -> None:
         """Release what an instance holds; once, however often it is called."""
@@ -230,25 +316,31 @@ class Instances:
             await self._stacks.release(instance.stack, instance.pid)
         finally:
             self._layers.release(instance.layers)
-            shutil.rmtree(instance.directory, ignore_errors=True)
+            self._remove(instance.pid)
             instance.process.close()
             self.running.remove(instance.id)
             log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)
 
     async def stop(self, instance: Instance, seconds: float = 10.0) -> None:
-        """End an instance: ask its program, then end both, and what they wait for."""
-        if not await _asked_to_end(instance.process, seconds):
-            for child in _children(instance.pid):
-                _signal(child, signal.SIGKILL)
+        """End an instance: ask its programs, then kill them, and end what they wait for."""
+        if not await ending.asked_to_end(instance, seconds):
             instance.process.send_signal(signal.SIGKILL)
-            if not await instance.process.wait(_KILLED):
+            await ending.kill(instance)
+            if not await instance.has_ended(_KILLED):
                 await self._stacks.give_up_silent(instance.stack, _KILLED)
                 await self._layers.give_up_silent(instance.layers, _KILLED)
-                if not await instance.process.wait(_KILLED):
+                if not await instance.has_ended(_KILLED):
                     raise FimError(
                         f"process {instance.pid} was killed and does not end: it waits for "
                         "something that is no filesystem of fimd's"
                     )
+
+    def _remove(self, pid: int) -> None:
+        """Remove what is there of an instance; what can't be removed is set aside."""
+        directory = self._tree.instance(pid)
+        shutil.rmtree(directory, ignore_errors=True)
+        self._tree.set_aside(directory)
+        records.remove(self._tree.record(KIND, str(pid)))
 
     async def drain(self) -> None:
         """Wait until what has ended is released."""
@@ -256,55 +348,16 @@ class Instances:
             await asyncio.gather(*self._ending, return_exceptions=True)
 
 
-def _choose(request: StartRequest, image: ImageFacts, warnings: list[str]) -> tuple[str, str]:
-    overlay = request.overlay or image.overlay or DEFAULT_OVERLAY
-    casefold = image.casefold if image.casefold != "off" else request.casefold or "off"
-    if casefold != "off":
-        overlay, warning = under_view(overlay)
-        warnings += [] if warning is None else [warning]
-    return overlay, casefold
+def _choose(request: StartRequest, image: ImageFacts) -> tuple[str, str]:
+    overlay = request.overlay or image.overlay or DEFAULT
+    return overlay, image.casefold if image.casefold != "off" else request.casefold or "off"
 
 
-def _write_files(instance: Instance, plan: LaunchPlan) -> None:
-    os.makedirs(instance.directory, mode=0o700)
-    for name, text in plan.files.items():
-        path = os.path.join(instance.directory, name)
-        with open(path, "w", errors="surrogateescape") as file:
+def _prepare(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
+    """Work out what a start asks for, and write the files that it refers to."""
+    asked = draft(place, request, image)
+    os.makedirs(place.directory, mode=0o700)
+    for name, text in asked.files.items():
+        with open(os.path.join(place.directory, name), "w", errors="surrogateescape") as file:
             file.write(text)
-    describe(instance)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(child) for child in file.read().split()]
-    except OSError:
-        return []
-
-
-async def _asked_to_end(process: Process, seconds: float) -> bool:
-    """Ask the program of a process to end, or the process where it has none; tell whether it did.
-
-    One that is starting has other children than its program: each is asked as it appears.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    asked: set[int] = set()
-    while True:
-        for pid in {*(_children(process.pid) or [process.pid])} - asked:
-            _signal(pid, signal.SIGTERM)
-            asked.add(pid)
-        left = deadline - loop.time()
-        if await process.wait(min(left, _GLANCE)):
-            return True
-        if left <= _GLANCE:
-            return False
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it ended by itself meanwhile
-    except PermissionError as error:
-        raise FimError(f"process {pid} can't be ended: {error.strerror}") from error
+    return asked

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from fimd.image.settings import Permission, Unshare
+from fimd.flatimage.settings import Permission, Unshare
 from fimd.instances.instance import Instance
 
 _OVERLAYS: Final = {"bwrap": "BWRAP", "overlayfs": "FUSE_OVERLAYFS", "unionfs": "UNIONFS_FUSE"}

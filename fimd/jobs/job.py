@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from fimd.errors import FimError
+from fimd.base.errors import FimError
 from fimd.mounts.process import Process
 
 # How the phases share the whole, by what they take: packing is nearly everything.

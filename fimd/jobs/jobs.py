@@ -6,16 +6,16 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
 
-from fimd.errors import FimError
+from fimd.base.errors import FimError
+from fimd.base.observe import Collection
 from fimd.jobs.job import Job, JobError, JobState
 from fimd.mounts.process import Process
-from fimd.observe import Collection
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +37,17 @@ class Jobs:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def start(
-        self, operation: str, subject: str, arguments: dict[str, Any], held: AsyncExitStack
+        self,
+        operation: str,
+        subject: str,
+        arguments: dict[str, Any],
+        held: AsyncExitStack,
+        join: Sequence[str] = (),
     ) -> Job:
-        """Start a worker. `held` is closed when it has its result, or has none and is gone."""
+        """Start a worker. `held` is closed when it has its result, or has none and is gone.
+
+        `join` is the beginning of a command that enters the namespace in which it is to work.
+        """
         request = json.dumps({"operation": operation, "arguments": arguments}).encode()
         given = os.memfd_create("request", os.MFD_CLOEXEC)
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -47,7 +55,7 @@ class Jobs:
             with open(given, "r+b", closefd=False) as file:
                 file.write(request)
             os.lseek(given, 0, os.SEEK_SET)
-            worker = [sys.executable, "-P", "-m", "fimd.jobs.worker"]
+            worker = [*join, sys.executable, "-P", "-m", "fimd.jobs.worker"]
             process = Process.spawn(worker, input_=given, output=writer, directory="/")
         except BaseException:
             os.close(reader)

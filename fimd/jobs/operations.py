@@ -2,19 +2,28 @@
 
 An operation gets its arguments, a Work to report to, and `done`, which it calls once with its
 result as soon as others may go on; it may tidy up after that.
+
+What touches a data directory is done in a jail: first all that lies outside is opened, then the
+process is imprisoned, and only then anything in the directory is looked at.
 """
 
+import importlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Final
 
-from fimd.errors import FimError
-from fimd.layers.add import add_layer
-from fimd.layers.chains import export, remove_topmost, reset, squash
-from fimd.layers.commit import commit
-from fimd.layers.create import create_layer
-from fimd.layers.place import LayerPlace
-from fimd.layers.request import CommitRequest
-from fimd.layers.work import Work
+from fimd.base.errors import FimError
+from fimd.commits.add import add_layer
+from fimd.commits.chains import export, held_chain, remove_topmost, reset, squash
+from fimd.commits.commit import commit
+from fimd.commits.create import create_layer
+from fimd.commits.opened import OpenData
+from fimd.commits.request import CommitRequest, held_commit
+from fimd.commits.work import Work
+from fimd.dwarfs.codecs import load_codecs
+from fimd.layers.place import LayerPlace, opened_files
+from fimd.mounts.jail import imprison
+from fimd.stacks.data import DataDirectory
 
 Done = Callable[[dict[str, Any]], None]
 Operation = Callable[[dict[str, Any], Work, Done], None]
@@ -22,6 +31,7 @@ Operation = Callable[[dict[str, Any], Work, Done], None]
 
 def _commit(arguments: dict[str, Any], work: Work, done: Done) -> None:
     lower = tuple(LayerPlace(*place) for place in arguments.pop("lower"))
+    data = DataDirectory(**arguments.pop("data"))
     request = CommitRequest(**arguments, lower=lower)
 
     def finish(layer: Any) -> None:
@@ -31,7 +41,9 @@ def _commit(arguments: dict[str, Any], work: Work, done: Done) -> None:
             number = {} if layer.number is None else {"number": layer.number}
             done({"path": layer.path, "offset": layer.offset, "size": layer.size, **number})
 
-    commit(request, work, finish)
+    with data.opened() as opened, held_commit(request, opened) as held:
+        _imprison(opened)
+        commit(held, work, finish)
 
 
 def _create(arguments: dict[str, Any], work: Work, done: Done) -> None:
@@ -45,15 +57,25 @@ def _add(arguments: dict[str, Any], work: Work, done: Done) -> None:
 
 def _squash(arguments: dict[str, Any], work: Work, done: Done) -> None:
     below, layers = (
-        [LayerPlace(*place) for place in arguments.pop(name)] for name in ("below", "layers")
+        [LayerPlace(*place) for place in arguments[name]] for name in ("below", "layers")
     )
-    made = squash(**arguments, below=below, layers=layers, work=work)
+    with ExitStack() as stack:
+        opened = stack.enter_context(DataDirectory(**arguments["data"]).opened())
+        held = stack.enter_context(held_chain(arguments["image"], opened, layers))
+        files = stack.enter_context(opened_files([*below, *layers]))
+        _imprison(opened)
+        made = squash(held, files[: len(below)], files[len(below) :], arguments["level"], work)
     done({"path": made.path, "offset": made.offset, "size": made.size})
 
 
 def _remove(arguments: dict[str, Any], _work: Work, done: Done) -> None:
     layer = LayerPlace(*arguments["layer"])
-    remove_topmost(arguments["image"], arguments["data"], layer)
+    with (
+        DataDirectory(**arguments["data"]).opened() as opened,
+        held_chain(arguments["image"], opened, [layer]) as held,
+    ):
+        _imprison(opened)
+        remove_topmost(held, layer)
     done({"path": layer.path, "offset": layer.offset, "size": layer.size})
 
 
@@ -63,8 +85,17 @@ def _export(arguments: dict[str, Any], work: Work, done: Done) -> None:
 
 
 def _reset(arguments: dict[str, Any], work: Work, done: Done) -> None:
-    reset(arguments["data"], work)
+    with DataDirectory(**arguments["data"]).opened() as opened:
+        _imprison(opened)
+        reset(opened, work)
     done({})
+
+
+def _imprison(data: OpenData) -> None:
+    """Enter the jail, with all that the libraries would otherwise import at its first use."""
+    load_codecs()
+    importlib.import_module("numpy.ma")
+    imprison(data.directory)
 
 
 OPERATIONS: Final[dict[str, Operation]] = {

@@ -3,6 +3,9 @@
 The request is one JSON object with `operation` and `arguments`; each event is one on a line:
 `{"progress": [phase, done, total]}`, `{"note": text}`, and at the end `{"result": {...}}` or
 `{"error": [name, text]}`. SIGTERM cancels. The process dies with the daemon.
+
+What works on a data directory is started in the user's namespace, as root of which it can imprison
+itself (fimd.jobs.operations), and read and remove the user's own files whatever mode they have.
 """
 
 import ctypes
@@ -13,12 +16,8 @@ import sys
 import time
 from typing import Any, Final
 
-from fimd.jobs.capable import CAPABLE, can_become_capable
-
 _PR_SET_PDEATHSIG: Final = 1
 _INTERVAL: Final = 0.1
-_AGAIN: Final = "again"
-"""What a worker is told that reads one's own files whatever their mode."""
 
 
 class _Reporter:
@@ -53,12 +52,12 @@ def main() -> int:
     os.umask(0o022)
     with open(0, "rb", closefd=False) as file:
         request = json.loads(file.read())
-    # slow to import
+    # slow to import: a parent that has died meanwhile is noticed before
+    from fimd.base.errors import BadLayerError, FimError  # noqa: PLC0415
+    from fimd.commits.work import Work  # noqa: PLC0415
     from fimd.dwarfs.errors import CancelledError, DwarfsError  # noqa: PLC0415
-    from fimd.errors import BadLayerError, FimError  # noqa: PLC0415
-    from fimd.image import errors as image_errors  # noqa: PLC0415
+    from fimd.flatimage import errors as image_errors  # noqa: PLC0415
     from fimd.jobs.operations import find  # noqa: PLC0415
-    from fimd.layers.work import Work  # noqa: PLC0415
 
     work = Work(report.progress, lambda text: report.write(note=text), lambda: report.stopped)
     try:
@@ -66,11 +65,9 @@ def main() -> int:
         operation(request["arguments"], work, lambda result: report.write(result=result))
     except (CancelledError, image_errors.CancelledError):
         report.write(error=["Cancelled", f"the {request['operation']} was cancelled"])
+    except MemoryError:
+        report.write(error=[FimError.name, f"the {request['operation']} took too much memory"])
     except (DwarfsError, image_errors.ImageError, FimError, OSError) as error:
-        if isinstance(error.__cause__, PermissionError) and _may_retry(request):
-            os.lseek(0, 0, os.SEEK_SET)
-            again = [*CAPABLE, sys.executable, "-P", "-m", "fimd.jobs.worker", _AGAIN]
-            os.execvp(again[0], again)  # noqa: S606 - an argument list
         name = FimError.name
         if isinstance(error, FimError):
             name = error.name
@@ -82,15 +79,6 @@ def main() -> int:
             name = BadLayerError.name
         report.write(error=[name, str(error)])
     return 0
-
-
-def _may_retry(request: dict[str, Any]) -> bool:
-    """Whether a user's own files that are closed to the user can be read in another way."""
-    return (
-        request["operation"] == "commit"
-        and _AGAIN not in sys.argv[1:]
-        and can_become_capable(request["arguments"]["data"])
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The two DwarFS engines that can mount layers; both must show the same tree."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,18 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from fimd.dwarfs.errors import DwarfsError
-from fimd.dwarfs.reader import Image
-from fimd.errors import BadLayerError, MountError, UnsupportedError
-from fimd.layers import owners
+from fimd.base.errors import BadLayerError, MountError, UnsupportedError
+from fimd.base.settings import Settings
+from fimd.layers.mounted import EMBEDDED, EXTERNAL
 from fimd.layers.source import LayerSource
 from fimd.mounts.external import mount_by_command
-from fimd.mounts.forks import Template
-from fimd.mounts.output import Outputs
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
 from fimd.mounts.template import MAX_FILES
-from fimd.settings import Settings
 
 WORKER: Final = "fimd.layers.worker"
 _INODE_NUMBERS: Final = 1 << 32
@@ -45,10 +40,6 @@ class Engine:
     mount: _Mount
     most: int
 
-    def place(self, mount_point: str, layer: LayerSource) -> str:
-        """Where a layer's tree is, of those that are mounted there."""
-        return mount_point if self.most == 1 else os.path.join(mount_point, layer.id)
-
     def divide(self, layers: Sequence[LayerSource]) -> list[Sequence[LayerSource]]:
         """Divide layers among mounts: no more of these than can work at the same time."""
         processes = min(os.cpu_count() or 1, _processes_worth(layers))
@@ -60,7 +51,7 @@ def _processes_worth(layers: Sequence[LayerSource]) -> int:
     return -(-len(layers) // _WORTH_A_PROCESS)
 
 
-def choose(settings: Settings, template: Template, table: MountTable, outputs: Outputs) -> Engine:
+def choose(settings: Settings, namespace: Namespace) -> Engine:
     """Return the engine that the settings ask for."""
     program = shutil.which("dwarfs")
     if settings.engine == "external" and program is None:
@@ -69,11 +60,11 @@ def choose(settings: Settings, template: Template, table: MountTable, outputs: O
             "engine to 'embedded'"
         )
     if program is None or settings.engine == "embedded":
-        return Engine("embedded", _embedded(settings, template), MAX_FILES)
-    return Engine("external", _external(program, settings, table, outputs), 1)
+        return Engine(EMBEDDED, _embedded(settings, namespace), MAX_FILES)
+    return Engine(EXTERNAL, _external(program, settings, namespace), 1)
 
 
-def _embedded(settings: Settings, template: Template) -> _Mount:
+def _embedded(settings: Settings, namespace: Namespace) -> _Mount:
     async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
         with ExitStack() as opened:
             files: dict[tuple[int, int], int] = {}  # one descriptor for each file
@@ -84,15 +75,12 @@ def _embedded(settings: Settings, template: Template) -> _Mount:
                     files[layer.device, layer.inode] = descriptor
             numbers = {file: number for number, file in enumerate(files)}
             try:
-                return await template.fork(
+                return await namespace.serve(
                     WORKER,
                     name=f"layer-{layers[0].id[:8]}",
                     arguments={
                         "mount_point": mount_point,
-                        "uid": os.getuid(),
-                        "gid": os.getgid(),
                         "source": f"fimd-{layers[0].id}",
-                        "allow_other": os.getuid() == 0,
                         "cache": settings.cache << 20,
                         "layers": [
                             {
@@ -132,38 +120,43 @@ def _inode_offset(layer: LayerSource) -> int:
     return 2 + int(layer.id, 16) % (_INODE_NUMBERS - _INODES)
 
 
-def _external(program: str, settings: Settings, table: MountTable, outputs: Outputs) -> _Mount:
+def _external(program: str, settings: Settings, namespace: Namespace) -> _Mount:
     async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
         (layer,) = layers
-        kept = await asyncio.to_thread(_keeps_owners, layer)
+        kept = await _keeps_owners(layer, namespace, settings.mount_timeout)
         options = [
-            *([] if kept else [f"uid={os.getuid()},gid={os.getgid()}"]),
+            *([] if kept else ["uid=0,gid=0"]),
             f"offset={layer.offset},imagesize={layer.size}",
             f"cachesize={settings.cache}m,fsname=fimd-{layer.id}",
-            *(["allow_other"] if os.getuid() == 0 else []),
+            "allow_other",
         ]
         command = [program, layer.path, mount_point, "-f", "-o", ",".join(options)]
         return await mount_by_command(
             command,
             serves=("fim_layer", layer.id),
             mount_point=mount_point,
-            table=table,
-            outputs=outputs,
+            namespace=namespace,
             seconds=settings.mount_timeout,
         )
 
     return mount
 
 
-def _keeps_owners(layer: LayerSource) -> bool:
+async def _keeps_owners(layer: LayerSource, namespace: Namespace, seconds: float) -> bool:
+    """Ask a process in the namespace, whose ids count, and which may die of what it reads."""
     descriptor = _open(layer)
     try:
-        with Image.open(descriptor, layer.offset, layer.size) as image:
-            return owners.are_kept(image)
-    except DwarfsError as error:
-        raise BadLayerError(f"layer {layer.path}: {error}") from error
+        kept: bool = await namespace.call(
+            "fimd.layers.owners:keeps",
+            {"path": layer.path, "offset": layer.offset, "size": layer.size},
+            files=[descriptor],
+            name="owners",
+            serves=("fim_layer", layer.id),
+            seconds=seconds,
+        )
     finally:
         os.close(descriptor)
+    return kept
 
 
 def _open(layer: LayerSource) -> int:

@@ -1,12 +1,16 @@
 """A mounted layer, and the mount that it has with others: what both are, and their record."""
 
 import asyncio
+import os
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process
+
+EXTERNAL: Final = "external"
+EMBEDDED: Final = "embedded"
 
 
 class LayerState(StrEnum):
@@ -56,12 +60,19 @@ class LayerMount:
         self.process: Process | None = None
         self.mounted: asyncio.Future[None]  # set by who mounts it, or finds it mounted
         self.timer: asyncio.TimerHandle | None = None
+        self.holds_namespace = False
         self.gone = asyncio.Event()
 
     @property
     def idle(self) -> bool:
         """Whether nobody uses any of its layers."""
         return all(layer.state is LayerState.IDLE for layer in self.layers)
+
+    def place(self, source: LayerSource) -> str:
+        """Where a layer's tree is in this mount: an external program shows one alone."""
+        if self.engine == EXTERNAL:
+            return self.mount_point
+        return os.path.join(self.mount_point, source.id)
 
     def record(self) -> dict[str, Any]:
         """What a later daemon needs to take the mount over, once it is mounted."""
@@ -71,26 +82,25 @@ class LayerMount:
             "pid": self.process.pid,
             "process_started": self.process.started,
             "layers": [
-                {
-                    **asdict(layer.source),
-                    "content": layer.source.content.hex(),
-                    "mount_point": layer.mount_point,
-                }
+                {**asdict(layer.source), "content": layer.source.content.hex()}
                 for layer in self.layers
             ],
         }
 
     @classmethod
     def recorded(cls, mount_id: str, mount_point: str, facts: dict[str, Any] | None) -> Self | None:
-        """The mount that a record describes, all of it idle; None if its process has ended."""
+        """The mount that a record describes, all of it idle; None if its process has ended.
+
+        Where a layer is, is what follows from its name.
+        """
         try:
             if facts is None:
                 return None
             mount = cls(mount_id, mount_point, facts["engine"])
             for written in facts["layers"]:
-                place = written.pop("mount_point")
                 content = bytes.fromhex(written.pop("content"))
-                layer = Layer(LayerSource(**written, content=content), mount, place)
+                source = LayerSource(**written, content=content)
+                layer = Layer(source, mount, mount.place(source))
                 layer.state = LayerState.IDLE
                 mount.layers.append(layer)
             if not mount.layers or mount.layers[0].id != mount_id:

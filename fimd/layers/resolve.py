@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from fimd.base.errors import BadLayerError
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.sections import fingerprint
-from fimd.errors import BadLayerError
-from fimd.image.chain import EmbeddedLayer
+from fimd.flatimage.chain import EmbeddedLayer
 from fimd.layers.source import LayerSource
 
 _REMEMBERED: Final = 4096

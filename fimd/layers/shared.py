@@ -6,6 +6,7 @@ at the same time. Each is counted for itself; a mount goes when none of its laye
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,16 +14,17 @@ from typing import Final
 
 import structlog
 
-from fimd import records
-from fimd.errors import FimError, MountError
+from fimd.base import records
+from fimd.base.errors import FimError, MountError
+from fimd.base.observe import Collection
+from fimd.base.paths import RuntimeTree
 from fimd.layers.engines import Engine
 from fimd.layers.mounted import Layer, LayerMount, LayerState
 from fimd.layers.source import LayerSource
 from fimd.mounts import descriptors, silent
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import is_held_up
 from fimd.mounts.unmount import clear
-from fimd.observe import Collection
-from fimd.paths import RuntimeTree
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,8 @@ _AT_ONCE: Final = 16
 process, and has its time limit to itself."""
 _LAST_WORD: Final = 3.0
 """Seconds in which a mount that is about to be taken away has to answer."""
+_KIND: Final = "layers"
+_ID: Final = re.compile("[0-9a-f]{16}")
 _LEAVING: Final = {LayerState.UNMOUNTING, LayerState.FAILED}
 
 
@@ -40,11 +44,13 @@ class Layers:
     def __init__(
         self,
         tree: RuntimeTree,
+        namespace: Namespace,
         engine: Engine,
         linger: Callable[[], float],
         answer_in: float,
     ) -> None:
         self._tree = tree
+        self._namespace = namespace
         self._engine = engine
         self._linger = linger
         self._answer_in = answer_in
@@ -93,7 +99,7 @@ class Layers:
             first = part[0].id
             mount = LayerMount(first, str(self._tree.layers(first)), self._engine.name)
             for source in part:
-                layer = Layer(source, mount, self._engine.place(mount.mount_point, source))
+                layer = Layer(source, mount, mount.place(source))
                 mount.layers.append(layer)
                 self.mounted.add(layer.id, layer)
             task = asyncio.create_task(self._mount(mount), name=f"mount {mount.id}")
@@ -146,9 +152,16 @@ class Layers:
             for layer in layers
             if layer.process is not None and is_held_up(layer.process.pid)
         }
-        found = [asked[point] for point in await silent.silent(list(asked), seconds)]
-        await asyncio.gather(*(_end(mount) for mount in found))
+        found = [
+            asked[point] for point in await silent.silent(self._namespace, list(asked), seconds)
+        ]
+        await asyncio.gather(*(self._end(mount) for mount in found))
         return bool(found)
+
+    async def _end(self, mount: LayerMount) -> None:
+        """End a mount's process by force; what follows is as if it had died by itself."""
+        if mount.process is not None:
+            await silent.end(self._namespace, mount.process, mount.mount_point)
 
     def release(self, layers: Iterable[Layer]) -> None:
         """Give a reference to each back. A mount goes when the linger is over and nobody came."""
@@ -173,11 +186,13 @@ class Layers:
         try:
             with suppress(FileExistsError):  # and no look at what it is: it may not answer
                 os.mkdir(mount.mount_point, 0o700)
+            await self._namespace.hold()
+            mount.holds_namespace = True
             async with self._turns:
                 descriptors.check(len(mount.layers))
                 sources = [layer.source for layer in mount.layers]
                 mount.process = await self._engine.mount(sources, mount.mount_point)
-            records.write(self._record_path(mount.id), mount.record())
+            records.write(self._tree.record(_KIND, mount.id), mount.record())
         except BaseException as error:
             self._set(mount, LayerState.FAILED)
             try:
@@ -205,6 +220,9 @@ class Layers:
     def _remove(self, mount: LayerMount) -> None:
         for layer in mount.layers:
             self.mounted.remove(layer.id)
+        if mount.holds_namespace:
+            mount.holds_namespace = False
+            self._namespace.release()
         mount.gone.set()
 
     def _on_process_end(self, mount: LayerMount) -> None:
@@ -219,33 +237,54 @@ class Layers:
         for layer in mount.layers:
             self.on_failure(layer)
 
-    def _record_path(self, mount_id: str) -> str:
-        return f"{self._tree.layers(mount_id)}.json"
+    def workers(self) -> list[int]:
+        """Return the processes that are recorded as serving layers, and live."""
+        found = []
+        for mount_id in _recorded_ids(self._tree):
+            facts = records.read(self._tree.record(_KIND, mount_id))
+            mount = LayerMount.recorded(mount_id, "", facts)
+            if mount is not None and mount.process is not None:
+                found.append(mount.process.pid)
+                mount.process.close()
+        return found
 
-    async def adopt(self, mount_points: set[str]) -> None:
+    async def adopt(self) -> None:
         """Take over the mounts of a daemon that died, and remove what is no mount any more.
 
         Each layer is idle until `retain` or `acquire` takes a reference; `settle` lets the others
         go.
         """
-        directory = str(self._tree.root / "layers")
-        records.remove_unfinished(directory)
-        for mount_id in {name.removesuffix(".json") for name in os.listdir(directory)}:
+        records.remove_unfinished(str(self._tree.records(_KIND)))
+        found = set(await asyncio.to_thread(_recorded_ids, self._tree))
+        found |= await asyncio.to_thread(self._tree.found, "layers", _ID)
+        for mount_id in found:
             mount_point = str(self._tree.layers(mount_id))
-            facts = records.read(self._record_path(mount_id))
+            facts = await asyncio.to_thread(records.read, self._tree.record(_KIND, mount_id))
             mount = LayerMount.recorded(mount_id, mount_point, facts)
-            if mount is None or mount.process is None or not self._is_there(mount, mount_points):
-                await self._clear(mount_id)
+            if mount is None or mount.process is None or not self._is_there(mount):
+                await self._forget(mount_id)
                 continue
+            await self._namespace.hold()
+            mount.holds_namespace = True
             mount.process.on_end(partial(self._on_process_end, mount))
             for layer in mount.layers:
                 self.mounted.add(layer.id, layer)
                 log.info("layer adopted", fim_layer=layer.id, path=layer.source.path)
 
-    def _is_there(self, mount: LayerMount, mount_points: set[str]) -> bool:
+    def _is_there(self, mount: LayerMount) -> bool:
         """Whether a recorded mount is one, and none of its layers was found before."""
         unknown = all(self._unknown(layer.id) for layer in mount.layers)
-        return mount.mount_point in mount_points and unknown
+        mounted = any(found.mount_point == mount.mount_point for found in self._namespace.mounts())
+        return mounted and unknown
+
+    async def _forget(self, mount_id: str) -> None:
+        """Remove what is left of a mount; what can't be removed is no obstacle."""
+        try:
+            await self._clear(mount_id)
+        except (FimError, OSError) as error:
+            log.warning("a mount point is set aside", fim_layer=mount_id, reason=str(error))
+            await asyncio.to_thread(self._tree.set_aside, self._tree.layers(mount_id))
+            records.remove(self._tree.record(_KIND, mount_id))
 
     def retain(self, layer_id: str) -> Layer | None:
         """Take a reference to an adopted layer for an adopted instance; None where it is gone."""
@@ -292,8 +331,8 @@ class Layers:
             self._remove(mount)
 
     async def _clear(self, mount_id: str) -> None:
-        await clear(str(self._tree.layers(mount_id)))
-        records.remove(self._record_path(mount_id))
+        await clear(self._namespace, str(self._tree.layers(mount_id)))
+        records.remove(self._tree.record(_KIND, mount_id))
 
     async def retire_idle(self) -> int:
         """Unmount now what nobody uses, and wait until it is done; return how many layers."""
@@ -310,7 +349,7 @@ async def _at_once() -> None:
     pass
 
 
-async def _end(mount: LayerMount) -> None:
-    """End a mount's process by force; what follows is as if it had died by itself."""
-    if mount.process is not None:
-        await silent.end(mount.process, mount.mount_point)
+def _recorded_ids(tree: RuntimeTree) -> list[str]:
+    """Return the mounts that there are records of."""
+    names = (name.removesuffix(".json") for name in os.listdir(tree.records(_KIND)))
+    return [name for name in names if _ID.fullmatch(name)]

@@ -16,7 +16,7 @@ import fimd.dwarfs.zstd  # noqa: F401
 from fimd.dwarfs.reader import Image
 from fimd.dwarfs.serve import serve_all
 from fimd.dwarfs.served import Shown
-from fimd.layers import owners
+from fimd.layers.owners import Owners
 
 _MOST_THREADS: Final = 8
 """That decompress at the same time: more would wait for the one that answers the kernel."""
@@ -29,11 +29,11 @@ async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[
         for layer in arguments["layers"]:
             image = Image.open(files[layer["file"]], layer["offset"], layer["size"])
             opened.enter_context(image)
-            kept = owners.are_kept(image)
+            shown = Owners.of(image)
             images[layer["id"].encode()] = Shown(
                 image,
-                uid=None if kept else arguments["uid"],
-                gid=None if kept else arguments["gid"],
+                uid=shown.user,
+                gid=shown.group,
                 cache_bytes=arguments["cache"],
                 inode_offset=layer["inode_offset"],
             )
@@ -41,7 +41,7 @@ async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[
             images,
             arguments["mount_point"],
             fsname=arguments["source"],
-            allow_other=arguments["allow_other"],
+            allow_other=True,  # in this namespace: whoever runs there
             threads=min(max(os.cpu_count() or 1, 2), _MOST_THREADS),
             on_ready=on_ready,
         )

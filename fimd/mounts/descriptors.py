@@ -4,7 +4,7 @@ import os
 import resource
 from typing import Final
 
-from fimd.errors import MountError
+from fimd.base.errors import MountError
 
 _ENOUGH: Final = 65536
 """More would be slow for those of the programs it starts that close each of them."""

@@ -1,16 +1,14 @@
-"""Mounts served by an external program that stays in the foreground."""
+"""Mounts served by an external program that stays in the foreground, in the user's namespace."""
 
 import asyncio
 import os
 from collections.abc import Sequence
 from typing import Final
 
-from fimd.errors import MountError
+from fimd.base.errors import MountError
 from fimd.mounts import fuse_device
-from fimd.mounts.output import Outputs
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
-from fimd.mounts.unmount import detach
 
 _LAST_WORDS: Final = 1.0
 """Seconds that what a program said may take to arrive after its end."""
@@ -21,23 +19,20 @@ async def mount_by_command(
     *,
     serves: tuple[str, str],
     mount_point: str,
-    table: MountTable,
-    outputs: Outputs,
+    namespace: Namespace,
     seconds: float,
-    directory: str | None = None,
+    directory: str = "/",
 ) -> Process:
     """Start a FUSE program and wait until its mount is there.
 
     What it says is logged, with `serves`, a field like fim_layer and its value. Raises MountError,
     with what it said, where it ends or takes too long, and leaves nothing.
     """
-    output, errors = outputs.new(argv[0], *serves)
-    try:
-        process = Process.spawn(argv, directory=directory, output=errors, errors=errors)
-    finally:
-        os.close(errors)
+    process, output = await namespace.spawn(
+        argv, serves=serves, directory=directory, seconds=seconds
+    )
     mounted = asyncio.create_task(
-        table.wait_for(mount_point, mounted=True, seconds=seconds), name="mounted"
+        namespace.wait_for(mount_point, mounted=True, seconds=seconds), name="mounted"
     )
     ended = asyncio.create_task(process.wait(), name="ended")
     try:
@@ -50,8 +45,8 @@ async def mount_by_command(
         mounted.result()
     except BaseException:
         await process.stop()
-        if mount_point in table.points():
-            await detach(mount_point)
+        if namespace.below(mount_point):
+            await namespace.unmount(mount_point)
         raise
     finally:
         for task in (mounted, ended):

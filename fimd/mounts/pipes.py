@@ -20,12 +20,12 @@ async def readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
-async def read_to_end(descriptor: int) -> bytes:
-    """Read from a pipe until its end, at most 4 KiB."""
+async def read_to_end(descriptor: int, most: int = 4096) -> bytes:
+    """Read from a pipe until its end, at most so many bytes."""
     said = b""
-    while len(said) < 4096:
+    while len(said) < most:
         await readable(descriptor)
-        data = os.read(descriptor, 4096)
+        data = os.read(descriptor, 64 << 10)
         if not data:
             break
         said += data

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
-from fimd.errors import FimError, ProcessGoneError, UnsupportedError
+from fimd.base.errors import FimError, ProcessGoneError, UnsupportedError
 
 _OUTPUT_LIMIT: Final = 1 << 20
 

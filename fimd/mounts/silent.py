@@ -13,8 +13,8 @@ from typing import Final
 
 import structlog
 
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import CommandError, CommandTimeoutError, Process, run
-from fimd.mounts.table import below
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +26,12 @@ _KILLED: Final = 2.0
 """Seconds in which a process that was killed ends, unless it waits for something itself."""
 
 
-async def silent(mount_points: Sequence[str], seconds: float) -> list[str]:
+async def silent(namespace: Namespace, mount_points: Sequence[str], seconds: float) -> list[str]:
     """Return those of these mounts that do not answer within some seconds.
 
     One that answers with an error is not silent: its process has ended, and that is known.
     """
-    if not mount_points or await _answer(mount_points, seconds):
+    if not mount_points or await _answer(namespace, mount_points, seconds):
         return []
     if len(mount_points) == 1:
         return list(mount_points)
@@ -39,16 +39,17 @@ async def silent(mount_points: Sequence[str], seconds: float) -> list[str]:
 
     async def alone(point: str) -> bool:
         async with turns:
-            return await _answer([point], min(seconds, _ALONE))
+            return await _answer(namespace, [point], min(seconds, _ALONE))
 
     answers = await asyncio.gather(*map(alone, mount_points))
     return [point for point, answer in zip(mount_points, answers, strict=True) if not answer]
 
 
-async def _answer(mount_points: Sequence[str], seconds: float) -> bool:
+async def _answer(namespace: Namespace, mount_points: Sequence[str], seconds: float) -> bool:
     """Ask for the free space: the one question that the kernel never answers by itself."""
     try:
-        await run(["stat", "--file-system", "--format=", "--", *mount_points], seconds=seconds)
+        look = ["stat", "--file-system", "--format=", "--", *mount_points]
+        await run([*namespace.join, *look], seconds=seconds)
     except CommandTimeoutError:
         return False
     except CommandError:
@@ -56,9 +57,9 @@ async def _answer(mount_points: Sequence[str], seconds: float) -> bool:
     return True
 
 
-async def end(process: Process, mount_point: str) -> None:
+async def end(namespace: Namespace, process: Process, mount_point: str) -> None:
     """End a mount's process, and its connection to the kernel where even that does not help."""
-    devices = [mount.device for mount in await asyncio.to_thread(below, mount_point)]
+    devices = [mount.device for mount in namespace.below(mount_point)]
     log.error("a mount that does not answer is ended", path=mount_point, process=process.pid)
     process.send_signal(signal.SIGKILL)
     if await process.wait(_KILLED):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from fimd.errors import MountError
+from fimd.base.errors import MountError
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
@@ -19,9 +19,13 @@ _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line of mountinfo (proc(5)); `device` is major:minor."""
+    """One line of mountinfo (proc(5)); `device` is major:minor.
+
+    `root` is the directory of the file system that is seen at the mount point.
+    """
 
     device: str
+    root: str
     mount_point: str
     filesystem: str
     source: str
@@ -33,24 +37,43 @@ def _unescape(field: bytes) -> str:
 
 def parse(mountinfo: bytes) -> list[Mount]:
     """Read the lines of a mountinfo file, in the order of mounting."""
-    mounts = []
+    found = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(b" - ")
         head, tail = before.split(b" "), after.split(b" ")
-        mounts.append(
-            Mount(head[2].decode(), _unescape(head[4]), tail[0].decode(), _unescape(tail[1]))
+        found.append(
+            Mount(
+                device=head[2].decode(),
+                root=_unescape(head[3]),
+                mount_point=_unescape(head[4]),
+                filesystem=tail[0].decode(),
+                source=_unescape(tail[1]),
+            )
         )
-    return mounts
+    return found
 
 
-def below(directory: str) -> list[Mount]:
-    """Return what is mounted at or under `directory` now, in the order of mounting."""
-    with open(MOUNTINFO, "rb") as file:
-        mounts = parse(file.read())
+def mounts(process: int | str = "self") -> list[Mount]:
+    """Return what is mounted now, as a process sees it, in the order of mounting."""
+    with open(f"/proc/{process}/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def below(directory: str, process: int | str = "self") -> list[Mount]:
+    """Return what is mounted at or under `directory` now, in the order of mounting.
+
+    As this process sees it; or another one, and nothing where that has ended.
+    """
+    try:
+        found = mounts(process)
+    except OSError:
+        if process == "self":
+            raise
+        return []
     prefix = directory.rstrip("/") + "/"
     return [
         mount
-        for mount in mounts
+        for mount in found
         if mount.mount_point == directory or mount.mount_point.startswith(prefix)
     ]
 
@@ -58,8 +81,10 @@ def below(directory: str) -> list[Mount]:
 class MountTable:
     """Waits for changes of the mount table, which the kernel announces as POLLPRI."""
 
-    def __init__(self) -> None:
-        self._file = open(MOUNTINFO, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+    def __init__(self, pid: int | None = None) -> None:
+        """Watch the mounts that this process sees, or another one."""
+        path = MOUNTINFO if pid is None else f"/proc/{pid}/mountinfo"
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._poll = select.epoll()
         self._poll.register(self._file, select.EPOLLPRI | select.EPOLLERR | select.EPOLLET)
         self._changed = asyncio.Event()
@@ -87,10 +112,14 @@ class MountTable:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def mounts(self) -> list[Mount]:
+        """Return what is mounted, in the order of mounting."""
+        self._file.seek(0)
+        return parse(self._file.readall())
+
     def points(self) -> set[str]:
         """Return every mount point."""
-        self._file.seek(0)
-        return {mount.mount_point for mount in parse(self._file.readall())}
+        return {mount.mount_point for mount in self.mounts()}
 
     async def wait_for(self, mount_point: str, *, mounted: bool, seconds: float) -> None:
         """Wait until something is mounted there, or nothing is.

@@ -1,15 +1,23 @@
-"""The template: a warm process that forks one worker for each embedded filesystem.
+"""The template: a warm process in the user's namespace, which does there what the daemon asks for.
 
 pyfuse3 serves one filesystem per process and takes a tenth of a second to import, so the daemon
-starts one interpreter, lets it import everything, and has it fork. It is told what workers there
-are by the names of their modules, each with a function
+starts one interpreter, lets it import everything, and has it fork. It begins outside of the
+namespace, and joins it when there is one. A request is one message on a socket: JSON, with files as
+ancillary data. It asks for one of these:
 
-    async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None])
+- `join`: enter namespaces, once.
+- `serve`: fork a worker that serves a filesystem, which is a function in a module
 
-which returns when its filesystem is unmounted. A request is one message on a socket: JSON, with
-the worker's status pipe, its output and its files as ancillary data; the answer is the worker's PID
-and pidfd.
-The template leaves when the daemon closes the socket. Its workers stay.
+      async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None])
+
+  that returns when its filesystem is unmounted.
+- `call`: fork a process that calls a function, `module:name`, with arguments and files, and says
+  what it returns, which is JSON.
+- `spawn`: start a program.
+- `unmount`: detach a mount.
+
+The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
+the socket. What it started stays.
 """
 
 import array
@@ -23,17 +31,27 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NoReturn
 
-from fimd import logs
+from fimd.base import logs
+from fimd.base.errors import FimError
+from fimd.base.system_calls import (
+    MNT_DETACH,
+    UMOUNT_NOFOLLOW,
+    set_dumpable,
+    set_namespace,
+    unmount,
+)
 
-MAX_REQUEST: Final = 64 << 10
+MAX_REQUEST: Final = 128 << 10
 MAX_FILES: Final = 200
 """Descriptors that a worker may be given; the kernel sends at most 253 at once (unix(7))."""
 _OWN_FILES: Final = 2
 """A worker's status pipe and its output."""
 
 Serve = Callable[[dict[str, Any], list[int], Callable[[], None]], Coroutine[Any, Any, None]]
+Call = Callable[[dict[str, Any], list[int]], Any]
 
 
 def main(modules: list[str]) -> None:
@@ -43,7 +61,8 @@ def main(modules: list[str]) -> None:
     os.dup2(null, 0)
     messages = os.dup(2)  # a worker's own standard error is its output
     logged: dict[str, Any] | None = None
-    workers: dict[str, Serve] = {name: importlib.import_module(name).serve for name in modules}
+    for name in modules:
+        importlib.import_module(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the daemon's affair
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon has the pidfds
     asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
@@ -54,37 +73,87 @@ def main(modules: list[str]) -> None:
         if not message:
             return
         request = json.loads(message)
-        if request["log"] != logged:  # here and not in each worker, which would copy the pages
+        if request.get("log", logged) != logged:  # here, not in each worker, which would copy pages
             logged = request["log"]
+            assert logged is not None
             logs.setup(**logged, descriptor=messages)
-        pid = os.fork()
-        if pid == 0:
-            control.close()
-            _become_worker(workers[request["worker"]], request, files)
-        pidfd = os.pidfd_open(pid)
-        socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [pidfd])
+        answer: dict[str, Any] = {}
+        pidfd = -1
+        try:
+            if request["do"] == "join":
+                _join(request["kinds"], files)
+            elif request["do"] == "unmount":
+                unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
+            else:
+                pid = os.fork()
+                if pid == 0:
+                    control.close()
+                    _become(request, files)
+                answer["pid"] = pid
+                with suppress(ProcessLookupError):  # it has ended, which is told by no pidfd
+                    pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            answer["errno"] = error.errno
+        socket.send_fds(control, [json.dumps(answer).encode()], [pidfd] if pidfd >= 0 else [])
         for descriptor in [pidfd, *files]:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
-def _become_worker(serve: Serve, request: dict[str, Any], files: list[int]) -> None:
-    """Run one filesystem to its end and leave."""
+def _join(kinds: list[int], files: list[int]) -> None:
+    for kind, descriptor in zip(kinds, files, strict=True):
+        set_namespace(descriptor, kind)
+    set_dumpable()  # the next daemon has to find the namespace by any process in it
+    os.chdir("/")
+
+
+def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
+    """Do in a process of its own what is asked for, and leave."""
     status = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # fusermount3 is waited for
-        with open("/proc/self/comm", "w") as comm:
-            comm.write(request["name"])
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who starts programs waits for them
         report, output, *files = files
-        for stream in (1, 2):  # what libfuse and a dying interpreter say
+        for stream in (1, 2):  # what libfuse, a program, and a dying interpreter say
             os.dup2(output, stream)
         os.close(output)
+        if request["do"] == "spawn":
+            os.close(report)
+            _spawn(request["argv"], request["directory"])
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(request["name"])
         logs.add_to_all(request["fields"])
-        status = _serve(serve, request["arguments"], files, report)
+        if request["do"] == "call":
+            status = _call(request["function"], request["arguments"], files, report)
+        else:
+            serve: Serve = importlib.import_module(request["worker"]).serve
+            status = _serve(serve, request["arguments"], files, report)
     except BaseException:
         logging.getLogger(__name__).exception("%s failed", request["name"])
     finally:
         os._exit(status)
+
+
+def _spawn(argv: list[str], directory: str) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.chdir(directory)
+    os.execve(argv[0], argv, os.environ)  # noqa: S606 - an argument list
+
+
+def _call(function: str, arguments: dict[str, Any], files: list[int], report: int) -> int:
+    """Call a function, and say on `report` what it returns or what went wrong."""
+    module, _, name = function.partition(":")
+    try:
+        called: Call = getattr(importlib.import_module(module), name)
+        said = {"result": called(arguments, files)}
+    except (FimError, OSError) as error:
+        kind = error.name if isinstance(error, FimError) else FimError.name
+        said = {"error": [kind, str(error)]}
+    with os.fdopen(report, "wb") as file:
+        file.write(json.dumps(said).encode())
+    return 0
 
 
 def _serve(serve: Serve, arguments: dict[str, Any], files: list[int], report: int) -> int:
@@ -115,35 +184,20 @@ def _serve(serve: Serve, arguments: dict[str, Any], files: list[int], report: in
     return 0
 
 
-def request_bytes(
-    worker: str,
-    name: str,
-    arguments: dict[str, Any],
-    log: Mapping[str, Any],
-    fields: Mapping[str, str],
-) -> bytes:
-    """Encode one request; `name` becomes the worker's name in ps (15 bytes).
-
-    `log` is what `fimd.logs.setup` is called with, `fields` is for each of the worker's messages.
-    """
-    request = {
-        "worker": worker,
-        "name": name,
-        "arguments": arguments,
-        "log": dict(log),
-        "fields": dict(fields),
-    }
-    return json.dumps(request).encode()
+def request_bytes(what: str, log: Mapping[str, Any], **facts: Any) -> bytes:
+    """Encode one request; `log` is what `fimd.base.logs.setup` is called with."""
+    return json.dumps({"do": what, "log": dict(log), **facts}).encode()
 
 
-def receive_answer(control: socket.socket) -> tuple[int, int]:
-    """Read one answer: the worker's PID and its pidfd. Raises EOFError when the template left."""
+def receive_answer(control: socket.socket) -> tuple[dict[str, Any], int | None]:
+    """Read one answer, and the pidfd that came with it. Raises EOFError when the template left."""
     message, ancillary, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    if not message or not ancillary:
+    if not message:
         raise EOFError
     descriptors = array.array("i")
-    descriptors.frombytes(ancillary[0][2][: descriptors.itemsize])
-    return json.loads(message)["pid"], descriptors[0]
+    if ancillary:
+        descriptors.frombytes(ancillary[0][2][: descriptors.itemsize])
+    return json.loads(message), descriptors[0] if descriptors else None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from fimd.limits import Limit
+from fimd.base.limits import Limit
 from fimd.overlays import kernel, overlayfs, unionfs
 from fimd.overlays.stack import Mount
 
@@ -28,14 +28,19 @@ class Backend:
     mount: Mount
     marks: Callable[[], bytes | None] = _devices
     limits: tuple[Limit, ...] = ()
+    sees_ghosts: bool = False
+    """Whether it looks for names in layers from which one above hides them."""
     parts_directories: bool = False
     """Whether renaming a directory moves only what one layer, or the upper, has of it."""
 
 
 BACKENDS: Final = {
     "bwrap": Backend(kernel.mount, limits=kernel.LIMITS),
-    "overlayfs": Backend(overlayfs.mount, limits=overlayfs.LIMITS),
+    "overlayfs": Backend(overlayfs.mount, limits=overlayfs.LIMITS, sees_ghosts=True),
     "unionfs": Backend(
         unionfs.mount, unionfs.marks_directory, unionfs.LIMITS, parts_directories=True
     ),
 }
+
+DEFAULT: Final = "bwrap"
+"""What an image has that asks for none."""

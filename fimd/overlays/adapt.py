@@ -1,6 +1,6 @@
 """Bringing an upper directory to the form that the next backend reads.
 
-Each backend leaves deletions in its own form (fimd.layers.upper knows them all). Before another
+Each backend leaves deletions in its own form (fimd.trees.upper knows them all). Before another
 one mounts an upper, what is deleted is worked out from the upper and the layers below, written in
 the form of the next backend, and only then is the former form removed. Killed in between, both
 are there, which means the same.
@@ -8,153 +8,227 @@ are there, which means the same.
 The name of the backend that used an upper last is kept in work/, so that nothing is searched where
 nothing changed. FlatImage keeps directories of its own there: then it is not to be relied on; nor
 where a unionfs has layers with deletions, whose devices it may have copied.
+
+All of it is by descriptors of the data directory and the layers, and for a process in a jail.
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
+from fimd.base.removal import remove_tree
+from fimd.commits.opened import OpenData
+from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.write import Entry, SourceTree
-from fimd.layers.canonical import canonical
-from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
-from fimd.layers.merged import Merged, is_whiteout, open_layers
+from fimd.layers.owners import Owners
 from fimd.layers.place import LayerPlace
-from fimd.layers.source import LayerSource
-from fimd.layers.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
-from fimd.layers.whiteouts import whiteouts
+from fimd.trees.canonical import canonical
+from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.trees.merged import Merged, is_whiteout, open_layers
+from fimd.trees.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
 
 _RECORD: Final = ".overlay"
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def adapt(
-    data: str,
-    layers: Sequence[LayerSource],
+    data: OpenData,
+    layers: Sequence[LayerPlace],
     backend: str,
     marks_directory: bytes | None,
     work: str,
+    *,
+    copies: bool = False,
+    ids: int = 1,
 ) -> None:
     """Bring the upper of a data directory to the form that `backend` reads.
 
-    `marks_directory` is where a unionfs keeps its marks; None is for backends that read devices
-    0:0. `work` is the name of the directory in work/ that is being prepared for the backend. Reads
-    and writes the user's filesystem: for a thread, and for the holder of the data directory.
+    `layers` are open, base first. `marks_directory` is where a unionfs keeps its marks; None is for
+    backends that read devices 0:0. `work` is the name of the directory in work/ that is being
+    prepared for the backend, `copies` says whether the upper may hold devices of layers, which a
+    unionfs copies up where it shows them, and `ids` is of fimd.layers.owners. Raises PackError,
+    OSError and other FimErrors. For the holder of the data directory.
     """
-    record = os.path.join(data, "work", _RECORD)
-    # a unionfs copies devices up from layers, where it shows them
-    copies = marks_directory is not None and any(whiteouts(layer) for layer in layers)
-    known = set(os.listdir(os.path.dirname(record))) <= {_RECORD, work}
-    if _last(record) == backend and known and not copies:
+    known = set(os.listdir(data.work)) <= {_RECORD, work}
+    if _last(data.work) == backend and known and not copies:
         return
-    root = os.fsencode(os.path.join(data, "root"))
-    with SourceTree(os.fsdecode(root)) as tree:
-        scanned = tree.scan()
-    upper = read_upper(os.fsdecode(root), scanned)
-    marked = any(_top(entry.path) in UNIONFS_DIRECTORIES for entry in scanned)
-    if upper.has_marks or marked:
-        places = [LayerPlace(layer.path, layer.offset, layer.size) for layer in layers]
-        with open_layers(places) as images:
-            entries = canonical(upper, Merged(images))
-        deleted = {entry.path for entry in entries if is_whiteout(entry.mode, entry.rdev)}
-        there = [entry for entry in upper.entries if entry.is_directory]
-        present = {entry.path for entry in there}
-        made = [entry for entry in entries if entry.is_directory and entry.path not in present]
-        _make_directories(root, made)
-        if marks_directory is None:
-            _write_devices(root, deleted)
-            _remove_former(root, scanned, lambda path, _entry: path in deleted)
-            for name in UNIONFS_DIRECTORIES:
-                shutil.rmtree(os.path.join(root, name), ignore_errors=True)
-        else:
-            _write_marks(os.path.join(root, marks_directory), deleted)
-            _remove_former(root, scanned, lambda _path, _entry: False)
-            _remove_stale_marks(root, marks_directory, deleted)
-        _remove_attributes(root, upper.opaque)
-        for entry in (*there, *made):  # whose times all of this has changed
-            os.utime(os.path.join(root, entry.path), ns=(entry.mtime_ns, entry.mtime_ns))
-    with open(f"{record}.new", "w") as file:
-        file.write(backend)
-    os.replace(f"{record}.new", record)
-
-
-def _last(record: str) -> str:
+    top = data.open_upper()
     try:
-        with open(record) as file:
+        with SourceTree(data.root, directory=top) as tree, Beneath(top) as upper:
+            _adapt(top, tree, upper, layers, marks_directory, ids)
+    finally:
+        os.close(top)
+    _write_down(data.work, backend)
+
+
+def _adapt(
+    top: int,
+    tree: SourceTree,
+    beneath: Beneath,
+    layers: Sequence[LayerPlace],
+    marks_directory: bytes | None,
+    ids: int,
+) -> None:
+    scanned = tree.scan()
+    upper = read_upper(tree, scanned)
+    marked = any(_top(entry.path) in UNIONFS_DIRECTORIES for entry in scanned)
+    if not upper.has_marks and not marked:
+        return
+    with open_layers(layers) as images:
+        lower = Merged(images)
+        entries = [_as_shown(entry, lower, ids) for entry in canonical(upper, lower)]
+    deleted = {entry.path for entry in entries if is_whiteout(entry.mode, entry.rdev)}
+    there = [entry for entry in upper.entries if entry.is_directory]
+    present = {entry.path for entry in there}
+    made = [entry for entry in entries if entry.is_directory and entry.path not in present]
+    _make_directories(beneath, made)
+    if marks_directory is None:
+        _write_devices(beneath, deleted)
+        _remove_former(beneath, scanned, lambda path: path in deleted)
+        for name in UNIONFS_DIRECTORIES:
+            remove_tree(top, name)
+    else:
+        _make_marks_directory(top, marks_directory)
+        _write_marks(beneath, marks_directory, deleted)
+        _remove_former(beneath, scanned, lambda _path: False)
+        _remove_stale_marks(top, beneath, scanned, marks_directory, deleted)
+    _remove_attributes(beneath, upper.opaque)
+    for entry in (*there, *made):  # whose times all of this has changed
+        descriptor = beneath.open(entry.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(descriptor)
+
+
+def _last(work: int) -> str:
+    try:
+        with open(os.open(_RECORD, _READ, dir_fd=work)) as file:
             return file.read(64)
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def _write_down(work: int, backend: str) -> None:
+    new = f"{_RECORD}.new"
+    remove_tree(work, new)
+    with open(os.open(new, _NEW, 0o644, dir_fd=work), "w") as file:
+        file.write(backend)
+    os.replace(new, _RECORD, src_dir_fd=work, dst_dir_fd=work)
 
 
 def _top(path: bytes) -> bytes:
     return path.partition(b"/")[0]
 
 
-def _make_directories(root: bytes, entries: Iterable[Entry]) -> None:
+def _as_shown(entry: Entry, lower: Merged, ids: int) -> Entry:
+    """Return a directory of a layer with the owners that it has for an application."""
+    node = lower.find(entry.path) if entry.source is None and entry.is_directory else None
+    if node is None:
+        return entry
+    image = node.parts[0][0]
+    top = image.stat(image.root)
+    owners = Owners(top.uid, top.gid, ids)
+    return replace(entry, uid=owners.user(entry.uid), gid=owners.group(entry.gid))
+
+
+def _make_directories(beneath: Beneath, entries: Iterable[Entry]) -> None:
     """Make the directories, known from lower layers, in which something is deleted."""
     for entry in sorted(entries, key=lambda entry: entry.path):
-        path = os.path.join(root, entry.path)
+        parent, name = beneath.parent(entry.path)
         with suppress(FileExistsError):
-            os.mkdir(path)
-            if os.geteuid() == 0:
-                os.chown(path, entry.uid, entry.gid)
-            os.chmod(path, stat.S_IMODE(entry.mode))
-            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.mkdir(name, dir_fd=parent)
+            descriptor = beneath.open(entry.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with suppress(PermissionError):  # who is no root owns everything
+                    os.chown(descriptor, entry.uid, entry.gid)
+                os.chmod(descriptor, stat.S_IMODE(entry.mode))
+                os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+            finally:
+                os.close(descriptor)
 
 
-def _write_devices(root: bytes, deleted: Iterable[bytes]) -> None:
-    for path in deleted:
+def _write_devices(beneath: Beneath, deleted: Iterable[bytes]) -> None:
+    for path in sorted(deleted):
+        parent, name = beneath.parent(path)
         with suppress(FileExistsError):
-            os.mknod(os.path.join(root, path), stat.S_IFCHR, os.makedev(0, 0))
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
 
 
-def _write_marks(directory: bytes, deleted: Iterable[bytes]) -> None:
-    for path in deleted:
-        mark = os.path.join(directory, path + HIDDEN)
-        os.makedirs(os.path.dirname(mark), exist_ok=True)
-        with suppress(FileExistsError), open(mark, "xb"):
-            pass
+def _make_marks_directory(top: int, directory: bytes) -> None:
+    """Have a directory for the marks: what else has its name is no directory of a unionfs's."""
+    try:
+        os.mkdir(directory, dir_fd=top)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(directory, dir_fd=top, follow_symlinks=False).st_mode):
+            os.unlink(directory, dir_fd=top)
+            os.mkdir(directory, dir_fd=top)
 
 
-def _remove_stale_marks(root: bytes, directory: bytes, deleted: set[bytes]) -> None:
+def _write_marks(beneath: Beneath, directory: bytes, deleted: Iterable[bytes]) -> None:
+    made: set[bytes] = set()
+    for path in sorted(deleted):
+        mark = directory + b"/" + path + HIDDEN
+        parts = mark.split(b"/")
+        for depth in range(2, len(parts)):
+            above = b"/".join(parts[:depth])
+            if above not in made:
+                made.add(above)
+                parent, name = beneath.parent(above)
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=parent)
+        with suppress(FileExistsError):
+            os.close(beneath.open(mark, _NEW, 0o644))
+
+
+def _remove_stale_marks(
+    top: int,
+    beneath: Beneath,
+    scanned: Iterable[Entry],
+    directory: bytes,
+    deleted: set[bytes],
+) -> None:
     """Remove marks that say what the canonical form says otherwise, or another unionfs's."""
     for name in UNIONFS_DIRECTORIES:
-        top = os.path.join(root, name)
         if name != directory:
-            shutil.rmtree(top, ignore_errors=True)
+            remove_tree(top, name)
+    for entry in scanned:
+        marks, _, hides = entry.path.partition(b"/")
+        if marks != directory or not hides.endswith(HIDDEN):
             continue
-        for parent, directories, files in os.walk(top, topdown=False):
-            for mark in (*files, *directories):
-                path = os.path.join(parent, mark)
-                hides = os.path.relpath(path, top)
-                if not mark.endswith(HIDDEN) or hides.removesuffix(HIDDEN) in deleted:
-                    continue
-                if os.path.isdir(path):
-                    shutil.rmtree(path)
-                else:
-                    os.unlink(path)
+        if hides.removesuffix(HIDDEN) not in deleted:
+            with suppress(FileNotFoundError):  # it lay in one that was removed
+                parent, name = beneath.parent(entry.path)
+                remove_tree(parent, name)
 
 
 def _remove_former(
-    root: bytes, scanned: Iterable[Entry], keep: Callable[[bytes, Entry], bool]
+    beneath: Beneath, scanned: Iterable[Entry], keep: Callable[[bytes], bool]
 ) -> None:
     """Remove devices 0:0, unless they are to be kept, and the marker files of fuse-overlayfs."""
     for entry in scanned:
-        name = os.path.basename(entry.path)
+        name = entry.path.rpartition(b"/")[2]
         if _top(entry.path) in UNIONFS_DIRECTORIES:
             continue
         device = is_whiteout(entry.mode, entry.rdev)
         empty = entry.is_file and entry.size == 0
         marker = (device or empty) and (name in OPAQUE_NAMES or name.startswith(WHITEOUT_PREFIX))
-        if marker or (device and not keep(entry.path, entry)):
+        if marker or (device and not keep(entry.path)):
             with suppress(FileNotFoundError):
-                os.unlink(os.path.join(root, entry.path))
+                parent, name = beneath.parent(entry.path)
+                os.unlink(name, dir_fd=parent)
 
 
-def _remove_attributes(root: bytes, opaque: Iterable[bytes]) -> None:
+def _remove_attributes(beneath: Beneath, opaque: Iterable[bytes]) -> None:
     """Remove what makes a directory opaque: its lower names have marks of their own now."""
     for directory in opaque:
-        path = os.path.join(root, directory)
-        for name in OPAQUE_XATTRS & set(os.listxattr(path, follow_symlinks=False)):
-            os.removexattr(path, name, follow_symlinks=False)
+        descriptor = beneath.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for name in OPAQUE_XATTRS & set(os.listxattr(descriptor)):
+                os.removexattr(descriptor, name)
+        finally:
+            os.close(descriptor)

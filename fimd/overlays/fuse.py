@@ -1,11 +1,9 @@
 """What overlays that are FUSE programs have in common."""
 
-import os
 from collections.abc import Sequence
 
 from fimd.mounts.external import mount_by_command
-from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
+from fimd.mounts.namespace import Namespace
 from fimd.overlays.stack import Overlay, StackDirectory
 
 
@@ -14,23 +12,20 @@ async def mount_fuse(
     options: Sequence[str],
     branches: Sequence[str],
     stack: StackDirectory,
-    table: MountTable,
-    outputs: Outputs,
+    namespace: Namespace,
     seconds: float,
 ) -> Overlay:
     """Mount an overlay in the foreground of a process of its own. Raises MountError.
 
     `branches` are the arguments before the mount point. Paths may be relative to the stack's.
     """
-    if os.getuid() == 0:
-        options = [*options, "allow_other"]  # programs that drop their privileges see their root
+    options = [*options, "allow_other"]  # in the namespace: its instances, whoever runs in them
     process = await mount_by_command(
         [program, "-f", "-o", ",".join(options), *branches, stack.merged],
         serves=("fim_stack", stack.id),
         mount_point=stack.merged,
-        table=table,
-        outputs=outputs,
+        namespace=namespace,
         seconds=seconds,
         directory=stack.path,
     )
-    return Overlay(process, stack.merged, (), stack.merged)
+    return Overlay(process, stack.merged)

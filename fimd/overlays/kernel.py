@@ -1,20 +1,13 @@
-"""Kernel overlayfs, kept by a holder process in namespaces of its own.
+"""Kernel overlayfs, mounted in the user's namespace: a plain user may not have it elsewhere."""
 
-A plain user may mount an overlay only in a user namespace. One process holds that namespace, and
-the instances join it, so that all see one coherent overlay; several overlay mounts over one upper
-directory would be undefined behaviour. The mount ends with its namespace.
-"""
-
-import asyncio
 import os
-from typing import Final
+from typing import Any, Final
 
-from fimd.errors import MountError, UnsupportedError
-from fimd.limits import Limit
-from fimd.mounts.output import Outputs
-from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
-from fimd.overlays.stack import Overlay, StackDirectory
+from fimd.base.errors import MountError, UnsupportedError
+from fimd.base.limits import Limit
+from fimd.base.system_calls import mount as mount_filesystem
+from fimd.mounts.namespace import Namespace
+from fimd.overlays.stack import Overlay, StackDirectory, open_checked
 
 _MOST_LAYERS: Final = 500
 """OVL_MAX_STACK of the kernel, fs/overlayfs/params.h."""
@@ -35,75 +28,42 @@ LIMITS: Final = (
     ),
 )
 
-# Positional parameters, never text: $1 the options, $2 the source.
-_HOLDER: Final = 'mount -t overlay -o "$1" "$2" ../merged && echo ready && exec sleep infinity'
 
-
-async def mount(
-    stack: StackDirectory, _table: MountTable, outputs: Outputs, seconds: float
-) -> Overlay:
-    """Mount the overlay in a new namespace and leave a process that holds it."""
+async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
+    """Mount the overlay."""
     if stack.layers > _MOST_LAYERS:
         raise UnsupportedError(
             f"kernel overlayfs takes {_MOST_LAYERS} layers, and these are {stack.layers}: squash "
             "some of them (fimctl layer squash)"
         )
-    options = f"lowerdir={stack.top_down()},upperdir=../upper,workdir=../work,userxattr"
-    as_root = os.getuid() == 0
-    namespaces = ["--mount"] if as_root else ["--user", "--map-root-user", "--mount"]
-    # what is unmounted outside must not stay busy in here
-    namespaces += ["--propagation", "slave"]
-    holder = ["sh", "-c", _HOLDER, "fimd-holder", options, f"fimd-{stack.id}"]
-    reader, writer = os.pipe()
-    output, errors = outputs.new("overlay-holder", "fim_stack", stack.id)
-    try:
-        process = Process.spawn(
-            ["unshare", *namespaces, "--", *holder],
-            directory=stack.links,
-            output=writer,
-            errors=errors,
-        )
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-        os.close(errors)
-    try:
-        if await _first_words(reader, seconds) != b"ready\n":
-            await output.ended(1.0)
-            raise MountError(f"kernel overlay: {output.first or 'the holder ended without a word'}")
-    except BaseException:
-        await process.stop()
-        raise
-    return held_by(process, stack.merged)
-
-
-def held_by(process: Process, root: str, *, owned: bool = True) -> Overlay:
-    """Return the overlay whose namespaces a process holds: the holder, or one that joined it.
-
-    `owned` is for the holder: it is ended with the overlay.
-    """
-    join = ["nsenter", "--target", str(process.pid), "--mount"]
-    if os.getuid() != 0:
-        join += ["--user", "--preserve-credentials"]
-    return Overlay(process, root, (*join, "--wd=.", "--"), None, owned)
-
-
-async def _first_words(descriptor: int, seconds: float) -> bytes:
-    """Read from the holder until it is ready or has ended. Closes the descriptor."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
+    arguments = {
+        "path": stack.path,
+        "upper": stack.upper,
+        "work": stack.work,
+        "lower": stack.top_down(),
+        "source": f"fimd-{stack.id}",
+    }
+    await namespace.call(
+        f"{__name__}:mount_here",
+        arguments,
+        name="overlay",
+        serves=("fim_stack", stack.id),
+        seconds=seconds,
     )
-    said = b""
+    return Overlay(None, stack.merged)
+
+
+def mount_here(arguments: dict[str, Any], _files: list[int]) -> None:
+    """Mount the overlay in this process's namespace. Raises MountError, DataDirectoryError."""
+    path = arguments["path"]
+    upper = open_checked(path, "upper", arguments["upper"])
+    work = open_checked(path, "work", arguments["work"])
+    os.chdir(os.path.join(path, "layers"))  # so that hundreds of names fit
+    options = (
+        f"lowerdir={arguments['lower']},upperdir=/proc/self/fd/{upper},"
+        f"workdir=/proc/self/fd/{work},userxattr"
+    )
     try:
-        async with asyncio.timeout(seconds):
-            while said != b"ready\n" and (line := await reader.readline()):
-                said += line
-    except (TimeoutError, ValueError):
-        raise MountError(f"kernel overlay: it was not mounted within {seconds:g} s") from None
-    finally:
-        transport.close()
-    return said
+        mount_filesystem(arguments["source"], "../merged", "overlay", 0, options)
+    except OSError as error:
+        raise MountError(f"kernel overlay: {error.strerror}") from error

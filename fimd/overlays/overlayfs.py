@@ -10,11 +10,9 @@ import os
 import stat
 from typing import Final
 
-from fimd.errors import MountError
-from fimd.layers.ghosts import ghosts
-from fimd.limits import Limit
-from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
+from fimd.base.errors import MountError
+from fimd.base.limits import Limit
+from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory
 
@@ -72,9 +70,7 @@ LIMITS: Final = (
 )
 
 
-async def mount(
-    stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
-) -> Overlay:
+async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
     """Mount the overlay."""
     try:
         marked = await asyncio.to_thread(_make_whiteouts, stack)
@@ -82,18 +78,15 @@ async def mount(
         raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
     lower = ":".join(stack.lower(marked))
     options = [f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
-    if os.getuid() != 0:
-        options += [f"squash_to_uid={os.getuid()}", f"squash_to_gid={os.getgid()}"]
-    return await mount_fuse("fuse-overlayfs", options, [], stack, table, outputs, seconds)
+    return await mount_fuse("fuse-overlayfs", options, [], stack, namespace, seconds)
 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:
     """Make the layers of deletions; return the numbers of the layers that have one above."""
-    found = ghosts(stack.sources, os.path.join(stack.path, "upper"))
-    for index, paths in found.items():
+    for index, paths in stack.ghosts.items():
         top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index)
         for path in paths:
             whiteout = os.path.join(top, path)
             os.makedirs(os.path.dirname(whiteout), exist_ok=True)
             os.mknod(whiteout, stat.S_IFCHR, os.makedev(0, 0))
-    return set(found)
+    return set(stack.ghosts)

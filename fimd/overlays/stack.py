@@ -1,13 +1,14 @@
 """What every overlay backend gets and gives."""
 
 import os
-from collections.abc import Awaitable, Callable, Container, Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from fimd.base.errors import DataDirectoryError
 from fimd.layers.source import LayerSource
-from fimd.mounts.output import Outputs
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
-from fimd.mounts.table import MountTable
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,14 @@ class StackDirectory:
     id: str
     path: str
     layers: int
+    upper: tuple[int, int]
+    """The device and the inode of the upper directory: what is mounted has to be just that."""
     sources: tuple[LayerSource, ...] = ()
     """What the layers are, base first, for who is to mount them."""
+    work: tuple[int, int] | None = None
+    """The same of the work directory, for who is to mount an overlay."""
+    ghosts: Mapping[int, frozenset[bytes]] = field(default_factory=dict)
+    """What an overlay must be kept from seeing: see fimd.trees.ghosts."""
 
     @property
     def links(self) -> str:
@@ -57,22 +64,37 @@ class StackDirectory:
             yield f"layers/{index}"
 
 
+def open_checked(directory: str, name: str, expected: Sequence[int]) -> int:
+    """Open what `upper` or `work` of a stack's directory links to, and no other in its place.
+
+    Who can write to the directory that it lies in may have exchanged it since it was looked at.
+    `expected` are the device and the inode. Returns a descriptor. Raises DataDirectoryError.
+    """
+    path = os.path.join(directory, name)
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        shown = os.readlink(path) if os.path.islink(path) else path
+        raise DataDirectoryError(
+            f"{shown} can't be opened ({error.strerror}): try again"
+        ) from error
+    facts = os.fstat(descriptor)
+    if [facts.st_dev, facts.st_ino] != list(expected) or not stat.S_ISDIR(facts.st_mode):
+        os.close(descriptor)
+        raise DataDirectoryError(
+            f"{os.path.realpath(path)} is another directory than it was: try again"
+        )
+    return descriptor
+
+
 @dataclass(frozen=True)
 class Overlay:
-    """A mounted overlay.
+    """A mounted overlay. `process` is what serves it, None where the kernel does."""
 
-    `join` is the beginning of a command that enters the namespaces in which `root` is the merged
-    tree, empty where it is mounted for all to see. `mount_point` is what has to be detached at
-    the end, None where the mount ends with its process.
-    """
-
-    process: Process
+    process: Process | None
     root: str
-    join: tuple[str, ...]
-    mount_point: str | None
-    owned: bool = True
-    """Whether the process is the overlay's own, to be ended with it."""
+    """Where it is mounted in the user's namespace."""
 
 
-Mount = Callable[[StackDirectory, MountTable, Outputs, float], Awaitable[Overlay]]
+Mount = Callable[[StackDirectory, Namespace, float], Awaitable[Overlay]]
 """Mounts the overlay of a stack within some seconds. Raises MountError or UnsupportedError."""

@@ -5,6 +5,9 @@ branches below the one that holds it. Nor does a file hide what is below a direc
 name in a lower branch, once there is a directory again. So just above each layer that deletes
 something, or that has directories which the next one replaces, comes a branch with nothing but
 marks, made from the layers' metadata.
+
+It works by paths, and follows links that a program has made in the upper directory. So it is locked
+into a directory where the branches are mounted, and nothing else is.
 """
 
 import asyncio
@@ -12,23 +15,25 @@ import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
-from fimd.errors import UnsupportedError
-from fimd.layers.hidden import hidden_directories
-from fimd.layers.marks import HIDDEN, UNIONFS_DIRECTORIES
-from fimd.layers.whiteouts import whiteouts
-from fimd.limits import Limit
-from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
+from fimd.base.errors import MountError, UnsupportedError
+from fimd.base.limits import Limit
+from fimd.base.system_calls import MS_BIND
+from fimd.base.system_calls import mount as bind
+from fimd.mounts.namespace import Namespace
 from fimd.overlays.fuse import mount_fuse
-from fimd.overlays.stack import Overlay, StackDirectory
+from fimd.overlays.stack import Overlay, StackDirectory, open_checked
+from fimd.trees.hidden import hidden_directories
+from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
+from fimd.trees.whiteouts import whiteouts
 
 log = structlog.get_logger(__name__)
 
 _LONGEST_NAME: Final = 255
+_JAIL: Final = "union"
 
 _BRANCH: Final = "it works on the topmost branch that has the directory, and on no other"
 _INODES: Final = "it knows files by their paths: to the kernel each name is a file of its own"
@@ -81,15 +86,45 @@ LIMITS: Final = (
 )
 
 
-async def mount(
-    stack: StackDirectory, table: MountTable, outputs: Outputs, seconds: float
-) -> Overlay:
+async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
     """Mount the union."""
     program = _program()
-    options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
-    branches = ":".join(["upper=RW", *(f"{name}=RO" for name in stack.lower(marked))])
-    return await mount_fuse(program, options, [branches], stack, table, outputs, seconds)
+    jail = os.path.join(stack.path, _JAIL)
+    names = [name for name in stack.lower(marked) if name.startswith("layers/")]
+    arguments = {"path": stack.path, "upper": stack.upper, "layers": names}
+    await namespace.call(
+        f"{__name__}:bind_branches",
+        arguments,
+        name="union",
+        serves=("fim_stack", stack.id),
+        seconds=seconds,
+    )
+    options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
+    options.append(f"chroot={jail}")
+    branches = ":".join(["/upper=RW", *(f"/{name}=RO" for name in stack.lower(marked))])
+    return await mount_fuse(program, options, [branches], stack, namespace, seconds)
+
+
+def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:
+    """Mount the upper and the layers in the directory that the union is locked into.
+
+    Raises MountError, DataDirectoryError.
+    """
+    path = arguments["path"]
+    jail = os.path.join(path, _JAIL)
+    upper = open_checked(path, "upper", arguments["upper"])
+    try:
+        sources = {"upper": f"/proc/self/fd/{upper}"}
+        sources |= {name: os.path.join(path, name) for name in arguments["layers"]}
+        for name, source in sources.items():
+            target = os.path.join(jail, name)
+            os.makedirs(target, exist_ok=True)
+            bind(source, target, "", MS_BIND, "")
+    except OSError as error:
+        raise MountError(f"unionfs: its branches can't be bound: {error.strerror}") from error
+    finally:
+        os.close(upper)
 
 
 def _program() -> str:
@@ -128,7 +163,9 @@ def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
         if not hides:
             continue
         marked.add(index)
-        top = os.path.join(os.fsencode(stack.path), b"marks", b"%d" % index, directory)
+        top = os.path.join(
+            os.fsencode(stack.path), _JAIL.encode(), b"marks", b"%d" % index, directory
+        )
         os.makedirs(top)
         for path in hides:
             parent, name = os.path.split(os.path.join(top, path))

@@ -14,13 +14,14 @@ import structlog
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
+from fimd.base.observe import Event
 from fimd.bus.connection import BusError, Connection
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.layers.mounted import Layer
 from fimd.layers.shared import Layers
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
-from fimd.observe import Event
 
 log = structlog.get_logger(__name__)
 
@@ -39,9 +40,12 @@ class Scopes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def follow(cls, connection: Connection, layers: Layers, instances: Instances) -> "Scopes":
+    def follow(
+        cls, connection: Connection, namespace: Namespace, layers: Layers, instances: Instances
+    ) -> "Scopes":
         """Move what serves layers and instances, now and as they come."""
         scopes = cls(connection)
+        namespace.follow(lambda holder: scopes._move(holder, "namespace", "Where mounts are"))
         layers.mounted.subscribe(scopes._on_layer)
         instances.running.subscribe(scopes._on_instance)
         return scopes
@@ -59,7 +63,7 @@ class Scopes:
             return
         stack = instance.stack
         described = f"of {instance.image}"
-        if stack.overlay.owned:
+        if stack.overlay.process is not None:
             self._move(stack.overlay.process, f"stack-{stack.spec.id}", f"Overlay {described}")
         if stack.view is not None:
             self._move(stack.view, f"view-{stack.spec.id}", f"Case-insensitive view {described}")

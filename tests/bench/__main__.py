@@ -14,7 +14,7 @@ from tests.bench.world import MissingError
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "performance.md"
 BENCHMARKS: Final = (
-    *("start", "crowd", "bus", "commit", "layer", "growth", "casefold", "create"),
+    *("start", "felt", "crowd", "bus", "commit", "layer", "growth", "casefold", "create"),
     "kernel_overlay",
 )
 

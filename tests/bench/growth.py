@@ -21,7 +21,7 @@ from fimd.dwarfs.format import Compression, SectionType
 from fimd.dwarfs.sections import load, pack_section, read_table
 from fimd.dwarfs.source import Source
 from fimd.dwarfs.write import create
-from fimd.image.chain import LENGTH
+from fimd.flatimage.chain import LENGTH
 from tests.bench.rows import Row
 from tests.bench.timing import exponent, seconds
 from tests.bench.world import check_room, make_image, make_layers, make_trees, new_session, resident

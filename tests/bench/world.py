@@ -82,7 +82,7 @@ def make_layers(trees: list[Path], directory: Path) -> list[Path]:
 
 def make_image(layers: list[Path], image: Path) -> Path:
     """Make an image of layers, the base first."""
-    from fimd.image.create import create_image
+    from fimd.flatimage.create import create_image
 
     create_image(image, layers)
     return image

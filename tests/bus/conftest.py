@@ -12,11 +12,11 @@ from dbus_next.signature import Variant
 from jeepney import DBusAddress, MatchRule, Message, MessageType, message_bus, new_method_call
 from jeepney.io.asyncio import DBusConnection, open_dbus_connection
 
+from fimd.base.errors import NotFoundError
 from fimd.bus.callers import Callers
 from fimd.bus.connection import Connection
 from fimd.bus.declare import Call, Interface, method, prop, signal
 from fimd.bus.server import ObjectServer
-from fimd.errors import NotFoundError
 from tests.support.session import wait_for_bus
 
 # ruff: noqa: N802 - D-Bus members are named in its own style
@@ -167,12 +167,14 @@ def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 async def server(bus: str) -> AsyncIterator[ObjectServer]:
     """An object server with a Probe at its root."""
     connection = await Connection.open(bus)
-    server = ObjectServer(connection, ROOT, Callers(connection).allowed)
+    callers = Callers(connection)
+    server = ObjectServer(connection, ROOT, callers.admit)
     server.export(ROOT, Probe())
     await connection.own(NAME)
     yield server
     connection.disconnect()
     await connection.closed()
+    callers.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fimd.base.errors import FimError
 from fimd.bus.application import ApplicationInterface
 from fimd.bus.catalogue import CatalogueInterface
 from fimd.bus.declare import Interface
@@ -17,7 +18,6 @@ from fimd.bus.layer import LayerInterface
 from fimd.bus.manager import ManagerInterface
 from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
-from fimd.errors import FimError
 from tests.support.session import Session, byte_by_byte
 
 PROMISES = Path(__file__).resolve().parents[2] / "dbus"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fimd.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from fimd.base.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 from tests.support.files import rename_with
 
 if TYPE_CHECKING:

@@ -1,9 +1,7 @@
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -95,21 +93,6 @@ def test_what_has_a_substitute_is_a_note(session: Session) -> None:
     finding = named(groups, "overlay unionfs")
     assert (code, finding["verdict"]) == (0, "note")
     assert "overlayfs stands in" in finding["remedy"]
-
-
-def test_what_cannot_be_unmounted_is_told(session: Session) -> None:
-    for name in ("fusermount3", "umount"):
-        program = session.directory / "bin" / name
-        program.write_text(REFUSING.format(program=shutil.which(name)))
-        program.chmod(0o755)
-    try:
-        code, groups = doctor(session)
-        assert code == 1
-        assert "can't be unmounted" in named(groups, "view (embedded)")["detail"]
-        assert all(item["name"] != "checks" for group in groups.values() for item in group)
-    finally:
-        for mount in session.mounts():
-            subprocess.run(["umount", "-l", mount], check=True)
 
 
 def test_it_says_what_forbids_user_namespaces(

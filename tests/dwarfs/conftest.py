@@ -240,8 +240,11 @@ class Outcome:
 
 
 @pytest.fixture(scope="session")
-def probe() -> Iterator[Callable[[Path], Outcome]]:
-    """Open an image, read its whole tree and verify it, in a process with little memory."""
+def probe() -> Iterator[Callable[..., Outcome]]:
+    """Open an image, read its whole tree and verify it, in a process with little memory.
+
+    With a directory as its second argument, extract it there instead.
+    """
     with subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("prober.py"))],
         stdin=subprocess.PIPE,
@@ -252,8 +255,8 @@ def probe() -> Iterator[Callable[[Path], Outcome]]:
         assert stdin
         assert stdout
 
-        def run(image: Path) -> Outcome:
-            stdin.write(os.fsencode(image) + b"\n")
+        def run(image: Path, destination: Path | None = None) -> Outcome:
+            stdin.write(os.fsencode(f"{image}\t{destination or ''}\n"))
             stdin.flush()
             seconds, peak, text = stdout.readline().decode().rstrip("\n").split("\t", 2)
             return Outcome(text, float(seconds), int(peak))

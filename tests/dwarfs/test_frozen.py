@@ -81,7 +81,7 @@ def test_items_that_lie_at_bytes_have_distances_from_their_own_start() -> None:
         layout(2, 0, {1: (2, 0)}),
     )
     data = bytes([2, 2]) + bytes([4, 3]) + bytes([5, 2]) + b"abc" + b"de"
-    assert Frozen(data, schema).root.items(1).strings() == [b"abc", b"de"]
+    assert Frozen(data, schema, 1000).root.items(1).strings() == [b"abc", b"de"]
 
 
 def test_a_list_longer_than_the_metadata_is_refused() -> None:
@@ -90,4 +90,4 @@ def test_a_list_longer_than_the_metadata_is_refused() -> None:
     )
     data = (0).to_bytes(4, "little") + (10**9).to_bytes(4, "little")
     with pytest.raises(DamagedError, match="a list of 1000000000 items"):
-        Frozen(data, schema).root.items(1)
+        Frozen(data, schema, 1000).root.items(1)

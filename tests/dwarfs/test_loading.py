@@ -52,6 +52,22 @@ def blocks(image: SlowImage, pool: ThreadPoolExecutor, capacity: int = 1000) -> 
     return Blocks(cast(Any, image), capacity, pool, Memory())
 
 
+def test_no_more_is_decompressed_at_a_time_than_is_kept() -> None:
+    async def read() -> None:
+        image = SlowImage()
+        with ThreadPoolExecutor(4) as pool:
+            kept = blocks(image, pool, capacity=200)
+            wanted = [kept.load(number, 100) for number in range(4)]
+            await asyncio.sleep(0.05)
+            assert sorted(image.loads) == [0, 1]
+            for _ in range(8):
+                image.steps.release()
+            found = await asyncio.gather(*wanted)
+            assert [bytes(block) for block in found] == [bytes([n]) * 100 for n in range(4)]
+
+    asyncio.run(read())
+
+
 def test_a_reader_gets_what_is_there_before_the_rest_is() -> None:
     async def read() -> None:
         image = SlowImage()

@@ -1,19 +1,24 @@
 import errno
 import hashlib
 import os
+import random
+import re
+import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fimd.dwarfs import Image
+from fimd.dwarfs.write import create
 
 Mount = Callable[..., AbstractContextManager[Path]]
 Rows = Callable[[Path], list[tuple[str, ...]]]
@@ -136,13 +141,15 @@ def test_a_damaged_block_is_an_input_error_and_the_rest_is_served(
 
 
 def test_a_name_that_cannot_be_is_an_input_error_for_its_directory(
-    images: Path, mount: Mount
+    images: Path, mount: Mount, mounter: Any
 ) -> None:
     with mount(images / "damaged/name-.dwarfs") as root:
         errors: list[OSError] = []
         list(os.walk(root, onerror=errors.append))
         assert [error.errno for error in errors] == [errno.EIO]
         assert root.is_dir()
+    said = Path(mounter._errors.name).read_text()
+    assert re.search(r"readdir: .*/damaged/name-\.dwarfs, section METADATA_V2, offset \d+: ", said)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -277,14 +284,11 @@ def test_a_mount_that_cannot_be_made_is_an_error(
     assert mounter._line() == "left 1"
 
 
-def test_memory_stays_within_the_cache(images: Path, mount: Mount) -> None:
+def test_memory_stays_within_the_cache(images: Path, mount: Mount, mounter: Any) -> None:
     image = images / "made/repeat300-l7-S20-B32.dwarfs"
+    parent = mounter._process.pid
     with mount(image, cache_bytes=16 << 20) as root:
-        worker = next(
-            int(entry)
-            for entry in os.listdir("/proc")
-            if entry.isdigit() and _mounts(int(entry), root)
-        )
+        worker = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
         before = _resident(worker)
         for path in root.rglob("*"):
             if path.is_file():
@@ -293,14 +297,44 @@ def test_memory_stays_within_the_cache(images: Path, mount: Mount) -> None:
         assert _resident(worker) - before < (16 + 24) << 20
 
 
-def _mounts(pid: int, root: Path) -> bool:
-    """Whether a process is the mounter's child: the one that has /dev/fuse open."""
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Keep a process from answering."""
+    os.kill(pid, signal.SIGSTOP)
     try:
-        fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return "/dev/fuse" in fds and b"mounter.py" in command
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_small_file_is_read_without_asking_where_its_block_is_at_hand(
+    mount: Mount, mounter: Any, tmp_path: Path
+) -> None:
+    contents = {f"{size}": random.Random(size).randbytes(size) for size in (1, 4096, 5000, 65536)}
+    contents["large"] = random.Random(1).randbytes(1 << 20)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name, content in contents.items():
+        (tree / name).write_bytes(content)
+    (tree / "first").write_bytes(b"decompresses the block")
+    create(tree, tmp_path / "image", level=4)
+    parent = mounter._process.pid
+    with ThreadPoolExecutor(1) as pool, mount(tmp_path / "image") as root:
+        worker = int(Path(f"/proc/{parent}/task/{parent}/children").read_text())
+        (root / "first").read_bytes()
+        opened = {name: os.open(root / name, os.O_RDONLY) for name in contents}
+        with stopped(worker):
+            for name in set(contents) - {"large"}:
+                assert os.pread(opened[name], 1 << 17, 0) == contents[name]
+            asked = pool.submit(os.pread, opened["large"], 1 << 20, 0)
+            assert not wait([asked], timeout=0.2).done
+        assert asked.result(10) == contents["large"]
+        for name, fd in opened.items():
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.pread(fd, 1 << 20, 0) == contents[name]
+            os.close(fd)
+        for name, content in contents.items():
+            assert (root / name).read_bytes() == content
 
 
 def _resident(pid: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.account import Account
 from tests.support.overlays import INSTALLED
+from tests.support.program import program_of
 from tests.support.session import Session, wait_for
 
 IMAGES = 10
@@ -50,11 +51,10 @@ class Churn:
     def end_one(self) -> None:
         """Kill a program's client, its whole group, or the program under it."""
         process = self.running.pop(self.dice.randrange(len(self.running)))
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         victim = process.pid
         if self.dice.random() < 0.3:
-            with suppress(OSError, IndexError):
-                victim = int(children.read_text().split()[0])
+            with suppress(OSError):
+                victim = program_of(process.pid) or victim
         with suppress(ProcessLookupError):
             os.kill(victim, self.dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         with suppress(subprocess.TimeoutExpired):

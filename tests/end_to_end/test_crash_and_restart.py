@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.overlays import INSTALLED
+from tests.support.program import named
 from tests.support.session import Session, wait_for
 
 WRITER = (
@@ -73,8 +74,8 @@ def test_a_record_that_a_killed_daemon_did_not_finish_keeps_nobody_from_starting
     session.output(image, "fim-exec", "true")
     session.wait_until_clean()
     kill(session.daemon())
-    (session.tree / "layers" / "0123456789abcdef.json.new").write_text("{")
-    (session.tree / "layers" / "0123456789abcdef.json").write_text("[]")
+    (session.tree / "state" / "layers" / "0123456789abcdef.json.new").write_text("{")
+    (session.tree / "state" / "layers" / "0123456789abcdef.json").write_text("[]")
     (session.tree / "stacks" / "0123456789abcdef").mkdir()
     (session.tree / "instance" / "1").mkdir()
     assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
@@ -86,8 +87,7 @@ def test_a_layers_process_that_dies_is_noticed_and_the_next_start_mounts_afresh(
 ) -> None:
     elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that needs no layer
     program = session.background(image, f"exec {elsewhere} sleep 60")
-    [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
+    wait_for(lambda: named(program.pid, "busybox"), what="the program")
     kill(session.one_named("layer-"))
     wait_for(lambda: session.objects("ps")[0]["State"] == "failed", what="the failed state")
     done = session.run(image, "fim-exec", "true")
@@ -155,8 +155,7 @@ def test_a_union_that_died_while_there_was_no_daemon_is_noticed_by_the_next(
     session.output(image, "fim-overlay", "set", "overlayfs")
     elsewhere = session.adopt(busybox, "elsewhere/busybox")  # a program that outlives its root
     program = session.background(image, f"exec {elsewhere} sleep 60")
-    [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
-    wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "busybox\n")
+    wait_for(lambda: named(program.pid, "busybox"), what="the program")
     kill(session.daemon())
     kill(session.one_named("fuse-overlayfs"))
     [instance] = session.instances_of(program)
@@ -192,7 +191,7 @@ def test_what_is_in_the_place_of_a_stack_refuses_one_start_at_most(
 def test_an_instance_whose_stack_is_unknown_leaves_nothing(session: Session, image: Path) -> None:
     program = session.background(image, "sleep 60")
     kill(session.daemon())
-    [record] = session.tree.glob("stacks/*/stack.json")
+    [record] = session.tree.glob("state/stacks/*.json")
     record.unlink()
     session.objects("ps")
     program.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.conftest import elf, record, tools
+from tests.flatimage.conftest import elf, record, tools
 from tests.support.image_commands import texts
 from tests.support.overlays import FALLBACK
 from tests.support.session import Session

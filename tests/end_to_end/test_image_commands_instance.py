@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.image_commands import Commands, texts
+from tests.support.program import program_of
 from tests.support.session import Session, wait_for
 from tests.support.terminal import Terminal
 
@@ -57,7 +58,7 @@ def test_a_program_runs_inside_of_an_instance(app: Commands, overlay: str, unsha
     kinds = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup")
     links = "; ".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
     pid = int(app.output("fim-instance", "list").partition(":")[2].split()[0])
-    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    child = program_of(pid)
     assert run(0, links).split() == [os.readlink(f"/proc/{child}/ns/{kind}") for kind in kinds]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.overlays import INSTALLED
+from tests.support.program import named
 from tests.support.session import Session, wait_for
 
 
@@ -37,18 +38,17 @@ def test_two_instances_share_each_layer_and_the_writable_view(
     assert session.objects("ps") == []
 
 
-def test_the_program_is_the_child_of_the_process_that_the_user_started(
+def test_the_process_that_the_user_started_waits_for_the_program_by_bubblewrap(
     session: Session, image: Path
 ) -> None:
     process = session.background(image, "exec sleep 60")
     [instance] = session.objects("ps")
     assert instance["Pid"] == process.pid
     assert Path(f"/proc/{process.pid}/comm").read_text() == "bwrap\n"
-    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert Path(f"/proc/{child}/comm").read_text() == "sleep\n"
+    program = wait_for(lambda: named(process.pid, "sleep"), what="the program")
     process.terminate()
     assert process.wait() == -signal.SIGTERM
-    wait_for(lambda: not Path(f"/proc/{child}").exists(), what="the end of the program")
+    wait_for(lambda: not Path(f"/proc/{program}").exists(), what="the end of the program")
 
 
 @pytest.mark.parametrize(

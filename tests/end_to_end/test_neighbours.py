@@ -161,8 +161,8 @@ while time.monotonic() < end:
 """
 OPEN = """
 import os, sys
-from fimd.errors import AccessDeniedError
-from fimd.paths import RuntimeTree
+from fimd.base.errors import AccessDeniedError
+from fimd.base.paths import RuntimeTree
 opened = refused = 0
 for _ in range(3000):
     try:

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from fimd.layers.engines import Engine
+from fimd.layers.mounted import EMBEDDED, LayerMount
 from fimd.layers.source import LayerSource
 from fimd.mounts.process import Process
 
@@ -41,4 +42,6 @@ def test_a_mount_shows_as_many_layers_as_leave_no_processor_idle(
 def test_an_external_program_mounts_each_layer_at_a_place_of_its_own() -> None:
     engine = Engine("external", _never, most=1)
     assert engine.divide(sources(3)) == [[source] for source in sources(3)]
-    assert engine.place("/point", sources(1)[0]) == "/point"
+    [layer] = sources(1)
+    assert LayerMount("x", "/point", engine.name).place(layer) == "/point"
+    assert LayerMount("x", "/point", EMBEDDED).place(layer) == f"/point/{layer.id}"

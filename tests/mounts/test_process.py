@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fimd.errors import ProcessGoneError, UnsupportedError
+from fimd.base.errors import ProcessGoneError, UnsupportedError
 from fimd.mounts.process import CommandError, Process, run, start_time
 
 

@@ -5,15 +5,16 @@ import os
 import signal
 import sys
 import time
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
 
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
 from fimd.mounts.silent import end, silent
-from fimd.mounts.table import MountTable, below
 from fimd.mounts.unmount import clear
 from fimd.overlays.overlayfs import mount
 from fimd.overlays.stack import StackDirectory
@@ -33,29 +34,40 @@ def directory(tmp_path: Path) -> StackDirectory:
         pytest.skip("/dev/fuse can't be opened")
     for name in ("layers/0", "upper", "work", "merged"):
         (tmp_path / name).mkdir(parents=True)
-    return StackDirectory("test", str(tmp_path), 1)
+    facts = (tmp_path / "upper").stat()
+    return StackDirectory("test", str(tmp_path), 1, (facts.st_dev, facts.st_ino))
 
 
-async def union(directory: StackDirectory) -> Process:
-    said = Path(directory.path) / "output"
-    said.mkdir()
-    with MountTable() as table, closing(Outputs(said)) as outputs:
-        return (await mount(directory, table, outputs, 10.0)).process
+@asynccontextmanager
+async def union(directory: StackDirectory) -> AsyncIterator[tuple[Namespace, Process]]:
+    """The namespace that it is mounted in, and its process."""
+    state = Path(directory.path) / "state"
+    state.mkdir()
+    with closing(Outputs(state)) as outputs:
+        namespace = Namespace(state, outputs, [])
+        namespace.start()
+        async with namespace.held():
+            process = (await mount(directory, namespace, 10.0)).process
+            assert process is not None
+            yield namespace, process
+            await clear(namespace, directory.merged)
+        await namespace.close()
 
 
 async def test_one_that_is_stopped_is_told_from_those_that_answer(
     directory: StackDirectory, tmp_path: Path
 ) -> None:
-    process = await union(directory)
-    assert await silent([directory.merged, str(tmp_path)], 10.0) == []
-    process.send_signal(signal.SIGSTOP)
-    began = time.monotonic()
-    assert await silent([str(tmp_path), directory.merged], 0.3) == [directory.merged]
-    assert time.monotonic() - began < 5
-    await end(process, directory.merged)
-    assert not process.alive
-    assert await silent([directory.merged], 10.0) == []  # it answers with an error
-    await clear(directory.merged)
+    async with union(directory) as (namespace, process):
+        assert await silent(namespace, [directory.merged, str(tmp_path)], 10.0) == []
+        process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        found = await silent(namespace, [str(tmp_path), directory.merged], 0.3)
+        assert found == [directory.merged]
+        assert time.monotonic() - began < 5
+        await end(namespace, process, directory.merged)
+        assert not process.alive
+        # it answers with an error
+        assert await silent(namespace, [directory.merged], 10.0) == []
 
 
 async def test_a_connection_is_aborted_where_its_process_cannot_be_ended(
@@ -63,18 +75,20 @@ async def test_a_connection_is_aborted_where_its_process_cannot_be_ended(
 ) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can mount what connections are aborted by")
-    process = await union(directory)
-    process.send_signal(signal.SIGSTOP)
-    waiting = await asyncio.create_subprocess_exec(
-        "ls", os.path.join(directory.merged, "x"), stderr=asyncio.subprocess.PIPE
-    )
-    [mounted] = below(directory.merged)
-    words = ["unshare", "--mount", sys.executable, "-c", ABORT, mounted.device]
-    assert await run(words, seconds=10) == b""
-    async with asyncio.timeout(10):
-        _, errors = await waiting.communicate()
-    assert errors  # while its process is stopped yet
-    assert process.alive
-    process.send_signal(signal.SIGCONT)
-    assert await process.wait(10.0)
-    await clear(directory.merged)
+    async with union(directory) as (namespace, process):
+        process.send_signal(signal.SIGSTOP)
+        waiting = await asyncio.create_subprocess_exec(
+            *namespace.join,
+            "ls",
+            os.path.join(directory.merged, "x"),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        [mounted] = namespace.below(directory.merged)
+        words = ["unshare", "--mount", sys.executable, "-c", ABORT, mounted.device]
+        assert await run(words, seconds=10) == b""
+        async with asyncio.timeout(10):
+            _, errors = await waiting.communicate()
+        assert errors  # while its process is stopped yet
+        assert process.alive
+        process.send_signal(signal.SIGCONT)
+        assert await process.wait(10.0)

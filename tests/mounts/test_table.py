@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fimd.base.errors import MountError
 from fimd.dwarfs import fusermount
-from fimd.errors import MountError
 from fimd.mounts.process import Process
 from fimd.mounts.table import Mount, MountTable, parse
 from fimd.mounts.unmount import detach
@@ -20,8 +20,8 @@ def test_escaped_names_and_optional_fields_are_read() -> None:
         b"37 35 0:44 / /tmp/\xff ro - fuse.dwarfs fimd-1 ro\n"
     )
     assert parse(lines) == [
-        Mount("98:0", "/mnt with\\odd\tname", "ext4", "/dev/x y"),
-        Mount("0:44", os.fsdecode(b"/tmp/\xff"), "fuse.dwarfs", "fimd-1"),
+        Mount("98:0", "/root", "/mnt with\\odd\tname", "ext4", "/dev/x y"),
+        Mount("0:44", "/", os.fsdecode(b"/tmp/\xff"), "fuse.dwarfs", "fimd-1"),
     ]
 
 

@@ -10,27 +10,26 @@ import os
 import sys
 from contextlib import AsyncExitStack
 
-from fimd import logs
+from fimd.base import logs
+from fimd.base.paths import RuntimeTree
+from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
-from fimd.instances.data import DataDirectory
-from fimd.instances.stack import Stack, Stacks, StackSpec
 from fimd.layers import engines
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
-from fimd.mounts.forks import Template
+from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
-from fimd.mounts.table import MountTable
-from fimd.paths import RuntimeTree
-from fimd.settings import Settings
+from fimd.stacks.data import DataDirectory
+from fimd.stacks.prepare import JAILED
+from fimd.stacks.stack import Stack, StackSpec
+from fimd.stacks.stacks import Stacks
 
 SECONDS = 20.0
 
 
-def describe(stack: Stack) -> str:
-    """What the tests have to know; a mount in a holder's namespace is reached by way of /proc."""
-    root = stack.root
-    if stack.overlay.mount_point is None:
-        root = f"/proc/{stack.overlay.process.pid}/root{root}"
+def describe(stack: Stack, namespace: Namespace) -> str:
+    """What the tests have to know; what is mounted in the namespace is reached by way of /proc."""
+    root = f"/proc/{namespace.process.pid}/root{stack.root}"
     return json.dumps({"root": root, "overlay": stack.overlay_name, "warnings": stack.warnings})
 
 
@@ -39,17 +38,16 @@ async def main(base: str, data: str, paths: list[str]) -> None:
     settings = Settings(engine="embedded", casefold_engine="embedded")
     async with AsyncExitStack() as undo:
         tree = RuntimeTree.open(base)
-        outputs = Outputs(tree.root / "output")
+        outputs = Outputs(tree.outputs)
         undo.callback(outputs.close)
-        template = Template([engines.WORKER, casefold.WORKER], outputs)
-        template.start()
-        undo.push_async_callback(template.close)
-        table = undo.enter_context(MountTable())
-        engine = engines.choose(settings, template, table, outputs)
-        layers = Layers(tree, engine, lambda: 0, SECONDS)
+        namespace = Namespace(tree.state, outputs, [engines.WORKER, casefold.WORKER, JAILED])
+        namespace.start()
+        undo.push_async_callback(namespace.close)
+        engine = engines.choose(settings, namespace)
+        layers = Layers(tree, namespace, engine, lambda: 0, SECONDS)
         undo.push_async_callback(layers.retire_idle)
-        view = casefold.choose(settings, template, table, outputs)
-        stacks = Stacks(tree, table, outputs, view, SECONDS)
+        view = casefold.choose(settings, namespace)
+        stacks = Stacks(tree, namespace, view, SECONDS)
         mounted = await layers.acquire(Resolver().external(paths, []))
         undo.callback(layers.release, mounted)
         directory = DataDirectory.open(data)
@@ -59,7 +57,7 @@ async def main(base: str, data: str, paths: list[str]) -> None:
             async with AsyncExitStack() as held:
                 stack = await stacks.acquire(spec, mounted, os.getpid(), stacks.changes)
                 held.push_async_callback(stacks.release, stack, os.getpid())
-                print(describe(stack), flush=True)
+                print(describe(stack, namespace), flush=True)
                 await asyncio.to_thread(sys.stdin.readline)
             print("unmounted", flush=True)
 

@@ -5,15 +5,16 @@ import stat
 from pathlib import Path
 
 from fimd.dwarfs.write import create
-from fimd.layers.marks import HIDDEN
-from fimd.layers.source import LayerSource
+from fimd.layers.place import LayerPlace, opened_files
 from fimd.overlays.adapt import adapt
+from fimd.stacks.data import DataDirectory
+from fimd.trees.marks import HIDDEN
 
 LONG_AGO = 1_000_000_000 * 10**9
 MARKS = b".unionfs-fuse"
 
 
-def make_layer(tmp_path: Path) -> LayerSource:
+def make_layer(tmp_path: Path) -> LayerPlace:
     """A layer with a directory of its own time, mode and owner, in which something can go."""
     source = tmp_path / "source"
     inner = source / "outer" / "inner"
@@ -25,10 +26,7 @@ def make_layer(tmp_path: Path) -> LayerSource:
         if os.getuid() == 0:
             os.chown(path, 33, 34)
     create(source, tmp_path / "a.layer", level=1, subsecond=True)
-    facts = (tmp_path / "a.layer").stat()
-    return LayerSource(
-        str(tmp_path / "a.layer"), 0, facts.st_size, facts.st_dev, facts.st_ino, b"a"
-    )
+    return LayerPlace(str(tmp_path / "a.layer"), 0, (tmp_path / "a.layer").stat().st_size)
 
 
 def test_a_directory_in_which_something_was_deleted_stays_what_it_is_below(tmp_path: Path) -> None:
@@ -37,8 +35,8 @@ def test_a_directory_in_which_something_was_deleted_stays_what_it_is_below(tmp_p
     mark = data / "root" / os.fsdecode(MARKS) / "outer" / "inner" / f"gone{HIDDEN.decode()}"
     mark.parent.mkdir(parents=True)
     mark.touch()
-    (data / "work").mkdir()
-    adapt(str(data), [layer], "bwrap", None, "w")
+    with DataDirectory.open(str(data)).opened() as opened, opened_files([layer]) as layers:
+        adapt(opened, layers, "bwrap", None, "w")
     inner = data / "root" / "outer" / "inner"
     deleted = (inner / "gone").lstat()
     assert stat.S_ISCHR(deleted.st_mode)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from fimd.base.limits import Limit
 from fimd.casefold.limits import VIEW_LIMITS
-from fimd.limits import Limit
 from fimd.overlays import BACKENDS
 
 CONCEPTS = Path(__file__).resolve().parents[2] / "docs" / "concepts.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fimd.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE
+from fimd.base.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE
 from tests.overlays.stacks import Place
 from tests.support.files import rename_with
 

@@ -39,8 +39,16 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def script(self, module: str) -> str:
-        """Return a script that runs a module of the project."""
-        return f'#!/bin/sh\nexec {self.python} -P -m {module} "$@"\n'
+        """Return a script that runs a module of the project; traced, for strace_check.py."""
+        program = f"{self.python} -P -m {module}"
+        traces = os.environ.get("FIMD_TRACE")
+        if traces is None:
+            return f'#!/bin/sh\nexec {program} "$@"\n'
+        return (
+            f"#!/bin/sh\nname={traces}/$$\n"
+            f"exec strace -ff -y -s 8192 --seccomp-bpf -e trace=%file,%process,chdir -o $name "
+            f"sh -c 'echo $$ > '$name'.first; exec \"$@\"' sh {program} \"$@\"\n"
+        )
 
     def installed(self, module: str) -> str:
         """Return a program of the project as the Debian package installs its client.

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fimd.system_calls import rename
+from fimd.base.system_calls import rename
 
 
 def rename_with(flags: int, source: Path, target: Path) -> None:
@@ -26,3 +26,15 @@ except BlockingIOError:
     status = subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode
     assert status in {0, 9}
     return status == 9
+
+
+def make_deep(directory: Path, levels: int, name: str = "d") -> None:
+    """Make that many directories in each other below `directory`, with a file in the lowest."""
+    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=at))
+    os.close(at)

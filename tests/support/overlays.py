@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from fimd.instances.fallback import stand_ins
+from fimd.overlays.fallback import stand_ins
 
 HAS_UNIONFS = shutil.which("unionfs") is not None
 needs_unionfs = pytest.mark.skipif(not HAS_UNIONFS, reason="unionfs-fuse is not installed")

@@ -242,9 +242,13 @@ class Session:
         return found[0]
 
     def mounts(self) -> list[str]:
-        """Return what is mounted below the session's directory."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        return [line.split()[4] for line in lines if f" {self.directory}/" in line]
+        """Return what is mounted below the session's directory, on the host or in its namespace."""
+        found: set[str] = set()
+        for pid in ("self", *self.processes()):
+            with suppress(OSError):  # it has ended meanwhile
+                lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+                found.update(line.split()[4] for line in lines if f" {self.directory}/" in line)
+        return sorted(found)
 
     def leftovers(self) -> list[str]:
         """Return the directories of layers, stacks and instances that are there."""

@@ -1,6 +1,6 @@
 """A directory of this machine as entries, and its files' content, safe against what changes.
 
-Nothing is opened but below the source directory's descriptor, no symbolic link is followed, and a
+Nothing is opened but beneath the source directory's descriptor, no symbolic link is followed, and a
 file whose identity, size or times are no longer those of the scan is an error that names it.
 """
 
@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Self
 
+from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.errors import CancelledError
+from fimd.dwarfs.reader import LONGEST_PATH
 from fimd.dwarfs.write.entries import Entry, PackError, Piece, printable, sort_key
 
 Skip = Callable[[bytes, str], None]
@@ -24,6 +26,7 @@ Keep = Callable[[Entry], bool]
 
 _PIECE: Final = 1 << 20
 _FIRST_PIECE: Final = 1 << 16  # the survey wants no more of most files
+_SHOWN: Final = 200  # bytes of a path that is too long
 _SMALLEST_HOLE: Final = 1 << 16  # a smaller one costs more in the metadata than as zeros
 
 
@@ -52,19 +55,35 @@ def _state(status: os.stat_result) -> _State:
 class SourceTree:
     """A directory that is being packed. A context manager: it holds the directory open."""
 
-    def __init__(self, path: str | os.PathLike[str], *, on_skip: Skip | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_skip: Skip | None = None,
+        directory: int | None = None,
+    ) -> None:
+        """Open `path` where it is not open already, at a `directory` that then stays the caller's.
+
+        `on_skip` is told what may not be read, which is then left out; without it, it is an error.
+        """
         self.name = os.fspath(path)
         self._on_skip = on_skip
+        self._is_own = directory is None
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if directory is None:
+                directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise PackError(f"cannot open the source: {error.strerror}", path=self.name) from error
+        self._fd = directory
+        self._beneath = Beneath(directory)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        self._beneath.close()
+        if self._is_own:
+            os.close(self._fd)
 
     def scan(
         self,
@@ -85,7 +104,7 @@ class SourceTree:
         """The content of a regular file as `ReadContent` describes it."""
         found: Found = entry.source
         buffer = memoryview(bytearray(min(entry.size, _FIRST_PIECE)))
-        with self._open(entry, os.O_RDONLY) as fd:
+        with self.open(entry) as fd:
             position = 0
             for offset, size in (*found.holes, (entry.size, 0)):
                 while position < offset:
@@ -118,9 +137,14 @@ class SourceTree:
 
     def _list(self, directory: Entry) -> Iterator[Entry]:
         prefix = directory.path + b"/" if directory.path else b""
-        with self._open(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        with self.open(directory) as fd:
             for name in map(os.fsencode, os.listdir(fd)):
                 path = prefix + name
+                if len(path) > LONGEST_PATH:
+                    raise PackError(
+                        f"has a path of more than {LONGEST_PATH} bytes, which no image can hold",
+                        path=f"{printable(path[:_SHOWN])}...",
+                    )
                 try:
                     status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                     target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
@@ -141,9 +165,10 @@ class SourceTree:
                 refused.add(path)
                 continue
             try:
-                status = os.stat(path or b".", dir_fd=self._fd, follow_symlinks=False)
+                parent, name = self._beneath.parent(path)
+                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 is_link = stat.S_ISLNK(status.st_mode)
-                target = os.readlink(path, dir_fd=self._fd) if is_link else b""
+                target = os.readlink(name, dir_fd=parent) if is_link else b""
             except OSError as error:
                 raise _failed(path, error) from error
             entry = _entry(path, status, target)
@@ -159,7 +184,11 @@ class SourceTree:
         if self._on_skip is None or not (entry.is_file or entry.is_directory):
             return True
         mode = os.R_OK | os.X_OK if entry.is_directory else os.R_OK
-        if os.access(entry.path or b".", mode, dir_fd=self._fd, effective_ids=True):
+        try:
+            parent, name = self._beneath.parent(entry.path)
+        except OSError as error:
+            raise _failed(entry.path, error) from error
+        if os.access(name, mode, dir_fd=parent, effective_ids=True, follow_symlinks=False):
             return True
         self._on_skip(entry.path, "permission denied")
         return False
@@ -168,7 +197,7 @@ class SourceTree:
         """A file's entry with the holes that are worth keeping."""
         if entry.hole_bytes < _SMALLEST_HOLE:
             return replace(entry, hole_bytes=0) if entry.hole_bytes else entry
-        with self._open(entry, os.O_RDONLY) as fd:
+        with self.open(entry) as fd:
             holes = tuple(_holes(fd, entry.size))
         return replace(
             entry,
@@ -177,14 +206,14 @@ class SourceTree:
         )
 
     @contextmanager
-    def _open(self, entry: Entry, flags: int) -> Iterator[int]:
-        """A descriptor of what the entry was made from."""
+    def open(self, entry: Entry) -> Iterator[int]:
+        """A descriptor of the file or directory that an entry was made from, to read it by.
+
+        Raises PackError where it is another by now, or can't be read.
+        """
+        flags = os.O_RDONLY | os.O_NONBLOCK | (os.O_DIRECTORY if entry.is_directory else 0)
         try:
-            fd = os.open(
-                entry.path or b".",
-                flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                dir_fd=self._fd,
-            )
+            fd = self._beneath.open(entry.path, flags)
         except OSError as error:
             raise _failed(entry.path, error) from error
         try:
@@ -233,6 +262,12 @@ def _holes(fd: int, size: int) -> Iterator[tuple[int, int]]:
             yield hole, position - hole
 
 
+_REASONS: Final = {
+    errno.ENOENT: "cannot be read: vanished while it was being packed",
+    errno.ENOTDIR: "lies in what is no directory",
+}
+
+
 def _failed(path: bytes, error: OSError) -> PackError:
-    reason = "vanished while it was being packed" if error.errno == errno.ENOENT else error.strerror
-    return PackError(f"cannot be read: {reason}", path=printable(path) or ".")
+    reason = _REASONS.get(error.errno or 0) or f"cannot be read: {error.strerror}"
+    return PackError(reason, path=printable(path) or ".")

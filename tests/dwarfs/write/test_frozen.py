@@ -33,7 +33,7 @@ COLUMNS = st.integers(0, 40).flatmap(
 def thaw(root: Struct, align: int = 1) -> Frozen:
     schema, data = encode(root, align=align)
     assert data.endswith(bytes(8))
-    return Frozen(data, parse_schema(schema))
+    return Frozen(data, parse_schema(schema), 1 << 20)
 
 
 @given(COLUMNS, st.sampled_from([1, 8]))

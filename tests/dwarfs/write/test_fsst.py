@@ -10,7 +10,7 @@ from fimd.dwarfs.write.fsst import encode
 @given(st.lists(st.binary(max_size=40)))
 def test_every_string_comes_back(strings: list[bytes]) -> None:
     encoded = encode(strings)
-    decode = decoder(encoded.table)
+    decode = decoder(encoded.table, 40)
     assert [decode(string) for string in encoded.strings] == strings
 
 

@@ -1,0 +1,1 @@
+"""Making, adding, committing, squashing and removing layers, as transactions on disk."""

@@ -1,0 +1,56 @@
+"""Letting go of what nobody uses, and leaving when told to."""
+
+import asyncio
+
+from fimd.base.paths import RuntimeTree
+from fimd.instances.instances import Instances
+from fimd.instances.leftovers import remove_leftovers
+from fimd.layers.shared import Layers
+from fimd.mounts.namespace import Namespace
+from fimd.mounts.process import Process
+
+
+class Housekeeping:
+    """What the daemon can be told to do with itself. `left` is set when it is to leave."""
+
+    def __init__(
+        self, tree: RuntimeTree, namespace: Namespace, instances: Instances, layers: Layers
+    ) -> None:
+        self._tree = tree
+        self._namespace = namespace
+        self._instances = instances
+        self._layers = layers
+        self.left = asyncio.Event()
+
+    async def prune(self) -> tuple[int, int]:
+        """Unmount the layers that nobody uses now, and remove what crashes have left.
+
+        Returns how many layers and how many directories those were.
+        """
+        return await self._layers.retire_idle(), await remove_leftovers(self._tree)
+
+    async def lend_namespace(self, pid: int) -> tuple[str, ...]:
+        """Return the beginning of a command that is run in the namespace.
+
+        That is there for as long as the process lives. Raises UnsupportedError, ProcessGoneError.
+        """
+        process = Process.watch(pid)
+        try:
+            await self._namespace.hold()
+        except BaseException:
+            process.close()
+            raise
+        process.on_end(self._namespace.release)
+        return self._namespace.join
+
+    async def leave(self, *, seconds: float | None = None) -> None:
+        """Take no new instances and let the daemon stop.
+
+        With `seconds` the running ones are ended, and killed where they take longer than that.
+        """
+        self._instances.closed = True
+        if seconds is not None:
+            running = list(self._instances.running)
+            await asyncio.gather(*(self._instances.stop(one, seconds) for one in running))
+            await self._instances.drain()
+        self.left.set()

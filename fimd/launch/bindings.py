@@ -1,0 +1,85 @@
+"""What a sandbox shows beside its own tree: what of the host, and where inside."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from fimd.flatimage.settings import Binding, BindingType, Unshare
+from fimd.launch.expansion import expand
+from fimd.launch.place import Place
+
+SHARED: Final = "/tmp"  # noqa: S108 - shared with the host by FlatImage's contract
+_OPTIONS: Final = {
+    BindingType.RO: "--ro-bind-try",
+    BindingType.RW: "--bind-try",
+    BindingType.DEV: "--dev-bind-try",
+}
+_NAMESPACES: Final = {
+    Unshare.USER: "--unshare-user-try",
+    Unshare.IPC: "--unshare-ipc",
+    Unshare.PID: "--unshare-pid",
+    Unshare.NET: "--unshare-net",
+    Unshare.UTS: "--unshare-uts",
+    Unshare.CGROUP: "--unshare-cgroup-try",
+}
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One mount of a sandbox, as bubblewrap makes it."""
+
+    option: str
+    """Bubblewrap's; `--dev` and `--proc` show nothing of the host."""
+    source: str
+    """A path of the host; empty where the option takes none."""
+    target: str
+    """An absolute path inside."""
+    is_needed: bool = False
+    """Whether nothing can start without it."""
+    is_ours: bool = False
+    """Whether it is of the runtime tree, which nothing else shows a part of."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The arguments of bubblewrap."""
+        return tuple(word for word in (self.option, self.source, self.target) if word)
+
+
+def standard(place: Place) -> Iterator[Bind]:
+    """Yield what every sandbox has, whatever its image asks for."""
+    yield Bind("--dev", "", "/dev")
+    yield Bind("--proc", "", "/proc")
+    has_programs = place.app.startswith(SHARED + "/")
+    yield Bind("--bind", place.shared, SHARED, is_needed=has_programs)
+    yield Bind("--bind", "/sys", "/sys")
+    yield Bind("--bind-try", "/etc/group", "/etc/group")
+    passwd = os.path.join(place.directory, "passwd")
+    yield Bind("--bind-try", passwd, "/etc/passwd", is_ours=True)
+
+
+def runtime_tree(place: Place) -> Bind:
+    """Return where the runtime tree is inside; what is shown of it there is the plan's to say."""
+    return Bind("--ro-bind", place.app, place.app, is_needed=True, is_ours=True)
+
+
+def stored(
+    bindings: Iterable[Binding], variables: Mapping[str, str], warnings: list[str]
+) -> Iterator[Bind]:
+    """Yield an image's own bindings with their paths expanded, and warn of those left out."""
+    for binding in bindings:
+        source, target = expand(binding.src, variables), expand(binding.dst, variables)
+        path = os.path.join(variables.get("PWD", ""), source.text)
+        if source.code or target.code:
+            reason = "no command is run for a path"
+        elif not source.text or not path.startswith("/"):
+            reason = "it is not an absolute path"
+        else:
+            yield Bind(_OPTIONS[binding.type], path, os.path.join("/", target.text))
+            continue
+        warnings.append(f"the binding {binding.src!r} to {binding.dst!r} is left out: {reason}")
+
+
+def unshare_options(unshare: Unshare) -> tuple[str, ...]:
+    """Return the option of each namespace that is not to be the host's."""
+    return tuple(option for flag, option in _NAMESPACES.items() if flag in unshare)

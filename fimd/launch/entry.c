@@ -1,0 +1,355 @@
+/* The program around every program of an image.
+
+     entry monitor INDEX BWRAP [WORD ...]
+     entry init DESCRIPTOR LOCK SIGNALS PROGRAM [ARGUMENT ...]
+     entry exec SIGNALS PROGRAM NAME [ARGUMENT ...]
+
+   A start makes four processes of it, each the parent of the next:
+
+     monitor   outside; what the client becomes. It ends as soon as PROGRAM has, with its code.
+     BWRAP     outside; makes the sandbox. The monitor ends it.
+     init      inside: bubblewrap's --as-pid-1. It stays until all that PROGRAM has left has ended.
+     PROGRAM
+
+   Bubblewrap's own init would do, if it let go of the caller's streams: `$(IMAGE launcher)` would
+   wait for what the launcher left. And a monitor that is killed has to take all of it along.
+
+   monitor  Writes the number of a pipe's writing end into its word INDEX, which is DESCRIPTOR, and
+            waits for the one byte that comes from there: the exit code.
+   init     Locks the file LOCK (fcntl(2)), byte 0 while it lives itself and byte 1 while PROGRAM
+            does: whoever asks the kernel for the lock learns of both. With nobody to read from the
+            pipe any more the monitor was killed, and as process 1 init ends all others by its own
+            end. Without a process namespace it goes on, and inherits what PROGRAM has left.
+   exec     PROGRAM alone, by the NAME that it was asked for: for one that comes later.
+
+   Each letter of SIGNALS is a signal that gets its default action again: a for 1 (SIGHUP), b for 2
+   (SIGINT), c for 3 (SIGQUIT). Who starts bubblewrap has it ignore them, an ignored signal stays
+   ignored by whatever is executed, and no shell may change that (POSIX, `trap`).
+
+   No PROGRAM types into its user's terminal: the ioctls that do it are refused by a filter, which
+   all that it starts inherits. Where the kernel has no filters it gets a session of its own, which
+   has no terminal to type into, and no job control either.
+
+   The monitor and init go by the name of bubblewrap, whose parts they take: that is what people look
+   for among their processes.
+
+   It runs where libraries are the image's own or missing, so it is static and stands on the kernel
+   alone; packaging/entry compiles it. */
+
+#include <asm/unistd.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/fcntl.h>
+#include <linux/filter.h>
+#include <linux/prctl.h>
+#include <linux/seccomp.h>
+#include <asm/ioctls.h>
+
+#define EPERM 1
+#define EINTR 4
+#define SIGKILL 9
+#define SIGPIPE 13
+#define SIGCHLD 17
+#define SIG_BLOCK 0
+#define SIG_IGN 1
+#define POLLIN 1
+#define POLLERR 8
+#define WNOHANG 1
+#define UNKNOWN 127      /* a shell's exit code for a program that can't be executed */
+#define KILLED 128       /* and, with the signal added, for one that a signal ended */
+
+typedef unsigned long word;
+
+/* What differs by machine: how it begins, how it calls the kernel, and the filter's constants.
+
+   A 64-bit kernel takes the calls of 32-bit programs too, from any program; x32 marks its numbers
+   by a bit, and has one of its own for ioctl. */
+
+#if defined(__x86_64__) || defined(__i386__)
+#define ARCHITECTURE AUDIT_ARCH_X86_64
+#define IOCTL 16
+#define IOCTL_TOO 514
+#define NUMBER_MASK ~0x40000000u
+#define ARCHITECTURE_32 AUDIT_ARCH_I386
+#elif defined(__aarch64__)
+#define ARCHITECTURE AUDIT_ARCH_AARCH64
+#define IOCTL 29
+#define IOCTL_TOO 29
+#define NUMBER_MASK ~0u
+#define ARCHITECTURE_32 AUDIT_ARCH_ARM
+#else
+#error "fimd/launch/entry.c does not know this machine: it needs its way of calling the kernel"
+#endif
+#define IOCTL_32 54
+
+#if defined(__x86_64__)
+__asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call begin\n hlt\n");
+
+static long call(long number, word a, word b, word c, word d, word e) {
+  long result;
+  register word r10 __asm__("r10") = d;
+  register word r8 __asm__("r8") = e;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+                   : "rcx", "r11", "memory");
+  return result;
+}
+#elif defined(__i386__)
+__asm__(".globl _start\n_start: mov %esp, %eax\n and $-16, %esp\n sub $12, %esp\n push %eax\n"
+        " call begin\n hlt\n");
+
+static long call(long number, word a, word b, word c, word d, word e) {
+  long result;
+  __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e)
+                   : "memory");
+  return result;
+}
+#else
+__asm__(".globl _start\n_start: mov x0, sp\n bl begin\n brk #0\n");
+
+static long call(long number, word a, word b, word c, word d, word e) {
+  register word x8 __asm__("x8") = (word)number;
+  register word x0 __asm__("x0") = a;
+  register word x1 __asm__("x1") = b;
+  register word x2 __asm__("x2") = c;
+  register word x3 __asm__("x3") = d;
+  register word x4 __asm__("x4") = e;
+  __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
+  return (long)x0;
+}
+#endif
+
+/* ---- the kernel's calls, as far as they are needed ---- */
+
+struct poll {
+  int descriptor;
+  short events, happened;
+};
+
+static __attribute__((noreturn)) void leave(int code) {
+  for (;;) call(__NR_exit_group, (word)code, 0, 0, 0, 0);
+}
+
+static long fork(void) { return call(__NR_clone, SIGCHLD, 0, 0, 0, 0); }
+
+static long wait_for(long process, int *status, int options) {
+  long ended;
+  do ended = call(__NR_wait4, (word)process, (word)status, (word)options, 0, 0);
+  while (ended == -EINTR);
+  return ended;
+}
+
+static void close_range(unsigned first, unsigned last) {
+  if (first <= last) call(__NR_close_range, first, last, 0, 0, 0);
+}
+
+static int exit_code(int status) {
+  return status & 0x7f ? KILLED + (status & 0x7f) : status >> 8 & 0xff;
+}
+
+/* ---- words ---- */
+
+static word length(const char *text) {
+  word count = 0;
+  while (text[count]) count++;
+  return count;
+}
+
+static unsigned number(const char *digits) {
+  unsigned value = 0;
+  for (; *digits >= '0' && *digits <= '9'; digits++) value = value * 10 + (unsigned)(*digits - '0');
+  return value;
+}
+
+/* Write a number in place of a word, with zeros before it. */
+static void write_number(char *place, unsigned value) {
+  for (word at = length(place); at-- > 0; value /= 10) place[at] = (char)('0' + value % 10);
+}
+
+static void say(const char *text) { call(__NR_write, 2, (word)text, length(text), 0, 0); }
+
+static __attribute__((noreturn)) void fail(const char *what, const char *why) {
+  say("fimd: ");
+  say(what);
+  say(why);
+  leave(UNKNOWN);
+}
+
+/* ---- what a program is kept from, and given ---- */
+
+#define LOAD(member) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, __builtin_offsetof(struct seccomp_data, member))
+#define IF(value, then, otherwise) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
+
+/* The kernel takes the low half of ioctl's request alone, and so does this: the first four bytes,
+   on machines that begin with the low ones. */
+static const struct sock_filter FILTER[] = {
+    LOAD(arch),
+    IF(ARCHITECTURE, 0, 4),
+    LOAD(nr),
+    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, NUMBER_MASK),
+    IF(IOCTL, 4, 0),
+    IF(IOCTL_TOO, 3, 6),
+    IF(ARCHITECTURE_32, 0, 6),
+    LOAD(nr),
+    IF(IOCTL_32, 0, 3),
+    LOAD(args[1]),
+    IF(TIOCSTI, 2, 0),
+    IF(TIOCLINUX, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+};
+
+static void keep_from_typing(void) {
+  struct sock_fprog program = {sizeof FILTER / sizeof *FILTER, (struct sock_filter *)FILTER};
+  call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  /* without the flag, older kernels make all that the program does slower (spec_store_bypass) */
+  if (call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, (word)&program, 0,
+           0) != 0)
+    call(__NR_setsid, 0, 0, 0, 0, 0);
+}
+
+static void be_called_bubblewrap(void) {
+  call(__NR_prctl, PR_SET_NAME, (word) "bwrap", 0, 0, 0);
+}
+
+/* Drop from the bounding set what the process has not, which only root inside may do. */
+static void bound_rights(void) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct had[2];
+  if (call(__NR_capget, (word)&header, (word)had, 0, 0, 0) != 0) return;
+  for (unsigned right = 0; right < 64; right++)
+    if (!(had[right / 32].permitted >> right % 32 & 1))
+      call(__NR_prctl, PR_CAPBSET_DROP, right, 0, 0, 0);
+}
+
+static void set_action(unsigned signal, word action) {
+  word facts[5] = {action, 0, 0, 0, 0}; /* a struct sigaction, without flags and mask */
+  call(__NR_rt_sigaction, signal, (word)facts, 0, 8, 0);
+}
+
+static __attribute__((noreturn)) void become(const char *signals, const char *program, char **words,
+                                             char **environment) {
+  for (; *signals; signals++) set_action((unsigned)*signals & 31, 0);
+  call(__NR_execve, (word)program, (word)words, (word)environment, 0, 0);
+  fail(program, " can't be executed: the image lacks it, or what it needs.\n");
+}
+
+/* ---- the three ---- */
+
+static __attribute__((noreturn)) void monitor(char **words, char **environment) {
+  int ends[2], status = 0;
+  unsigned char code;
+  be_called_bubblewrap();
+  if (call(__NR_pipe2, (word)ends, O_CLOEXEC, 0, 0, 0) != 0)
+    fail("a pipe", " can't be made: too many files are open.\n");
+  long writer = call(__NR_fcntl, (word)ends[1], F_DUPFD, 10, 0, 0);
+  if (writer < 0) fail("a descriptor", " can't be had: too many files are open.\n");
+  call(__NR_close, (word)ends[1], 0, 0, 0, 0);
+  write_number(words[number(words[2])], (unsigned)writer);
+
+  long sandbox = fork();
+  if (sandbox < 0) fail(words[3], " can't be started: there are too many processes.\n");
+  if (sandbox == 0) {
+    call(__NR_execve, (word)words[3], (word)(words + 3), (word)environment, 0, 0);
+    fail(words[3], " can't be executed: install bubblewrap.\n");
+  }
+  call(__NR_close, (word)writer, 0, 0, 0, 0);
+  long got;
+  do got = call(__NR_read, (word)ends[0], (word)&code, 1, 0, 0);
+  while (got == -EINTR);
+  if (got == 1) {
+    call(__NR_kill, (word)sandbox, SIGKILL, 0, 0, 0);
+    leave(code);
+  }
+  wait_for(sandbox, &status, 0); /* it has ended without a program, and has said why */
+  leave(exit_code(status));
+}
+
+/* Take the lock, by a descriptor that is kept: closing any of the file gives the lock up. */
+static long take(const char *path) {
+  struct flock lock = {.l_type = F_RDLCK, .l_start = 0, .l_len = 2};
+  long opened = call(__NR_openat, (word)AT_FDCWD, (word)path, O_RDONLY | O_CLOEXEC, 0, 0);
+  if (opened < 0) fail(path, " can't be opened: stop this instance, and start it again.\n");
+  long kept = call(__NR_fcntl, (word)opened, F_DUPFD_CLOEXEC, 10, 0, 0);
+  call(__NR_close, (word)opened, 0, 0, 0, 0);
+  if (kept < 0 || call(__NR_fcntl, (word)kept, F_SETLK, (word)&lock, 0, 0) != 0)
+    fail(path, " can't be locked: stop this instance, and start it again.\n");
+  return kept;
+}
+
+/* Keep nothing that others may wait for or could take: streams, descriptors but two, rights. */
+static void strip(unsigned one, unsigned other) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct none[2] = {{0, 0, 0}, {0, 0, 0}};
+  call(__NR_capset, (word)&header, (word)none, 0, 0, 0);
+  close_range(0, 2);
+  close_range(3, (one < other ? one : other) - 1);
+  close_range((one < other ? one : other) + 1, (one < other ? other : one) - 1);
+  close_range((one < other ? other : one) + 1, ~0u);
+}
+
+static __attribute__((noreturn)) void init(char **words, char **environment) {
+  unsigned pipe = number(words[2]);
+  int status = 0;
+  word child = 1ul << (SIGCHLD - 1), mask[2] = {child, 0};
+  struct flock program_lock = {.l_type = F_UNLCK, .l_start = 1, .l_len = 1};
+  int is_first = call(__NR_getpid, 0, 0, 0, 0, 0) == 1;
+
+  be_called_bubblewrap();
+  call(__NR_fcntl, pipe, F_SETFD, FD_CLOEXEC, 0, 0);
+  /* a program of the same user could trace it otherwise */
+  call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+  if (!is_first) call(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  keep_from_typing();
+  bound_rights();
+  unsigned lock = (unsigned)take(words[3]);
+  struct poll ends[2] = {{(int)pipe, 0, 0}, {-1, POLLIN, 0}};
+  call(__NR_ppoll, (word)ends, 1, (word)(word[4]){0}, 0, 0);
+  if (ends[0].happened & POLLERR) leave(KILLED + SIGKILL);
+
+  long program = fork();
+  if (program < 0) fail(words[5], " can't be started: there are too many processes.\n");
+  if (program == 0) become(words[4], words[5], words + 5, environment);
+  strip(pipe, lock);
+  set_action(SIGPIPE, SIG_IGN);
+  call(__NR_rt_sigprocmask, SIG_BLOCK, (word)mask, 0, 8, 0);
+  ends[1].descriptor = (int)call(__NR_signalfd4, (word)-1, (word)mask, 8, O_CLOEXEC, 0);
+
+  for (long ended;;) {
+    while ((ended = wait_for(-1, &status, WNOHANG)) > 0 && ended != program)
+      ;
+    if (ended == program || ended < 0) break;
+    call(__NR_ppoll, (word)ends, 2, 0, 0, 0);
+    if (ends[0].happened & POLLERR) {
+      if (is_first) leave(KILLED + SIGKILL);
+      ends[0].descriptor = -1;
+    }
+    if (ends[1].happened & POLLIN) {
+      char news[128]; /* a struct signalfd_siginfo */
+      call(__NR_read, (word)ends[1].descriptor, (word)news, sizeof news, 0, 0);
+    }
+  }
+  unsigned char code = (unsigned char)exit_code(status);
+  call(__NR_fcntl, lock, F_SETLK, (word)&program_lock, 0, 0);
+  call(__NR_write, pipe, (word)&code, 1, 0, 0);
+  call(__NR_close, pipe, 0, 0, 0, 0);
+  while (wait_for(-1, &status, 0) > 0)
+    ;
+  leave(0);
+}
+
+static int is(const char *text, const char *other) {
+  while (*text && *text == *other) text++, other++;
+  return *text == *other;
+}
+
+__attribute__((noreturn)) void begin(word *stack) {
+  word count = stack[0];
+  char **words = (char **)(stack + 1), **environment = words + count + 1;
+  if (count > 3 && is(words[1], "monitor")) monitor(words, environment);
+  if (count > 5 && is(words[1], "init")) init(words, environment);
+  if (count > 4 && is(words[1], "exec")) {
+    keep_from_typing();
+    become(words[2], words[3], words + 4, environment);
+  }
+  fail("entry", " is not for users: fimd starts programs by it.\n");
+}

@@ -1,0 +1,155 @@
+"""The launch plan: what the client executes to become the instance.
+
+The client's process becomes the one that waits for bubblewrap and the program in it
+(fimd/launch/entry.c). The client appends the program's words to `argv` and executes it with its own
+environment: nothing that the image says bears on what runs outside of the sandbox.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from fimd.base.errors import UnsupportedError
+from fimd.flatimage.settings import Permission, Unshare, without
+from fimd.images.image import ImageFacts
+from fimd.launch import entry, rights
+from fimd.launch.bindings import SHARED, Bind, unshare_options
+from fimd.launch.cover import Cover, revealed
+from fimd.launch.draft import RC_FILE, SCRIPT, Draft
+from fimd.launch.expansion import quoted
+from fimd.launch.place import Place
+from fimd.launch.programs import ENTRY
+from fimd.launch.request import StartRequest
+from fimd.launch.targets import Found, Seen
+
+# A shell looks the program up, so that names, paths and builtins work, and a program that is not
+# there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
+# exec makes every shell leave its place to the program, which bubblewrap is to have as its child.
+_RUN: Final = (
+    'case $1 in */*) exec "$@";; esac; case $(command -v -- "$1") in */*) exec "$@";; esac; "$@"'
+)
+# With no boot program stored, `IMAGE a b` is `bash a b`, which can but fail where `a` is a program
+# and no script. The specification's examples (`IMAGE stat /file`) have such programs run.
+_BASH: Final = (
+    'rc=$1; shift; case ${1-} in ""|-*) ;; *) [ -e "$1" ] || '
+    'case $(command -v -- "$1") in */*) exec "$@";; esac;; esac; exec bash --rcfile "$rc" "$@"'
+)
+_MOST_WORDS: Final = 8000
+"""Bubblewrap takes 9000, with those of the program, and refuses more in its own words."""
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """A command, and how it is to be executed."""
+
+    argv: tuple[str, ...]
+    ignored_signals: tuple[int, ...] = ()
+    """Signals for the client to ignore before it executes `argv`, which resets them inside."""
+    seen: tuple[Seen, ...] = ()
+    """Files that the client has to have by the same names, or else not to execute `argv`."""
+    warnings: tuple[str, ...] = ()
+    """What of the image's settings is left out, and why."""
+
+
+def launch_plan(
+    place: Place,
+    root: str,
+    request: StartRequest,
+    image: ImageFacts,
+    draft: Draft,
+    found: Found,
+    signals: tuple[int, ...] = (),
+    cover: Cover | None = None,
+    *,
+    own_processes: bool = True,
+) -> LaunchPlan:
+    """Make the plan of an instance. `root` is the tree to be seen as /, `found` what it has.
+
+    `signals` are those that bubblewrap is to leave to its program (fimd.launch.terminal), `cover`
+    tells where the runtime tree is to be hidden. With `own_processes` the program sees none of the
+    host's, unless the image may. May wait for any file system that the sandbox is to show.
+    """
+    program = os.path.join(place.programs, ENTRY)
+    if not os.path.exists(program):
+        program, signals = "", ()
+    who = draft.who
+    warnings: list[str] = []
+    first = own_processes and wants_own_processes(image)
+
+    sandbox = [draft.bwrap]
+    # root inside is that of the user's namespace, with all of its ids; others get one below it
+    sandbox += () if who.uid == who.gid == 0 else ("--unshare-user",)
+    sandbox += ["--bind", root, "/", "--uid", str(who.uid), "--gid", str(who.gid)]
+    *binds, tree = found.binds  # the last is the runtime tree: see fimd.launch.draft
+    for bind in binds:
+        sandbox += _shown(bind, place, cover or Cover((place.app,)), warnings)
+    sandbox += revealed(place.app, tree.target, (place.programs, place.applets, place.directory))
+    sandbox += unshare_options(without(image.unshare, Unshare.PID))
+    sandbox += rights.options(root=who.uid == 0)
+    sandbox += draft.variables.words()
+    sandbox += ("--unshare-pid",) if first else ()
+    if len(sandbox) > _MOST_WORDS:
+        raise UnsupportedError(
+            f"{image.path} has {len(binds)} bindings and {len(draft.variables.plain)} "
+            "variables, which is more than bubblewrap takes: remove some"
+        )
+    outside = (*draft.join, *_around(program, sandbox, place.lock, signals, first=first))
+    return LaunchPlan(
+        (*outside, *_inside(place, request, image, draft)),
+        signals,
+        found.seen,
+        tuple(warnings),
+    )
+
+
+def wants_own_processes(image: ImageFacts) -> bool:
+    """Tell whether an image's programs are to see no processes but their own."""
+    return Permission.PROCESSES not in image.permissions or Unshare.PID in image.unshare
+
+
+def _shown(bind: Bind, place: Place, cover: Cover, warnings: list[str]) -> Iterator[str]:
+    """Yield what shows a part of the host, with the runtime tree hidden in it."""
+    if not bind.source:
+        yield from bind.words
+        return
+    source = SHARED if bind.source == place.shared else bind.source
+    if cover.holds(source) and not bind.is_ours:
+        warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
+        return
+    yield from bind.words
+    yield from cover.over(source, bind.target)
+
+
+def _around(
+    program: str, sandbox: list[str], lock: str, signals: tuple[int, ...], *, first: bool
+) -> tuple[str, ...]:
+    """Return bubblewrap's words with what waits for it, and what it runs before all others.
+
+    Without our own program bubblewrap ends what is left with the program that left it. `first` is
+    for a PID namespace.
+    """
+    if not program:
+        return (*sandbox, "--die-with-parent", "--")
+    words = [*entry.monitor(program), *sandbox, *(("--as-pid-1",) if first else ())]
+    words += ["--", program, "init"]
+    words[entry.INDEX] = str(len(words))
+    return (*words, *entry.init(lock, signals))
+
+
+def _inside(
+    place: Place, request: StartRequest, image: ImageFacts, draft: Draft
+) -> tuple[str, ...]:
+    """Return the words of the program, as far as the image or its mode gives them."""
+    rc_file, name = os.path.join(place.directory, RC_FILE), os.path.basename(place.image)
+    run, bash = _RUN, _BASH
+    if draft.variables.script:
+        read = f". {quoted(os.path.join(place.directory, SCRIPT))}\n"
+        run, bash = read + run, read + bash
+    if request.mode == "boot" and image.boot == ("bash",):
+        return (draft.shell, "-c", bash, name, rc_file)
+    if request.mode == "boot":
+        program, *rest = draft.boot
+        own = ("--rcfile", rc_file) if program == "bash" else ()
+        return (draft.shell, "-c", run, name, program, *own, *rest)
+    return (draft.shell, "-c", run, name)

@@ -1,0 +1,68 @@
+"""Whether bubblewrap can make a sandbox here, found out by making one.
+
+The client becomes bubblewrap, so what bubblewrap refuses would reach the user in its own words and
+with its own exit code, after everything was mounted.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from fimd.base.errors import UnsupportedError
+from fimd.mounts.process import CommandError, run
+
+_PROGRAM: Final = "bwrap"
+_SECONDS: Final = 10.0
+_SWITCHES: Final = {
+    "/proc/sys/user/max_user_namespaces": ("0", "set the sysctl user.max_user_namespaces above 0"),
+    "/proc/sys/kernel/unprivileged_userns_clone": (
+        "0",
+        "set the sysctl kernel.unprivileged_userns_clone to 1",
+    ),
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+        "1",
+        "give bwrap an AppArmor profile with 'userns,', or set the sysctl "
+        "kernel.apparmor_restrict_unprivileged_userns to 0",
+    ),
+}
+
+
+class Sandbox:
+    """Remembers that a sandbox could be made; where it couldn't, every start tries again."""
+
+    def __init__(self) -> None:
+        self._works = False
+        self.no_processes = ""
+        """Why no sandbox has a process namespace here; nothing where they have."""
+
+    async def check(self) -> None:
+        """Make a sandbox and leave it. Raises UnsupportedError, with the remedy."""
+        if self._works:
+            return
+        self.no_processes = await _refusal("--unshare-pid", "--proc", "/proc")
+        if self.no_processes and (reason := await _refusal()):
+            raise UnsupportedError(f"no sandbox can be made here ({reason}): {_remedy()}")
+        self._works = True
+
+
+async def _refusal(*options: str) -> str:
+    """Make a sandbox and leave it; return why that can't be done."""
+    user = () if os.getuid() == 0 else ("--unshare-user",)
+    command = [_PROGRAM, *user, "--bind", "/", "/", *options, "--", "true"]
+    try:
+        await run(command, seconds=_SECONDS)
+    except UnsupportedError as error:
+        raise UnsupportedError("bubblewrap (bwrap) is not installed: install it") from error
+    except CommandError as error:
+        return str(error)
+    return ""
+
+
+def _remedy() -> str:
+    for path, (bad, remedy) in _SWITCHES.items():
+        try:
+            if Path(path).read_text().strip() == bad:
+                return remedy
+        except OSError:
+            continue
+    return "allow this user to make user namespaces (see fimctl doctor)"

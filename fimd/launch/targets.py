@@ -1,0 +1,270 @@
+"""Where in an image's tree the mounts of a sandbox lie, found as in a chroot of it.
+
+Bubblewrap looks for a target by itself, from outside of the tree: a link in it ends the start
+(`/etc/resolv.conf -> ../run/...`), or leads to the host's own files. So each target is worked out
+before, by a process whose root is the tree, as the path without links that bubblewrap will find.
+What is missing of it is made there, in the tree; on the host nothing is ever made.
+"""
+
+import json
+import os
+import resource
+import stat
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from fimd.base.errors import UnsupportedError
+from fimd.launch.bindings import Bind
+from fimd.mounts.namespace import Namespace
+
+WORKER: Final = "fimd.launch.targets"
+_MOST_LINKS: Final = 40
+"""As many as the kernel follows (path_resolution(7))."""
+_DEV: Final = {
+    **dict.fromkeys(("null", "zero", "full", "random", "urandom", "tty", "console"), stat.S_IFCHR),
+    **dict.fromkeys(("pts", "shm"), stat.S_IFDIR),
+    **dict.fromkeys(("fd", "stdin", "stdout", "stderr", "core", "ptmx"), stat.S_IFLNK),
+}
+"""What there is in the /dev that bubblewrap makes."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A file as it is in the user's namespace; numbers are 0 where there is none."""
+
+    path: str
+    device: int
+    inode: int
+
+
+class _UnfitError(Exception):
+    """Nothing can be shown there, for the reason that this says."""
+
+
+@dataclass(frozen=True)
+class _Mount:
+    """What is mounted somewhere in the tree by the time that a target is looked for."""
+
+    descriptor: int = -1
+    """A directory, to look below; -1 where there is nothing below, or nothing to look at."""
+    option: str = ""
+    is_directory: bool = True
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether it is the image's own tree, in which something may be made."""
+        return not self.option
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the user's namespace and an image's tree have of what a start asks for."""
+
+    binds: tuple[Bind, ...]
+    """The mounts, with targets as they are in the tree."""
+    warnings: tuple[str, ...]
+    """One for each that is left out."""
+    seen: tuple[Seen, ...]
+
+
+async def find(
+    namespace: Namespace,
+    root: str,
+    binds: Sequence[Bind],
+    looks: Sequence[str],
+    *,
+    serves: tuple[str, str],
+    seconds: float,
+) -> Found:
+    """Look for the targets of mounts in the tree `root`, and at the files `looks`.
+
+    Raises UnsupportedError where one can't be that is needed, and MountError where the tree does
+    not answer.
+    """
+    listed = os.memfd_create("binds", os.MFD_CLOEXEC)
+    try:
+        words = [[bind.option, bind.source, bind.target] for bind in binds]
+        os.write(listed, json.dumps(words).encode())
+        answer = await namespace.call(
+            f"{WORKER}:call",
+            {"root": root, "looks": looks},
+            name="targets",
+            files=[listed],
+            serves=serves,
+            seconds=seconds,
+        )
+    finally:
+        os.close(listed)
+    found, warnings = [], []
+    for bind, (target, reason) in zip(binds, answer["targets"], strict=True):
+        if target is not None:
+            found.append(replace(bind, target=target))
+            continue
+        what = bind.source or bind.option.removeprefix("--")
+        if bind.is_needed:
+            raise UnsupportedError(
+                f"{what} can't be shown at {bind.target} ({reason or 'it is gone'}), and without "
+                "it nothing starts: mend that in the image"
+            )
+        if reason:
+            warnings.append(f"{what} is not shown at {bind.target}: {reason}")
+    seen = (Seen(path, *facts) for path, facts in zip(looks, answer["seen"], strict=True))
+    return Found(tuple(found), tuple(warnings), tuple(seen))
+
+
+def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
+    """Do `resolve` in a process of the user's namespace, of a list in a file."""
+    with os.fdopen(files[0], "rb") as file:
+        file.seek(0)
+        binds = json.load(file)
+    root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    seen = [_look(path) for path in arguments["looks"]]
+    return {"targets": resolve(root, binds), "seen": seen}
+
+
+def _look(path: str) -> tuple[int, int]:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return 0, 0
+    return facts.st_dev, facts.st_ino
+
+
+def resolve(root: int, binds: Sequence[Sequence[str]]) -> list[tuple[str | None, str]]:
+    """Return for each bind its target, None where it is left out, and the reason for that.
+
+    `binds` are options of bubblewrap with source and target; a source that is not there is no
+    reason. The process is in a chroot of the tree afterwards, and is to end.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sources = [_opened(option, source) for option, source, _ in binds]
+    os.fchdir(root)
+    os.chroot(".")
+    os.umask(0o022)
+    view = _View(root)
+    found: list[tuple[str | None, str]] = []
+    for (_, _, target), source in zip(binds, sources, strict=True):
+        if isinstance(source, OSError):
+            gone = isinstance(source, FileNotFoundError | NotADirectoryError)
+            found.append((None, "" if gone else f"it can't be read ({source.strerror})"))
+            continue
+        try:
+            found.append((view.show(source, target), ""))
+        except _UnfitError as error:
+            found.append((None, str(error)))
+        except OSError as error:
+            found.append((None, f"{error.filename or target}: {error.strerror}"))
+    return found
+
+
+def _opened(option: str, source: str) -> _Mount | OSError:
+    """Open what is to be shown, as the host has it."""
+    if option == "--dev":
+        return _Mount(option=option)
+    try:
+        descriptor = os.open(source or "/proc", os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        return error
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        return _Mount(descriptor, option)
+    os.close(descriptor)
+    return _Mount(option=option, is_directory=False)
+
+
+class _View:
+    """The tree as a sandbox sees it, with what is mounted in it so far."""
+
+    def __init__(self, root: int) -> None:
+        self._mounts = {"/": _Mount(root)}
+
+    def show(self, source: _Mount, target: str) -> str:
+        """Note what is shown at a target, and return the target's path without links.
+
+        Raises _UnfitError or OSError.
+        """
+        path = self._path(target)
+        if path == "/":
+            raise _UnfitError("it would hide all of the image")
+        kind = self._kind(path)
+        if kind is None:
+            self._make(path, source)
+        elif stat.S_ISDIR(kind) != source.is_directory:
+            kinds = ("a file", "a directory")
+            here, shown = kinds if source.is_directory else reversed(kinds)
+            raise _UnfitError(f"there is {here} in place of {shown}")
+        self._mounts = {
+            place: mount for place, mount in self._mounts.items() if not _is_below(place, path)
+        }
+        self._mounts[path] = source
+        return path
+
+    def _path(self, target: str) -> str:
+        """Follow a path as the kernel does; what is missing of it is taken as it is written."""
+        left = deque(target.split("/"))
+        at, links = "/", 0
+        while left:
+            name = left.popleft()
+            if name in {"", "."}:
+                continue
+            if name == "..":
+                at = os.path.dirname(at)
+                continue
+            at = os.path.join(at, name)
+            kind = self._kind(at)
+            if kind is not None and stat.S_ISLNK(kind):
+                links += 1
+                if links > _MOST_LINKS:
+                    raise _UnfitError(f"{at} is one of a loop of links")
+                to = self._link(at)
+                left.extendleft(reversed(to.split("/")))
+                at = "/" if to.startswith("/") else os.path.dirname(at)
+            elif kind is not None and left and not stat.S_ISDIR(kind):
+                raise _UnfitError(f"{at} is no directory")
+        return at
+
+    def _holder(self, path: str) -> tuple[_Mount, str]:
+        """Return the mount that a path lies in, and its path below that."""
+        place = path
+        while place not in self._mounts:
+            place = os.path.dirname(place)
+        return self._mounts[place], os.path.relpath(path, place)
+
+    def _kind(self, path: str) -> int | None:
+        """Return what is at a path (stat.S_IFMT), None for nothing."""
+        mount, below = self._holder(path)
+        if below == ".":
+            return stat.S_IFDIR if mount.is_directory else stat.S_IFREG
+        if mount.option == "--dev":
+            return _DEV.get(below)
+        if mount.option == "--proc" and below.split("/")[0].isdigit():
+            raise _UnfitError("processes are not to be hidden")
+        try:
+            return stat.S_IFMT(os.lstat(below, dir_fd=mount.descriptor).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _link(self, path: str) -> str:
+        mount, below = self._holder(path)
+        if mount.option in {"--dev", "--proc"}:
+            raise _UnfitError(f"{path} is a link of the kernel's")
+        return os.readlink(below, dir_fd=mount.descriptor)
+
+    def _make(self, path: str, source: _Mount) -> None:
+        """Make what a mount needs to lie on, and the directories above."""
+        mount, below = self._holder(path)
+        if mount.option == "--dev":
+            return  # bubblewrap makes it, in memory
+        if not mount.is_tree:
+            raise _UnfitError("there is no such thing, and on the host nothing is made for it")
+        if source.is_directory:
+            os.makedirs(below, mode=0o755, exist_ok=True)
+            return
+        os.makedirs(os.path.dirname(below) or ".", mode=0o755, exist_ok=True)
+        os.close(os.open(below, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory + "/")

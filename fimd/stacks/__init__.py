@@ -1,0 +1,1 @@
+"""A data directory and its one writable view, which its instances share."""

@@ -1,0 +1,91 @@
+"""What is done to a data directory around its mount, by forks of the template, each in a jail.
+
+The template imports this module, and with it all that its forks will not find in their jails.
+"""
+
+import json
+import os
+from typing import Any, Final
+
+from fimd.base.errors import DataDirectoryError
+from fimd.base.removal import remove_tree
+from fimd.commits.lock import exclusive
+from fimd.commits.lost import lose
+from fimd.commits.opened import OpenData
+from fimd.commits.recovery import recover
+from fimd.dwarfs.codecs import load_codecs
+from fimd.dwarfs.errors import DwarfsError
+from fimd.layers.owners import mapped_ids
+from fimd.layers.place import LayerPlace, opened_files
+from fimd.mounts.jail import imprison
+from fimd.overlays.adapt import adapt
+from fimd.stacks.data import DataDirectory
+from fimd.trees.ghosts import ghosts
+
+SECONDS: Final = 600.0
+"""How long it may take: an upper can hold very many files."""
+_MEMORY: Final = 2 << 30
+"""Bytes that looking through an upper may take; a million files take half of it."""
+
+load_codecs()
+
+
+def prepare(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
+    """Make a data directory ready by this process, which is imprisoned in it."""
+    with open(files[0], "rb") as file:
+        file.seek(0)
+        facts = json.load(file)
+    places = [LayerPlace(*place) for place in facts["layers"]]
+    name, overlay = arguments["work"], arguments["overlay"]
+    data = DataDirectory(**arguments["data"])
+    ids = mapped_ids()
+    with data.opened() as opened, opened_files(places) as layers:
+        imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
+        with exclusive(opened):
+            notes = [*recover(opened), *_remove_work(opened, name)]
+            os.mkdir(name, 0o700, dir_fd=opened.work)
+            work = os.stat(name, dir_fd=opened.work, follow_symlinks=False)
+            marks = None if facts["marks"] is None else os.fsencode(facts["marks"])
+            try:
+                adapt(opened, layers, overlay, marks, name, copies=facts["copies"], ids=ids)
+                found = _ghosts(opened, layers, facts["hidden"])
+            except (DwarfsError, OSError, MemoryError) as error:
+                reason = str(error) or "they are too many for its memory"
+                raise DataDirectoryError(
+                    f"the changes in {opened.root} can't be brought to the form of the overlay "
+                    f"{overlay}: {reason}"
+                ) from error
+    return {"notes": notes, "work": [work.st_dev, work.st_ino], "ghosts": found}
+
+
+def _ghosts(
+    data: OpenData, layers: tuple[LayerPlace, ...], hidden: list[list[str]] | None
+) -> dict[int, list[str]]:
+    if hidden is None:
+        return {}
+    upper = data.open_upper()
+    try:
+        found = ghosts(layers, [map(os.fsencode, paths) for paths in hidden], upper)
+    finally:
+        os.close(upper)
+    return {number: list(map(os.fsdecode, paths)) for number, paths in found.items()}
+
+
+def discard(arguments: dict[str, Any], _files: list[int]) -> None:
+    """Remove an overlay's directory in work/ by this process, which is imprisoned."""
+    with DataDirectory(**arguments["data"]).opened(unchanged=False) as opened:
+        imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
+        _remove_work(opened, arguments["work"])
+
+
+def _remove_work(data: OpenData, name: str) -> list[str]:
+    """Remove a directory in work/; return a sentence where that can't be, and it is kept as lost.
+
+    Another overlay refuses one that has been used. Kernel overlayfs leaves one of mode 000 in it.
+    """
+    try:
+        remove_tree(data.work, name)
+    except OSError as error:
+        path = lose(data, name, directory=data.work)
+        return [f"a work directory can't be removed ({error.strerror}): it is kept in {path}"]
+    return []

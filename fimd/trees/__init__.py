@@ -1,0 +1,1 @@
+"""What layers and uppers show together, and what they hide: deletions in their one form."""

@@ -1,0 +1,40 @@
+"""What pyproject.toml can't say: a program that is compiled, and put beside the modules."""
+
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class BuildPrograms(build_ext):
+    """Compiles fimd/launch/entry.c, which is no module, by packaging/entry."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Return where the program goes, from the top of the packages."""
+        return fullname.replace(".", "/")
+
+    def build_extension(self, extension: Extension) -> None:
+        """Compile it. A checkout, which is installed in place, does without where that fails."""
+        output = Path(self.get_ext_fullpath(extension.name)).resolve()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run([ROOT / "packaging" / "entry", output], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            if not self.inplace:
+                raise SystemExit(
+                    f"fimd/launch/entry.c could not be compiled ({error}): its reason is above"
+                ) from error
+            output.unlink(missing_ok=True)
+            self.warn(
+                f"fimd/launch/entry.c could not be compiled ({error}): programs that images leave "
+                "in the background will end with the one that left them"
+            )
+
+
+setup(
+    cmdclass={"build_ext": BuildPrograms},
+    ext_modules=[Extension("fimd.launch.entry", ["fimd/launch/entry.c"])],
+)

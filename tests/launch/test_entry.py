@@ -1,0 +1,146 @@
+"""The program around every program: what it waits for, what it passes on, what it keeps from."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fimd.launch.entry import PROGRAM, letters
+from tests.support.session import wait_for
+
+TERMINAL = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="it was not compiled")
+
+
+def ignore_all() -> None:
+    for number in TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def exec_(*words: str, signals: tuple[int, ...] = ()) -> list[str | Path]:
+    return [PROGRAM, "exec", letters(signals), words[0], *words]
+
+
+@pytest.mark.parametrize(
+    ("signals", "left"), [(TERMINAL, 0), ((signal.SIGINT,), 0b101), ((), 0b111)]
+)
+def test_only_the_named_signals_are_given_their_default(
+    signals: tuple[int, ...], left: int
+) -> None:
+    command = exec_("/bin/sh", "-c", "grep SigIgn /proc/self/status", signals=signals)
+    done = subprocess.run(command, capture_output=True, check=True, preexec_fn=ignore_all)
+    assert int(done.stdout.split()[1], 16) == left
+
+
+def test_words_and_environment_are_passed_on() -> None:
+    command = exec_("/bin/sh", "-c", 'echo "$NAME:$0:$1"', "a b", "")
+    done = subprocess.run(command, capture_output=True, check=True, env={"NAME": "x=y"})
+    assert done.stdout == b"x=y:a b:\n"
+
+
+def test_a_program_that_is_not_there_is_told() -> None:
+    done = subprocess.run(exec_("/no/such"), capture_output=True, check=False)
+    assert done.returncode == 127
+    assert done.stderr == (
+        b"fimd: /no/such can't be executed: the image lacks it, or what it needs.\n"
+    )
+
+
+def test_it_is_nothing_for_users() -> None:
+    for words in ((), ("monitor",), ("other", "", "/bin/true", "", "")):
+        done = subprocess.run([PROGRAM, *words], capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (127, b"")
+        assert b"is not for users" in done.stderr
+
+
+class Sandbox:
+    """Programs started as a launch plan has it, but in a sandbox that shows all of the host."""
+
+    def __init__(self, directory: Path, *, first: bool) -> None:
+        self.lock = directory / "lock"
+        self.lock.touch()
+        user = [] if os.getuid() == 0 else ["--unshare-user"]
+        options = ["--unshare-pid", "--as-pid-1"] if first else []
+        self._before: list[str | Path] = [
+            "/usr/bin/bwrap",
+            *user,
+            "--dev-bind",
+            "/",
+            "/",
+            *options,
+            "--",
+            PROGRAM,
+        ]
+
+    def command(self, script: str) -> list[str | Path]:
+        before = [PROGRAM, "monitor", "", *self._before, "init"]
+        before[2] = str(len(before))
+        return [*before, "0000000000", self.lock, letters(TERMINAL), "/bin/bash", "-c", script]
+
+    def run(self, script: str, keep: Sequence[int] = ()) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(
+            self.command(script), capture_output=True, timeout=20, check=False, pass_fds=keep
+        )
+
+
+@pytest.fixture(params=[True, False], ids=["namespace", "host"])
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path, first=request.param)
+
+
+@pytest.mark.parametrize(("end", "code"), [("exit 42", 42), ("kill -9 $$", 137), ("exit 0", 0)])
+def test_the_exit_code_is_the_programs(sandbox: Sandbox, end: str, code: int) -> None:
+    done = sandbox.run(f"echo said; echo told >&2; {end}")
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"said\n", b"told\n")
+
+
+def test_a_sandbox_that_can_not_be_made_is_told_by_bubblewrap(sandbox: Sandbox) -> None:
+    command = sandbox.command("echo started")
+    command.insert(4, "--bind")
+    command[5:5] = ["/no/such", "/x"]
+    command[2] = str(int(str(command[2])) + 3)
+    done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"bwrap: Can't" in done.stderr
+
+
+def test_what_it_leaves_holds_neither_its_caller_nor_its_streams_up(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    held, holder = os.pipe()
+    go_on = f"while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; : > {tmp_path}/gone"
+    script = f"(exec <&- >&- 2>&- {holder}>&-; {go_on}) & echo up; exit 3"
+    done = sandbox.run(script, keep=[holder])
+    assert (done.returncode, done.stdout) == (3, b"up\n")
+    os.close(holder)
+    assert os.read(held, 1) == b""
+    os.close(held)
+    (tmp_path / "go").touch()
+    wait_for((tmp_path / "gone").exists, what="what went on in the background")
+
+
+def test_all_that_is_inside_ends_with_a_monitor_that_is_killed(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, first=True)
+    script = f"(setsid sleep 61 & echo $! >&2); exec sleep 61; : {tmp_path}"
+    with subprocess.Popen(sandbox.command(script), stderr=subprocess.PIPE) as monitor:
+        assert monitor.stderr is not None
+        monitor.stderr.readline()
+        assert inside(tmp_path)
+        monitor.kill()
+    wait_for(lambda: not inside(tmp_path), what="the end of all")
+
+
+def inside(mark: Path) -> list[str]:
+    """The processes that have a path among their words, but this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(str(mark).encode() in word for word in words) and int(entry.name) != os.getpid():
+            found.append(entry.name)
+    return found
