@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fimd.base.errors import MountError
+from fimd.dwarfs import fusermount
 from fimd.mounts.process import Process
 from fimd.mounts.table import Mount, MountTable, parse
 from fimd.mounts.unmount import detach
@@ -32,7 +33,11 @@ async def test_a_mount_that_does_not_come_is_an_error_in_time(tmp_path: Path) ->
             await table.wait_for(str(tmp_path), mounted=True, seconds=0.1)
 
 
-async def test_mounts_and_unmounts_are_noticed_as_they_happen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mtab", ["/proc/self/mounts", "/nowhere"])
+async def test_mounts_and_unmounts_are_noticed_as_they_happen_with_and_without_mtab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mtab: str
+) -> None:
+    monkeypatch.setattr(fusermount, "_MOUNTS", mtab)
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("/dev/fuse can't be opened")
     source = tmp_path / "source"
