@@ -92,7 +92,7 @@ class _Filter:
 def _file() -> Path | None:
     """Return the daemon's log file; None where the journal has its messages."""
     base = find_global()
-    path = Path(base) / "app" / f"u{os.getuid()}" / FILE
+    path = Path(base) / "app" / f"u{os.getuid()}" / "state" / FILE
     return path if path.exists() else None
 
 
