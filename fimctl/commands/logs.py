@@ -14,7 +14,7 @@ from typing import Any, Final
 from fimctl.errors import ClientError
 from fimctl.table import Style, json_text, path_text
 from fimd.base.logs import FILE
-from fimd.base.paths import find_global
+from fimd.base.paths import RuntimeTree, find_global
 from fimd.base.texts import printable
 
 Entry = dict[str, str]
@@ -91,8 +91,8 @@ class _Filter:
 
 def _file() -> Path | None:
     """Return the daemon's log file; None where the journal has its messages."""
-    base = find_global()
-    path = Path(base) / "app" / f"u{os.getuid()}" / "state" / FILE
+    tree = RuntimeTree(Path(find_global()) / "app" / f"u{os.getuid()}")
+    path = tree.state / FILE
     return path if path.exists() else None
 
 

@@ -92,7 +92,7 @@ class Namespace:
         self._closed = True
         async with self._turn:
             await self._template.close()
-            if not self._holds:
+            if not self._is_used:
                 await self._end()
             self._forget()
 
@@ -225,6 +225,16 @@ class Namespace:
         return await self._template.spawn(argv, **facts)
 
     # its life
+
+    @property
+    def _is_used(self) -> bool:
+        """Whether anything is mounted in it for this user."""
+        tree = str(self._record.parent.parent)
+        return any(
+            mount.mount_point != self._shared
+            and not mount.mount_point.startswith(f"{self._shared}/")
+            for mount in self.below(tree)
+        )
 
     @property
     def _there(self) -> Holder:
