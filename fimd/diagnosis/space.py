@@ -24,6 +24,7 @@ async def check() -> list[Finding]:
         _space("runtime tree", base),
         _space("home", home),
         await asyncio.to_thread(_leftovers, Path(base, "app", f"u{os.getuid()}")),
+        await asyncio.to_thread(_lost, Path(base, "app", f"u{os.getuid()}")),
     ]
 
 
@@ -59,6 +60,15 @@ def _leftovers(tree: Path) -> Finding:
         detail = f"{len(mounts)} mounts and {dead} ended instances in {tree}, and no daemon"
         return note("leftovers", detail, "run 'fimctl status': the daemon it starts clears them up")
     return fine("leftovers", "none")
+
+
+def _lost(tree: Path) -> Finding:
+    """Look for what was set aside since it made no sense or could not be removed."""
+    kept = [*tree.glob("lost/*"), *tree.glob("lost.*")]
+    if not kept:
+        return fine("set aside", "nothing")
+    detail = f"{len(kept)} things in {tree / 'lost'} made no sense, or could not be removed"
+    return note("set aside", detail, "look at them, and run 'fimctl prune' to remove them")
 
 
 def _lives(facts: dict[str, Any]) -> bool:

@@ -19,12 +19,14 @@ import structlog
 
 from fimd.base.errors import FimError
 from fimd.base.paths import RuntimeTree
+from fimd.base.removal import remove_tree
 from fimd.mounts.table import below
 from fimd.mounts.unmount import detach
 
 log = structlog.get_logger(__name__)
 
 _SCRATCH: Final = "doctor."
+_LOST: Final = "lost."
 _AGE: Final = 300.0
 """Seconds after which what is named like a scratch directory is nobody's any more."""
 _BUILD: Final = re.compile(r"[0-9A-Za-z]+_[0-9A-Za-z]+")
@@ -46,6 +48,27 @@ async def remove_leftovers(tree: RuntimeTree) -> int:
         else:
             log.warning("leftover removed", path=path)
             removed += 1
+    return removed + await asyncio.to_thread(_remove_lost, tree)
+
+
+def _remove_lost(tree: RuntimeTree) -> int:
+    """Remove what was set aside, as far as that can be; return how much of it there was."""
+    removed = 0
+    for directory in (tree.root, tree.lost):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(descriptor):
+                if directory == tree.root and not name.startswith(_LOST):
+                    continue
+                try:
+                    remove_tree(descriptor, name)
+                except OSError as error:
+                    path = str(directory / name)
+                    log.warning("leftover could not be removed", path=path, reason=str(error))
+                else:
+                    removed += 1
+        finally:
+            os.close(descriptor)
     return removed
 
 

@@ -39,7 +39,7 @@ async def mount_by_command(
         await asyncio.wait((mounted, ended), return_when=asyncio.FIRST_COMPLETED)
         if not mounted.done():
             await output.ended(_LAST_WORDS)
-            reason = await asyncio.to_thread(fuse_device.obstacle) or output.last
+            reason = await asyncio.to_thread(fuse_device.missing) or output.last
             name = os.path.basename(argv[0])
             raise MountError(f"{name} failed: {reason or 'it ended without a word'}")
         mounted.result()

@@ -87,7 +87,7 @@ class Template:
         process, said, _ = await self._heard("serve", facts, files, serves, seconds)
         if said != b"ready":
             await process.wait(seconds)
-            reason = await asyncio.to_thread(fuse_device.obstacle)
+            reason = await asyncio.to_thread(fuse_device.missing)
             reason = reason or said.decode(errors="replace") or "its process died"
             raise MountError(f"{name} could not be mounted: {reason}")
         return process

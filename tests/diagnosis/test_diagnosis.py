@@ -1,14 +1,11 @@
 import json
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.support.overlays import INSTALLED
 from tests.support.programs import all_but
@@ -120,22 +117,16 @@ def test_it_says_what_forbids_user_namespaces(
     assert named(groups, "sandbox")["remedy"]
 
 
-def test_it_tells_how_many_mounts_of_how_many_there_are(session: Session) -> None:
-    if os.getuid() != 0 or not Path("/etc/fuse.conf").exists():
-        pytest.skip("only root can change the configuration, where there is one")
-    shown = named(doctor(session)[1], "mount_max")
-    assert re.fullmatch(r"\d+ of \d+ FUSE mounts are in use", shown["detail"])
-    configuration = session.directory / "work" / "fuse.conf"
-    configuration.write_text("mount_max = 1000\n  mount_max=7\n")
-    process = session.start(
-        *("unshare", "--mount", "--", "sh", "-ec"),
-        f"mount --bind {configuration} /etc/fuse.conf; exec fimctl doctor --json",
-        user=0,
-        group=0,
-        stdout=-1,
-    )
-    output, _ = process.communicate(timeout=30)
-    assert named(json.loads(output), "mount_max")["detail"].endswith("of 7 FUSE mounts are in use")
+def test_it_shows_what_was_set_aside_until_that_is_pruned(session: Session, image: Path) -> None:
+    session.output(image, "fim-exec", "true")
+    os.kill(session.daemon(), signal.SIGKILL)
+    (session.tree / "stacks" / "nonsense").write_text("")
+    (session.tree / "instance" / "7x").symlink_to("/")
+    session.output("fimctl", "status")
+    shown = named(doctor(session)[1], "set aside")
+    assert (shown["verdict"], shown["detail"].split()[0]) == ("note", "2")
+    session.output("fimctl", "prune")
+    assert named(doctor(session)[1], "set aside")["verdict"] == "ok"
 
 
 def test_people_get_it_wrapped_to_their_terminal(session: Session) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -111,30 +110,6 @@ def test_no_fuse(
     session = new_session(wrap=["unshare", "--mount", "--", *hide])
     image = session.adopt(busybox_image, "app.flatimage")
     assert "/dev/fuse" in refused(session, image, "fim-exec", "true")
-
-
-def test_too_many_mounts(
-    new_session: Callable[..., Session], account: Account, busybox_image: Path, plain_only: None
-) -> None:
-    if os.getuid() != 0:
-        pytest.skip("only root can change fusermount3's configuration")
-    configuration = Path("/etc/fuse.conf")
-    if not configuration.exists():
-        pytest.skip("there is no /etc/fuse.conf to stand in for")
-    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write("mount_max = 1\n")
-        file.flush()
-        os.chmod(file.name, 0o644)
-        limit = f"mount --bind {file.name} {configuration};"
-        wrap = ["unshare", "--mount", "--", *as_account(account, limit)]
-        session = new_session(wrap=wrap, FIMD_LINGER="60")
-        image = session.adopt(busybox_image, "app.flatimage")
-        first = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "overlayfs"})
-        assert first.returncode == 125
-        assert first.stderr.count("\n") == 1
-        assert "FUSE mounts, and plain users may have 1 together" in first.stderr
-        assert "fimctl prune" in first.stderr
-        assert "set mount_max in /etc/fuse.conf higher" in first.stderr
 
 
 def test_no_user_namespaces(
