@@ -122,15 +122,16 @@ def _starts(
     session: Session, image: Path, tree: Path, program: Program, external: Script | None
 ) -> Rounds:
     """Start a program everywhere in turn, and once more where it is still mounted."""
-    start = partial(session.output, str(image), "fim-exec", *program.words)
+    words = ("sh", "-c", 'exec "$@" 2>/dev/null', "sh", *program.words)
+    start = partial(session.output, str(image), "fim-exec", *words)
     plain = ["bwrap", "--ro-bind", str(tree), "/", "--dev", "/dev", "--proc", "/proc"]
     actions: dict[str, Callable[[], object]] = {
         _OURS: start,
         _UNREAD: start,
-        _PLAIN: partial(session.output, *plain, "--tmpfs", "/tmp", "--", *program.words),
+        _PLAIN: partial(session.output, *plain, "--tmpfs", "/tmp", "--", *words),
     }
     if external is not None:
-        actions[_EXTERNAL] = partial(session.output, *external.command(*program.words))
+        actions[_EXTERNAL] = partial(session.output, *external.command(*words))
     rounds = Rounds()
     for number in range(_ROUNDS + 1):
         for kind in list(actions)[:: -1 if number % 2 else 1]:
