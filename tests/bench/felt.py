@@ -51,7 +51,14 @@ PROGRAMS: Final = {
         ),
         0.298,
     ),
-    "GIMP, batch": Program("gimp", ("gimp-console", "-idf", "-b", "(gimp-quit 0)"), 1.589),
+    "GIMP, batch": Program(
+        "gimp",
+        (
+            *("gimp-console", "-idf", "--no-shm", "--batch-interpreter=plug-in-script-fu-eval"),
+            *("-b", "(gimp-quit 0)"),
+        ),
+        1.589,
+    ),
     "LibreOffice, --version": Program(
         "libreoffice-core",
         # FlatImage's variable leads it to libraries that miss those beside the program
