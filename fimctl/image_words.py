@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from fimctl.errors import ClientError, WordsError
 from fimctl.launch import launch
 
@@ -34,10 +36,15 @@ def app(image: str, words: list[str]) -> int:
 
 def _launch(image: str, first: str, words: list[str]) -> None:
     if not first.startswith("fim-"):
-        launch(image, "boot", words)
+        launch(image, "boot", words, _executed(image))
     if len(words) < 2:
         raise WordsError(f"Incorrect number of arguments for {first}")
-    launch(image, first.removeprefix("fim-"), words[1:])
+    launch(image, first.removeprefix("fim-"), words[1:], _executed(image))
+
+
+def _executed(image: str) -> dict[str, tuple[str, bool]]:
+    """Tell the daemon whether the file may be executed: a desktop opens others as well."""
+    return {"executed": ("b", os.access(image, os.X_OK))}
 
 
 def _command(image: str, name: str, words: list[str]) -> int:

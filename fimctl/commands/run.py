@@ -29,6 +29,11 @@ def add_parser(commands: Any) -> None:
         help="load a layer, or a directory of layers, above the image's own; may be repeated",
     )
     parser.add_argument("--data", metavar="DIR", help="keep changes there (FIM_DIR_DATA)")
+    parser.add_argument(
+        "--all-bindings",
+        action="store_true",
+        help="let the image's own bindings show anything, also the keys in your home",
+    )
     add_wait(parser)
     parser.add_argument("image", metavar="IMAGE")
     parser.add_argument("words", metavar="PROGRAM", nargs=argparse.REMAINDER)
@@ -50,4 +55,5 @@ def run(arguments: argparse.Namespace) -> int:
     options.update(wait_option(arguments))
     mode = "boot" if not arguments.words else "root" if arguments.root else "exec"
     options["root"] = ("b", arguments.root)
+    options["executed"] = ("b", arguments.all_bindings)
     launch(arguments.image, mode, arguments.words, options)

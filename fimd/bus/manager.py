@@ -83,8 +83,9 @@ class ManagerInterface(Interface):
         Further options: mode s (exec, root or boot), root b (FIM_ROOT), command aay (shown to
         people), environment aay (the caller's, KEY=VALUE: what the image stores may refer to it,
         and PATH is where the programs that make the sandbox are looked for), layers aay
-        (FIM_LAYERS), overlay s, casefold s, data ay (FIM_DIR_DATA), wait d (seconds to wait for
-        those who use the data directory with other layers or another overlay), debug b.
+        (FIM_LAYERS), overlay s, casefold s, data ay (FIM_DIR_DATA), executed b (the user has
+        executed the image's file, whose bindings may then show anything), wait d (seconds to wait
+        for those who use the data directory with other layers or another overlay), debug b.
 
         Details: warnings as; find a(aytt), for a process with mounts of its own: path, device and
         inode of what it has to have there, or else not to execute `argv`; ignore-signals au, those
@@ -107,6 +108,7 @@ class ManagerInterface(Interface):
             overlay=taken.take("overlay", "s"),
             casefold=taken.take("casefold", "s"),
             data=taken.take_path("data"),
+            executed=taken.take("executed", "b", False),
             wait=taken.take("wait", "d", 0.0),
         )
         debug = taken.take("debug", "b", False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fimd.flatimage.settings import Binding, BindingType, Unshare
+from fimd.launch.ceiling import shows_secrets
 from fimd.launch.expansion import expand
 from fimd.launch.place import Place
 
@@ -64,9 +65,16 @@ def runtime_tree(place: Place) -> Bind:
 
 
 def stored(
-    bindings: Iterable[Binding], variables: Mapping[str, str], warnings: list[str]
+    bindings: Iterable[Binding],
+    variables: Mapping[str, str],
+    warnings: list[str],
+    *,
+    trusted: bool = True,
 ) -> Iterator[Bind]:
-    """Yield an image's own bindings with their paths expanded, and warn of those left out."""
+    """Yield an image's own bindings with their paths expanded, and warn of those left out.
+
+    One that is not trusted can't have those that show its user's secrets.
+    """
     for binding in bindings:
         source, target = expand(binding.src, variables), expand(binding.dst, variables)
         path = os.path.join(variables.get("PWD", ""), source.text)
@@ -74,6 +82,11 @@ def stored(
             reason = "no command is run for a path"
         elif not source.text or not path.startswith("/"):
             reason = "it is not an absolute path"
+        elif not trusted and shows_secrets(path, variables.get("HOME", "")):
+            reason = (
+                "it would show keys and other secrets in your home; where you trust the image, "
+                "execute its file, or use 'fimctl run --all-bindings'"
+            )
         else:
             yield Bind(_OPTIONS[binding.type], path, os.path.join("/", target.text))
             continue

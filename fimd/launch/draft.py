@@ -73,7 +73,7 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     program, *rest = image.boot
     binds = (
         *bindings.standard(place),
-        *bindings.stored(image.bindings, known, warnings),
+        *bindings.stored(image.bindings, known, warnings, trusted=request.executed),
         *grant.binds,
         bindings.runtime_tree(place),
     )

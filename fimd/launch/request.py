@@ -34,6 +34,8 @@ class StartRequest:
     """FIM_DIR_DATA."""
     started: int | None = None
     """When the process started (fimd.mounts.process.start_time), where that is known."""
+    executed: bool = False
+    """Whether the user has executed the image's file, and so lets it do what it asks for."""
     wait: float = 0.0
     """Seconds to wait for those who use the data directory in another way."""
 

@@ -50,6 +50,7 @@ complete -c fimctl -n '__fimctl_at any run' -l overlay -r -d 'bwrap, overlayfs o
 complete -c fimctl -n '__fimctl_at any run' -l casefold -r -a 'on preserve' -d 'find names in any case (for Wine)'
 complete -c fimctl -n '__fimctl_at any run' -l layer -r -d 'load a layer, or a directory of layers, above the image'\''s own; may be repeated'
 complete -c fimctl -n '__fimctl_at any run' -l data -r -d 'keep changes there (FIM_DIR_DATA)'
+complete -c fimctl -n '__fimctl_at any run' -l all-bindings -d 'let the image'\''s own bindings show anything, also the keys in your home'
 complete -c fimctl -n '__fimctl_at any run' -l wait -r -d 'wait so long for others to be done with the data directory, where it is in use'
 complete -c fimctl -n '__fimctl_at exactly instance' -f -a list -d 'print index and process of each, oldest first'
 complete -c fimctl -n '__fimctl_at exactly instance' -f -a exec -d 'run a command inside of one'
