@@ -48,6 +48,7 @@ class Callers:
         """Return who a unique name is. Raises AccessDeniedError where that can't be told."""
         known = self._known.get(sender)
         if known is None:
+            self._forget_ended()
             known = self._known[sender] = await self._ask(sender)
             if len(self._known) > _REMEMBERED:
                 os.close(self._known.popitem(last=False)[1][1])
@@ -55,6 +56,16 @@ class Callers:
         if _has_ended(pidfd):
             raise AccessDeniedError(f"{sender} can't be identified: its process has ended")
         return caller
+
+    def _forget_ended(self) -> None:
+        """Let go of those that call no more."""
+        poll = select.poll()
+        names = {pidfd: name for name, (_, pidfd) in self._known.items()}
+        for pidfd in names:
+            poll.register(pidfd, select.POLLIN)
+        for pidfd, _ in poll.poll(0):
+            del self._known[names[pidfd]]
+            os.close(pidfd)
 
     async def _ask(self, sender: str) -> tuple[Caller, int]:
         """Return who a name is, and a pidfd of it."""

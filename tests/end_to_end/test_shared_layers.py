@@ -57,7 +57,7 @@ def test_one_process_serves_the_layers_of_a_start(
     assert len(found) == len({layer["MountPoint"] for layer in found.values()}) == 4
     for name in ("a", "b", "c"):
         path = os.path.join(found[f"{name}.layer"]["MountPoint"], name)
-        assert session.output("cat", path) == name
+        assert session.output("fimctl", "enter", "cat", path) == name
     program.kill()
     program.wait()
     session.wait_until_clean()

@@ -48,7 +48,9 @@ def make(
         reserved_offset=4096,
         join=("nsenter", "--"),
     )
-    request = StartRequest("/images/app", 7, mode=mode, root=root, environment=caller)
+    request = StartRequest(
+        "/images/app", 7, mode=mode, root=root, environment=caller, executed=True
+    )
     asked = draft(place, request, image)
     found = Found(asked.binds, (), ())
     return asked, launch_plan(place, "/merged", request, image, asked, found)
