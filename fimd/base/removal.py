@@ -71,7 +71,8 @@ def _empty(top: int) -> None:
     names = (os.fsencode(f"fimd-{token}-{number}") for number in itertools.count())
     exchanged = 0
     while True:
-        removed, reason = 0, None
+        removed = 0
+        reason: OSError | None = None
         with os.scandir(top) as entries:
             for entry in entries:
                 try:
