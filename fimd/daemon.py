@@ -72,7 +72,7 @@ async def run(live: LiveSettings) -> None:
         undo.callback(outputs.close)
         outputs.adopt()
         modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
-        namespace = Namespace(tree.state, outputs, modules)
+        namespace = Namespace(tree.state, outputs, modules, settings.mount_timeout)
         undo.push_async_callback(namespace.close)
         namespace.start()
         jail.use(namespace.caller(loop))

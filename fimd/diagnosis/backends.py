@@ -158,6 +158,8 @@ async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None
             await run([*namespace.join, *words], seconds=_SECONDS)
             if "new" not in os.listdir(os.path.join(path, "upper")):
                 return "it loses what is written"
+        for mount in reversed(namespace.below(path)):  # what else the overlay stood on
+            await namespace.unmount(mount.mount_point)
     except FimError as error:
         return str(error)
     return None
@@ -241,8 +243,8 @@ async def _mounted(
         yield
     finally:
         try:
-            if namespace.below(point):
-                await namespace.unmount(point)
+            for mount in reversed(namespace.below(point)):
+                await namespace.unmount(mount.mount_point)
         finally:
             if process is not None and not await process.wait(1.0):
                 await process.stop()
