@@ -7,7 +7,7 @@ import pytest
 
 from fimd.launch import programs
 from tests.support.image_commands import Commands
-from tests.support.session import Session
+from tests.support.session import Session, wait_for
 
 
 @pytest.fixture
@@ -36,3 +36,14 @@ def test_a_program_of_the_same_size_and_time_is_not_taken_for_the_daemons(
     os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     programs._place(genuine, target)
     assert target.read_bytes() == b"genuine"
+
+
+def test_what_the_tree_lies_in_may_be_locked_and_the_next_daemon_starts(app: Commands) -> None:
+    app.output("fim-exec", "true")
+    app.session.output("fimctl", "shutdown")
+    wait_for(lambda: not app.session.processes(), what="the daemon's end")
+    places = [app.session.tree.parent.parent, app.session.tree.parent]
+    for place in reversed(places):
+        place.chmod(0)
+    app.output("fim-exec", "true")
+    assert [place.stat().st_mode & 0o7777 for place in places] == [0o1777, 0o1777]
