@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +12,9 @@ import pytest
 
 from tests.overlays.stacks import KINDS, Mounter, Place, limits_of, make_layers
 
+HERE = Path(__file__).parent
 TESTS = 200
+_OF_A_NAMESPACE = "what is mounted for a plain user is shown to a user namespace: packaging/test"
 _PROGRAMS = {"overlayfs": "fuse-overlayfs", "unionfs": "unionfs"}
 
 
@@ -21,9 +24,20 @@ def need(overlay: str) -> None:
         pytest.skip(f"{program} is not installed")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what looks into a stack, which everything does that needs the layers of one."""
+    for item in items:
+        looks = isinstance(item, pytest.Function) and "layers" in item.fixturenames
+        if looks and item.path.parent == HERE:
+            item.add_marker("namespaced")
+
+
 @pytest.fixture(scope="session")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The layers of every stack, with a directory for each test."""
+    if os.getuid() != 0:
+        pytest.skip(_OF_A_NAMESPACE)
     return make_layers(tmp_path_factory.mktemp("layers"), TESTS)
 
 
