@@ -100,7 +100,6 @@ async def run(live: LiveSettings) -> None:
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
         callers = Callers(connection)
-        undo.callback(callers.close)
         server = ObjectServer(connection, ROOT, callers.admit)
         engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(

@@ -274,4 +274,4 @@ class RuntimeTree:
     @property
     def is_being_left(self) -> bool:
         """Whether who has the lock is about to give it back."""
-        return (self.root / "lock").stat().st_size == 0
+        return (self.state / "lock").stat().st_size == 0
