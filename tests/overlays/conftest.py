@@ -31,13 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         looks = isinstance(item, pytest.Function) and "layers" in item.fixturenames
         if looks and item.path.parent == HERE:
             item.add_marker("namespaced")
+            if os.getuid() != 0:
+                item.add_marker(pytest.mark.skip(reason=_OF_A_NAMESPACE))
 
 
 @pytest.fixture(scope="session")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The layers of every stack, with a directory for each test."""
-    if os.getuid() != 0:
-        pytest.skip(_OF_A_NAMESPACE)
     return make_layers(tmp_path_factory.mktemp("layers"), TESTS)
 
 
