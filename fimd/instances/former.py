@@ -43,7 +43,7 @@ class Former:
 
     def __init__(self, tree: RuntimeTree) -> None:
         self._tree = tree
-        self._users: dict[str, list[int]] = {}
+        self._users: dict[str, dict[int, int]] = {}
         self._is_there = False
         self._task: asyncio.Task[None] | None = None
 
@@ -66,8 +66,8 @@ class Former:
 
     def tell(self, *stack_ids: str) -> str:
         """Return the processes of its instances that use stacks, empty where there are none."""
-        pids = [pid for stack_id in stack_ids for pid in self._users.get(stack_id, [])]
-        return ", ".join(map(str, sorted({instance_of(self._tree, pid) for pid in pids})))
+        found = [self._users[stack_id] for stack_id in stack_ids if stack_id in self._users]
+        return ", ".join(map(str, sorted({pid for pids in found for pid in pids.values()})))
 
     def see_out(self, layers: Layers, stacks: Stacks) -> None:
         """Begin to wait for the end of its instances, to remove then what they leave."""
@@ -94,7 +94,7 @@ class Former:
         while (found := await asyncio.to_thread(users, self._tree)).get(stack_id):
             self._users[stack_id] = found[stack_id]
             with suppress(ProcessGoneError):
-                await Process.watch(found[stack_id][0]).wait()
+                await Process.watch(min(found[stack_id])).wait()
         await self._release(stack_id)
         del self._users[stack_id]
         await stacks.forget(stack_id)
@@ -132,8 +132,11 @@ def known(tree: RuntimeTree, pid: int) -> Process | None:
     return Process.known(pid, started) if isinstance(started, int) else None
 
 
-def users(tree: RuntimeTree) -> dict[str, list[int]]:
-    """Return the processes whose root is a stack of an earlier fimd, by the stack."""
+def users(tree: RuntimeTree) -> dict[str, dict[int, int]]:
+    """Return the processes whose root is a stack of an earlier fimd, by the stack.
+
+    With each of them is the one that its instance goes by.
+    """
     names = _stacks(tree) if _is_there(tree) else set()
     if not names:
         return {}
@@ -145,16 +148,16 @@ def users(tree: RuntimeTree) -> dict[str, list[int]]:
         for stack_id in names
         if mount.mount_point in {str(tree.stack(stack_id) / point) for point in _POINTS}
     }
-    found: dict[str, list[int]] = {}
+    found: dict[str, dict[int, int]] = {}
     for pid, table in sorted(tables.items()):
         root = [mount.device for mount in table if mount.mount_point == "/"]
         if root and root[-1] in of_stack:
-            found.setdefault(of_stack[root[-1]], []).append(pid)
+            found.setdefault(of_stack[root[-1]], {})[pid] = _instance_of(tree, pid)
     return found
 
 
-def instance_of(tree: RuntimeTree, pid: int) -> int:
-    """Return the process that an instance goes by which a process belongs to; or that process."""
+def _instance_of(tree: RuntimeTree, pid: int) -> int:
+    """Return the process that the instance goes by which a process is of; else that process."""
     above: int | None = pid
     while above is not None and above > 1:
         if tree.instance(above).is_dir():
