@@ -73,7 +73,7 @@ async def run(live: LiveSettings) -> None:
         undo.callback(outputs.close)
         outputs.adopt()
         modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
-        namespace = Namespace(tree.state, outputs, modules)
+        namespace = Namespace(tree.state, outputs, modules, settings.mount_timeout)
         undo.push_async_callback(namespace.close)
         namespace.start()
         jail.use(namespace.caller(loop))
@@ -106,7 +106,6 @@ async def run(live: LiveSettings) -> None:
         connection = await Connection.open(address)
         undo.callback(connection.disconnect)
         callers = Callers(connection)
-        undo.callback(callers.close)
         server = ObjectServer(connection, ROOT, callers.admit)
         engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(

@@ -20,6 +20,8 @@ from typing import Final
 
 from fimd.base.system_calls import open_without_mounts
 
+_PATIENCE: Final = 1000
+"""How often an entry may turn from a directory into something else between two calls."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -30,6 +32,17 @@ def remove_tree(directory: int, name: str | bytes) -> None:
     something had to stay: another user's, or a mount.
     """
     name = os.fsencode(name)
+    for tries in itertools.count(1):
+        try:
+            _remove_tree(directory, name)
+        except NotADirectoryError:  # somebody exchanges it while we look
+            if tries > _PATIENCE:
+                raise
+        else:
+            return
+
+
+def _remove_tree(directory: int, name: bytes) -> None:
     try:
         if _unlink(directory, name):
             return
@@ -56,13 +69,19 @@ def empty_directory(directory: int) -> None:
 def _empty(top: int) -> None:
     token = secrets.token_hex(8)
     names = (os.fsencode(f"fimd-{token}-{number}") for number in itertools.count())
+    exchanged = 0
     while True:
-        removed, reason = 0, None
+        removed = 0
+        reason: OSError | None = None
         with os.scandir(top) as entries:
             for entry in entries:
                 try:
                     _remove(top, os.fsencode(entry.name), names)
                     removed += 1
+                except NotADirectoryError as error:
+                    reason = error
+                    exchanged += 1
+                    removed += exchanged <= _PATIENCE
                 except OSError as error:
                     reason = error
         if removed:

@@ -37,38 +37,21 @@ class Callers:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._known: OrderedDict[str, tuple[Caller, int]] = OrderedDict()
-
-    def close(self) -> None:
-        """Forget everybody."""
-        while self._known:
-            os.close(self._known.popitem()[1][1])
+        self._known: OrderedDict[str, Caller] = OrderedDict()
 
     async def find(self, sender: str) -> Caller:
         """Return who a unique name is. Raises AccessDeniedError where that can't be told."""
-        known = self._known.get(sender)
-        if known is None:
-            self._forget_ended()
-            known = self._known[sender] = await self._ask(sender)
+        caller = self._known.get(sender)
+        if caller is None:
+            caller = self._known[sender] = await self._ask(sender)
             if len(self._known) > _REMEMBERED:
-                os.close(self._known.popitem(last=False)[1][1])
-        caller, pidfd = known
-        if _has_ended(pidfd):
+                self._known.popitem(last=False)
+        if not _lives(caller):
             raise AccessDeniedError(f"{sender} can't be identified: its process has ended")
         return caller
 
-    def _forget_ended(self) -> None:
-        """Let go of those that call no more."""
-        poll = select.poll()
-        names = {pidfd: name for name, (_, pidfd) in self._known.items()}
-        for pidfd in names:
-            poll.register(pidfd, select.POLLIN)
-        for pidfd, _ in poll.poll(0):
-            del self._known[names[pidfd]]
-            os.close(pidfd)
-
-    async def _ask(self, sender: str) -> tuple[Caller, int]:
-        """Return who a name is, and a pidfd of it."""
+    async def _ask(self, sender: str) -> Caller:
+        """Return who a name is."""
         asked = time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             [facts], files = await self._connection.ask_bus_for_files(
@@ -88,11 +71,14 @@ class Callers:
             # The bus knows a number, which may have become another process's meanwhile.
             if given is None and caller.started / _CLOCK_TICKS > asked:
                 raise ProcessGoneError(f"process {pid} has ended")
+            if _has_ended(pidfd):
+                raise ProcessGoneError(f"process {pid} has ended")
         except (OSError, FimError) as error:
+            raise AccessDeniedError(f"{sender} can't be identified: {error}") from error
+        finally:
             if pidfd >= 0:
                 os.close(pidfd)
-            raise AccessDeniedError(f"{sender} can't be identified: {error}") from error
-        return caller, pidfd
+        return caller
 
     async def admit(self, sender: str, *, harmless: bool) -> bool:
         """Tell whether a sender is the daemon's own user, and so may call.
@@ -139,6 +125,13 @@ def refuse_confined(caller: Caller) -> None:
 
 def _identify(pid: int, uid: int) -> Caller:
     return Caller(pid, uid, start_time(pid), is_confined(pid))
+
+
+def _lives(caller: Caller) -> bool:
+    try:
+        return start_time(caller.pid) == caller.started
+    except ProcessGoneError:
+        return False
 
 
 def _has_ended(pidfd: int) -> bool:

@@ -17,6 +17,7 @@ from fimd.casefold.folding import lower
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import LINK, Found, Tree, proc_path
+from fimd.dwarfs.beneath import Beneath
 
 T = TypeVar("T")
 
@@ -211,7 +212,21 @@ class Namespace:
 
 
 def _branches_with(branches: Sequence[str], path: bytes) -> int:
-    return sum(os.path.lexists(os.path.join(os.fsencode(branch), path)) for branch in branches)
+    return sum(_is_there(branch, path) for branch in branches)
+
+
+def _is_there(branch: str, path: bytes) -> bool:
+    """Tell whether a branch has a path, without following what a program has linked in it."""
+    top = os.open(branch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with Beneath(top) as beneath:
+            parent, name = beneath.parent(path)
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return False
+    finally:
+        os.close(top)
+    return True
 
 
 def _link(old: bytes, new: bytes, source: int, target: int) -> None:

@@ -175,6 +175,8 @@ async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None
             await run([*namespace.join, *words], seconds=_SECONDS)
             if "new" not in os.listdir(os.path.join(path, "upper")):
                 return "it loses what is written"
+        for mount in reversed(namespace.below(path)):  # what else the overlay stood on
+            await namespace.unmount(mount.mount_point)
     except FimError as error:
         return str(error)
     finally:  # what a backend has mounted beside it, too: it would keep the namespace
@@ -261,8 +263,8 @@ async def _mounted(
         yield
     finally:
         try:
-            if namespace.below(point):
-                await namespace.unmount(point)
+            for mount in reversed(namespace.below(point)):
+                await namespace.unmount(mount.mount_point)
         finally:
             if process is not None and not await process.wait(1.0):
                 await process.stop()

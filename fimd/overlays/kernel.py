@@ -1,5 +1,6 @@
 """Kernel overlayfs, mounted in the user's namespace: a plain user may not have it elsewhere."""
 
+import errno
 import os
 from typing import Any, Final
 
@@ -66,4 +67,7 @@ def mount_here(arguments: dict[str, Any], _files: list[int]) -> None:
     try:
         mount_filesystem(arguments["source"], "../merged", "overlay", 0, options)
     except OSError as error:
-        raise MountError(f"kernel overlay: {error.strerror}") from error
+        reason = error.strerror
+        if error.errno == errno.EINVAL:  # for which the kernel has its reasons in its log alone
+            reason = f"it can't keep changes on the file system of {os.readlink(f'{path}/upper')}"
+        raise MountError(f"kernel overlay: {reason}") from error

@@ -174,7 +174,6 @@ async def server(bus: str) -> AsyncIterator[ObjectServer]:
     yield server
     connection.disconnect()
     await connection.closed()
-    callers.close()
 
 
 @pytest.fixture

@@ -267,8 +267,8 @@ def test_a_daemon_waits_for_one_that_is_leaving(session: Session) -> None:
     session.output("fimctl", "status")
     session.output("fimctl", "shutdown")
     wait_for(lambda: session.processes() == {}, what="the daemon's end")
-    assert (session.tree / "lock").read_text() == ""
-    words = (session.account.python, "-c", LEAVING, session.tree / "lock")
+    assert (session.tree / "state" / "lock").read_text() == ""
+    words = (session.account.python, "-c", LEAVING, session.tree / "state" / "lock")
     process = session.start(*words, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"leaving\n"

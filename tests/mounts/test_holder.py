@@ -32,7 +32,7 @@ def user(tmp_path: Path) -> Account:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(0o755)
     directory = tmp_path / "scratch"
     directory.mkdir()

@@ -61,7 +61,7 @@ def test_what_a_daemon_uses_is_not_aged(session: Session, image: Path) -> None:
     if shutil.which("systemd-tmpfiles") is None or os.getuid() != 0:
         pytest.skip("it takes root and systemd-tmpfiles")
     running = session.background(image, "sleep 30")
-    record = session.tree / "instance" / str(running.pid) / "instance.json"
+    record = session.tree / "state" / "instance" / f"{running.pid}.json"
     config = session.directory / "work" / "age.conf"
     config.write_text(f"e {session.directory}/fim - - - 1us\n")
     subprocess.run(["systemd-tmpfiles", "--clean", config], check=True, capture_output=True)
