@@ -103,7 +103,7 @@ def _describe(namespace: Namespace) -> Finding:
     return note(
         "namespace",
         "can be made, with this user's id alone: in it nothing can be given to other users",
-        "install the package uidmap, and give this user ranges in /etc/subuid and /etc/subgid",
+        "see the subordinate ids among the sandbox's findings",
     )
 
 
