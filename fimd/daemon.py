@@ -27,6 +27,7 @@ from fimd.bus.server import ObjectServer
 from fimd.casefold import mount as casefold
 from fimd.images.catalogue import Catalogue, state_directory
 from fimd.images.images import Images
+from fimd.instances.former import Former
 from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instances import Instances
 from fimd.instances.launches import Launches
@@ -91,10 +92,15 @@ async def run(live: LiveSettings) -> None:
         jobs = Jobs()
         undo.push_async_callback(jobs.close)
         changes = Changes(images, stacks, resolver, jobs, settings, namespace)
+        former = Former(tree)
+        undo.push_async_callback(former.close)
+        await former.find()
+        stacks.former_users = former.tell
         await namespace.adopt(layers.workers())
         await layers.adopt()
         await instances.adopt()
         layers.settle()
+        former.see_out(layers, stacks)
         catalogue = Catalogue(state_directory(), images, instances.running)
         undo.push_async_callback(catalogue.close)
         connection = await Connection.open(address)

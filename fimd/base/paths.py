@@ -268,9 +268,17 @@ class RuntimeTree:
         Raises BusyError where another daemon has it: two would undo each other's mounts, and each
         session bus would let one own the name.
         """
-        path = self.state / "lock"
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            self.set_aside(path)
+        for path in (self.root / "lock", self.state / "lock"):  # the first is fimd 0.1's
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                self.set_aside(path)
+        if (self.root / "lock").exists():
+            os.close(self._take(self.root / "lock"))
+        descriptor = self._take(self.state / "lock")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        return descriptor
+
+    def _take(self, path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,11 +289,10 @@ class RuntimeTree:
                 f"another fimd (process {holder}) owns {self.root}, perhaps on another session "
                 f"bus: use that bus, or end that process"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
         return descriptor
 
     @property
     def is_being_left(self) -> bool:
         """Whether who has the lock is about to give it back."""
-        return (self.state / "lock").stat().st_size == 0
+        locks = (self.root / "lock", self.state / "lock")
+        return any(lock.stat().st_size == 0 for lock in locks if lock.exists())

@@ -15,6 +15,7 @@ from fimd.base.settings import Settings
 from fimd.casefold import mount as casefold
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.dwarfs.write import create
+from fimd.instances import former
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
 from fimd.mounts.namespace import Namespace
@@ -56,7 +57,23 @@ async def check(data: str | None = None) -> list[Finding]:
             outputs.close()
     finally:
         await asyncio.to_thread(_remove, scratch)
-    return [fine("runtime tree", str(tree.root)), *trials]
+    earlier = await asyncio.to_thread(_earlier, tree)
+    return [fine("runtime tree", str(tree.root)), *earlier, *trials]
+
+
+def _earlier(tree: RuntimeTree) -> list[Finding]:
+    """Tell of what goes on that an earlier fimd started."""
+    pids = {pid for found in former.users(tree).values() for pid in found.values()}
+    if not pids:
+        return []
+    shown = ", ".join(map(str, sorted(pids)))
+    return [
+        note(
+            "earlier instances",
+            f"process {shown} was started by an earlier fimd, and has its data directory to itself",
+            "end it when it suits; all that is left of that fimd goes then",
+        )
+    ]
 
 
 async def _try_all(scratch: str, data: str | None, namespace: Namespace) -> list[Finding]:
@@ -86,7 +103,7 @@ def _describe(namespace: Namespace) -> Finding:
     return note(
         "namespace",
         "can be made, with this user's id alone: in it nothing can be given to other users",
-        "install the package uidmap, and give this user ranges in /etc/subuid and /etc/subgid",
+        "see the subordinate ids among the sandbox's findings",
     )
 
 
@@ -162,6 +179,9 @@ async def _try_overlay(path: str, name: str, namespace: Namespace) -> str | None
             await namespace.unmount(mount.mount_point)
     except FimError as error:
         return str(error)
+    finally:  # what a backend has mounted beside it, too: it would keep the namespace
+        for mount in reversed(namespace.below(path)):
+            await namespace.unmount(mount.mount_point)
     return None
 
 

@@ -1,5 +1,6 @@
 """User namespaces and bubblewrap: whether a sandbox can be made, and what forbids it."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 from fimd.base.errors import UnsupportedError
 from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
 from fimd.launch.sandbox import Sandbox
+from fimd.mounts.holder import RANGES, subordinate_ids
 from fimd.mounts.process import CommandError, run
 
 _SWITCHES: Final = (
@@ -23,6 +25,7 @@ async def check() -> list[Finding]:
     sandbox = await _sandbox()
     findings = [await _bubblewrap(), sandbox, await _namespace()]
     works = all(finding.verdict is Verdict.OK for finding in findings[1:])
+    findings.append(await asyncio.to_thread(_ids))
     findings += [_switch(name, bad, works=works) for name, bad in _SWITCHES]
     return [finding for finding in findings if finding.detail]
 
@@ -59,6 +62,26 @@ async def _namespace() -> Finding:
     return fine("user namespaces", "can be made")
 
 
+def _ids() -> Finding:
+    """Tell of the ids that newuidmap(1) and newgidmap(1) can give this user's namespace."""
+    if os.getuid() == 0:
+        return fine("subordinate ids", "root needs none")
+    if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
+        return note(
+            "subordinate ids",
+            "newuidmap is not installed: root inside can't give files to other users",
+            "install the package uidmap",
+        )
+    counts = [sum(given.count for given in subordinate_ids(path)) for path in RANGES.values()]
+    if not all(counts):
+        return note(
+            "subordinate ids",
+            "this user has none: root inside can't give files to other users",
+            "have root do: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+        )
+    return fine("subordinate ids", f"{counts[0]} of users, {counts[1]} of groups")
+
+
 def _switch(name: str, bad: str, *, works: bool) -> Finding:
     try:
         value = Path("/proc/sys", name).read_text().strip()
@@ -68,7 +91,10 @@ def _switch(name: str, bad: str, *, works: bool) -> Finding:
     if value != bad or os.getuid() == 0:
         return fine("sysctl", shown)
     if name.startswith("kernel/apparmor"):
-        remedy = "give bwrap and unshare an AppArmor profile with 'userns,', or set it to 0"
+        remedy = (
+            "load the AppArmor profile that fimd's Debian package has (packaging/apparmor/fimd): "
+            "apparmor_parser -r /etc/apparmor.d/fimd; or set it to 0"
+        )
         # a profile may allow it to just these programs
         return note("sysctl", shown, remedy) if works else problem("sysctl", shown, remedy)
     return problem("sysctl", shown, f"have root set it: sysctl -w {name.replace('/', '.')}=1")

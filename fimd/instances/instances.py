@@ -18,7 +18,7 @@ from fimd.base.errors import BusyError, FimError, ProcessGoneError, ShuttingDown
 from fimd.base.observe import Collection
 from fimd.base.paths import RuntimeTree
 from fimd.images.image import ImageFacts, read_image
-from fimd.instances import adoption, ending
+from fimd.instances import adoption, ending, former
 from fimd.instances.instance import KIND, Instance, InstanceState, describe, instance_id
 from fimd.instances.setting_up import SettingUp
 from fimd.launch import targets
@@ -225,6 +225,10 @@ class Instances:
             facts = await asyncio.to_thread(records.read, self._tree.record(KIND, name))
             process = adoption.living(int(name), facts, str(self._tree.instance(int(name))))
             if facts is None or process is None:
+                earlier = former.known(self._tree, int(name))
+                if earlier is not None:
+                    earlier.on_end(partial(self._remove, earlier.pid))
+                    continue
                 await asyncio.to_thread(self._remove, int(name))
             else:
                 found.append((facts, process))

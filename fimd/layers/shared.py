@@ -286,6 +286,10 @@ class Layers:
             await asyncio.to_thread(self._tree.set_aside, self._tree.layers(mount_id))
             records.remove(self._tree.record(_KIND, mount_id))
 
+    def has(self, mount_id: str) -> bool:
+        """Whether this is a mount that is there, or is being made."""
+        return any(mount.id == mount_id for mount in self._mounts())
+
     def retain(self, layer_id: str) -> Layer | None:
         """Take a reference to an adopted layer for an adopted instance; None where it is gone."""
         layer = self.mounted.get(layer_id)

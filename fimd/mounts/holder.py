@@ -33,7 +33,7 @@ MOST_IDS: Final = 65536
 """Ids that are mapped at most: what distributions use, 0 to 65535."""
 _SECONDS: Final = 10.0
 _NS_GET_PARENT: Final = 0xB702  # ioctl_ns(2)
-_RANGES: Final = {"uid": Path("/etc/subuid"), "gid": Path("/etc/subgid")}
+RANGES: Final = {"uid": Path("/etc/subuid"), "gid": Path("/etc/subgid")}
 _LARGEST_FILE: Final = 1 << 20
 _SCRIPT: Final = "echo ready && exec sleep infinity"
 _SWITCHES: Final = {
@@ -213,7 +213,7 @@ def _ranges() -> tuple[list[IdRange], list[IdRange]] | None:
     """Return the user's ranges of uids and gids, None where they can't be used."""
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         return None
-    uids, gids = (list(subordinate_ids(path)) for path in _RANGES.values())
+    uids, gids = (list(subordinate_ids(path)) for path in RANGES.values())
     return (uids, gids) if uids and gids else None
 
 

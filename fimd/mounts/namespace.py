@@ -23,7 +23,7 @@ from fimd.mounts.holder import Holder
 from fimd.mounts.output import Output, Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.shared import SHARED
-from fimd.mounts.table import Mount, MountTable
+from fimd.mounts.table import Mount, MountTable, mounts
 
 log = structlog.get_logger(__name__)
 
@@ -172,8 +172,11 @@ class Namespace:
     # what is mounted
 
     def mounts(self) -> list[Mount]:
-        """Return what is mounted in it, in the order of mounting."""
-        return self._table.mounts() if self._table is not None else []
+        """Return what is mounted in it and not on the host, in the order of mounting."""
+        if self._table is None:
+            return []
+        host = set(mounts())
+        return [mount for mount in self._table.mounts() if mount not in host]
 
     def below(self, directory: str) -> list[Mount]:
         """Return what is mounted at or under a directory, in the order of mounting."""

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from contextlib import suppress
 from typing import Final
 
 from fimd.base.errors import MountError
@@ -33,18 +34,20 @@ async def clear(namespace: Namespace, mount_point: str) -> None:
     """Detach what is mounted there in the namespace, if anything is, and remove the directory.
 
     A process that was killed, or whose daemon was, may be mounting at this very moment; it unmounts
-    when it finds that nobody waits for it. Raises MountError where the mount stays.
+    when it finds that nobody waits for it. What is mounted there on the host stays, and so does the
+    directory: it is a former daemon's. Raises MountError where the mount stays.
     """
     for _ in range(_TRIES):
-        if namespace.below(mount_point):
-            await namespace.unmount(mount_point)
-        if not namespace.below(mount_point):
-            try:
-                remove_directory(mount_point)
-            except MountError:
-                pass  # it is mounted by now, or on the host
-            else:
+        with suppress(MountError):  # what the namespace has copied goes with the directory
+            if namespace.below(mount_point):
+                await namespace.unmount(mount_point)
+        try:
+            remove_directory(mount_point)
+        except MountError:
+            if await asyncio.to_thread(below, mount_point):
                 return
+        else:
+            return
         await asyncio.sleep(_PAUSE)
     raise MountError(f"{mount_point} is mounted again and again")
 

@@ -69,6 +69,8 @@ class Stacks:
         """Called when a process of a stack has died under its users."""
         self.name_user: Callable[[int], str] = str
         """Called to tell of a user of a stack, by its PID."""
+        self.former_users: Callable[..., str] = lambda _stack_id: ""
+        """Called to tell who uses a stack that an earlier fimd has mounted on the host."""
         self.before_unmount: Callable[[], Awaitable[None]] = _at_once
         """Waited for before a mount is taken away."""
 
@@ -80,7 +82,7 @@ class Stacks:
         layers or another overlay; MountError or UnsupportedError where it can't be mounted.
         """
         async with self._lock(spec.id):
-            self._check_reserved(spec.data)
+            self._check_free(spec.data)
             if self.changes != changes:
                 raise OutdatedError(f"{spec.data.path} was changed meanwhile: try again")
             existing = stack = self._stacks.get(spec.id)
@@ -143,7 +145,7 @@ class Stacks:
                 raise self._turns.refuse(
                     stack_id, f"{data.path} is in use by process {users}: end that first"
                 )
-            self._check_reserved(data)
+            self._check_free(data)
             self._reserved[data.path] = purpose
         try:
             yield
@@ -152,10 +154,18 @@ class Stacks:
             self.changes += 1
             self._turns.free(stack_id)
 
-    def _check_reserved(self, data: DataDirectory) -> None:
+    def _check_free(self, data: DataDirectory) -> None:
+        stack_id = StackSpec(data, (), "", "").id
+        former = self.former_users(stack_id)
+        if former:
+            raise self._turns.refuse(
+                stack_id,
+                f"{data.path} is in use by process {former}, started by an earlier fimd: end that "
+                f"first",
+            )
         if data.path in self._reserved:
             raise self._turns.refuse(
-                StackSpec(data, (), "", "").id,
+                stack_id,
                 f"{self._reserved[data.path]} of {data.path} is going on: try again once it is "
                 f"done",
             )
@@ -294,7 +304,8 @@ class Stacks:
             facts = await asyncio.to_thread(records.read, self._tree.record(KIND, stack_id))
             stack = recorded(stack_id, directory, facts) if stack_id in users else None
             if stack is None:
-                await self._discard(stack_id)
+                if not self.former_users(stack_id):
+                    await self._discard(stack_id)
                 continue
             stack.users.update(users[stack_id])
             self._stacks[stack_id] = stack
@@ -303,6 +314,11 @@ class Stacks:
             if stack.root not in mounted:
                 self.fail(stack, "its mount")
         return dict(self._stacks)
+
+    async def forget(self, stack_id: str) -> None:
+        """Remove the directory of a stack that an earlier fimd had, and let others have it."""
+        await self._discard(stack_id)
+        self._turns.free(stack_id)
 
     async def _unmount(self, stack: Stack) -> None:
         try:

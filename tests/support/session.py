@@ -113,6 +113,11 @@ class Session:
         """The user's part of the runtime tree."""
         return self.directory / "fim" / "app" / f"u{self.account.uid}"
 
+    @property
+    def mark(self) -> str:
+        """The variable that every process of the session has, and no other."""
+        return f"FIM_DIR_GLOBAL={self.directory}/fim"
+
     def _directory(self, name: str, mode: int) -> None:
         path = self.directory / name
         path.mkdir()
@@ -200,8 +205,8 @@ class Session:
         return (self.directory / "log").read_text(errors="replace")[-8000:]
 
     def processes(self) -> dict[int, str]:
-        """Return the session's processes, apart from the bus: those with its runtime tree."""
-        mark = f"FIM_DIR_GLOBAL={self.directory}/fim".encode()
+        """Return the session's processes, apart from the bus: those with its mark."""
+        mark = self.mark.encode()
         found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) in {os.getpid(), self.bus.pid}:
