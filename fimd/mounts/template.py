@@ -18,10 +18,14 @@ ancillary data. It asks for one of these:
 
 The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
 the socket. What it started stays.
+
+Forking is most of what a short call takes. So once it is in the namespace the template keeps one
+process that is forked ahead and waits for the next request.
 """
 
 import array
 import asyncio
+import errno
 import gc
 import importlib
 import json
@@ -30,8 +34,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fimd.base import logs
@@ -68,8 +71,10 @@ def main(modules: list[str]) -> None:
     asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
+    spare: _Spare | None = None
+    joined = False
     while True:
-        message, files, _, _ = socket.recv_fds(control, MAX_REQUEST, _OWN_FILES + MAX_FILES)
+        message, files = _receive(control)
         if not message:
             return
         request = json.loads(message)
@@ -77,27 +82,74 @@ def main(modules: list[str]) -> None:
             logged = request["log"]
             assert logged is not None
             logs.setup(**logged, descriptor=messages)
+            spare = None  # it would log as before
         answer: dict[str, Any] = {}
         pidfd = -1
         try:
             if request["do"] == "join":
                 _join(request["kinds"], files)
+                joined = True
             elif request["do"] == "unmount":
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
-                pid = os.fork()
-                if pid == 0:
-                    control.close()
-                    _become(request, files)
-                answer["pid"] = pid
-                with suppress(ProcessLookupError):  # it has ended, which is told by no pidfd
-                    pidfd = os.pidfd_open(pid)
+                if spare is None or not spare.hand(message, files):
+                    spare = _Spare(control, files)
+                    if not spare.hand(message, files):
+                        raise BrokenPipeError(errno.EPIPE, "the process died at once")
+                answer["pid"], pidfd = spare.pid, spare.release()
+                spare = None
         except OSError as error:
             answer["errno"] = error.errno
         socket.send_fds(control, [json.dumps(answer).encode()], [pidfd] if pidfd >= 0 else [])
         for descriptor in [pidfd, *files]:
             if descriptor >= 0:
                 os.close(descriptor)
+        if joined and spare is None:
+            spare = _Spare(control)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    message, files, _, _ = socket.recv_fds(connection, MAX_REQUEST, _OWN_FILES + MAX_FILES)
+    return message, files
+
+
+class _Spare:
+    """A process that waits for one request, and ends with whoever could make it."""
+
+    def __init__(self, control: socket.socket, files: Sequence[int] = ()) -> None:
+        """Fork it; it is to have none of the template's `files` but those that it is handed."""
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            control.close()
+            self._ours.close()
+            for descriptor in files:
+                os.close(descriptor)
+            message, files = _receive(theirs)
+            theirs.close()
+            if not message:
+                os._exit(0)
+            _become(json.loads(message), files)
+        theirs.close()
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def __del__(self) -> None:
+        self._ours.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+
+    def hand(self, message: bytes, files: list[int]) -> bool:
+        """Give it the request; tell whether it was there to take it."""
+        try:
+            socket.send_fds(self._ours, [message], files)
+        except ConnectionError:
+            return False
+        return True
+
+    def release(self) -> int:
+        """Return its pidfd, which is the caller's from now on."""
+        pidfd, self._pidfd = self._pidfd, -1
+        return pidfd
 
 
 def _join(kinds: list[int], files: list[int]) -> None:
