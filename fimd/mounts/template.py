@@ -41,7 +41,9 @@ from fimd.base import logs
 from fimd.base.errors import FimError
 from fimd.base.system_calls import (
     MNT_DETACH,
+    MS_BIND,
     UMOUNT_NOFOLLOW,
+    mount,
     set_dumpable,
     set_namespace,
     unmount,
@@ -50,6 +52,8 @@ from fimd.base.system_calls import (
 MAX_REQUEST: Final = 128 << 10
 MAX_FILES: Final = 200
 """Descriptors that a worker may be given; the kernel sends at most 253 at once (unix(7))."""
+OWN_FILES: Final = "/proc/self/fd"
+"""A directory that the root directory of a program has to have for it."""
 _OWN_FILES: Final = 2
 """A worker's status pipe and its output."""
 
@@ -171,7 +175,7 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         os.close(output)
         if request["do"] == "spawn":
             os.close(report)
-            _spawn(request["argv"], request["directory"])
+            _spawn(request["argv"], request["directory"], request["root"])
         with open("/proc/self/comm", "w") as comm:
             comm.write(request["name"])
         logs.add_to_all(request["fields"])
@@ -186,10 +190,13 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         os._exit(status)
 
 
-def _spawn(argv: list[str], directory: str) -> NoReturn:
+def _spawn(argv: list[str], directory: str, root: str) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    if root:  # which has what the program needs, but for its own descriptors
+        mount(OWN_FILES, root + OWN_FILES, "", MS_BIND, "")
+        os.chroot(root)
     os.chdir(directory)
     os.execve(argv[0], argv, os.environ)  # noqa: S606 - an argument list
 
