@@ -9,6 +9,9 @@ process inside keep that up, which one that comes from outside is not, so it lea
 waits for its end.
 
 From then on paths are the instance's, and a module would be imported from there: nothing may be.
+And its programs see this process: by /proc they could open the file that it executes, and write to
+it where it is the user's own. So until it is one of them it is nobody's to look at, and what
+it executes of the host's is a copy in memory.
 """
 
 import contextlib
@@ -19,8 +22,10 @@ import os
 import select
 import signal
 import struct
+import sys
 import time
 from collections.abc import Sequence
+from importlib.machinery import BuiltinImporter, FrozenImporter
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +34,13 @@ from fimctl.errors import ClientError
 
 _NS_GET_USERNS: Final = 0xB701  # ioctl_ns(2)
 _CLONE_NEWUSER: Final = 0x10000000
+_PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_MFD_EXEC: Final = 0x10  # memfd_create(2)
 _CAPABILITY_VERSION: Final = 0x20080522  # capget(2): sets of 64, as two halves
 _CAPABILITIES: Final = 64
 _KINDS: Final = ("mnt", "pid", "net", "ipc", "uts", "cgroup")
@@ -55,9 +62,12 @@ def enter(pid: int, words: Sequence[str]) -> int:
     where = os.getcwd()
     environment = _environment(child)
     try:
-        entry = os.open(_ENTRY, os.O_RDONLY | os.O_CLOEXEC)
+        entry = _copy_in_memory(_ENTRY)
     except FileNotFoundError:
         entry = -1  # none was compiled for this machine, and the instance has none either
+    except OSError as error:
+        raise ClientError(f"no program can be copied to memory: {error.strerror}") from error
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     try:
         has_own_pids = _join(child)
     except OSError as error:
@@ -79,6 +89,20 @@ def enter(pid: int, words: Sequence[str]) -> int:
         _leave_a_child()
         os._exit(_become(words, environment, entry))
     return _become(words, environment, entry)
+
+
+def _copy_in_memory(path: Path) -> int:
+    """Return a copy of a program that nobody can write to. Raises OSError."""
+    content = path.read_bytes()
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        copy = os.memfd_create(path.name, flags | _MFD_EXEC)
+    except OSError:  # which kernels before 6.3 do not know
+        copy = os.memfd_create(path.name, flags)
+    os.write(copy, content)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    return copy
 
 
 def _sandboxed(pid: int) -> int:
@@ -140,6 +164,7 @@ def _join(child: int) -> bool:
             _set_namespace(owner, _CLONE_NEWUSER)
         for kind in foreign:
             _set_namespace(opened[kind])
+        sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
         os.fchdir(root)
         os.chroot(".")
         if os.fstat(opened["user"]).st_ino != os.fstat(owner).st_ino:

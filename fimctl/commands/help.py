@@ -24,7 +24,7 @@ TOPICS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Find file names in any case, as Windows programs expect",
         "fim-casefold <on|off|preserve>",
         "With on, new names are stored in lower case; with preserve they keep their spelling. "
-        "FIM_CASEFOLD=1 switches it on for one start. It needs the overlay unionfs or overlayfs.",
+        "FIM_CASEFOLD=1 switches it on for one start.",
     ),
     "desktop": (
         "Show the image in the desktop's menu",

@@ -37,6 +37,8 @@ DEFAULT_GLOBAL = "/tmp/fim"  # noqa: S108 - the place that FlatImage's users kno
 _DIRECTORIES = ("bin", "sbin", "layers", "stacks", "instance", "lost")
 _RECORDS = ("output", "layers", "stacks", "instance")
 _KEPT_OF_A_NAME = 64
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HELD = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAY_OUT = "set FIM_DIR_GLOBAL to a directory of your own, or ask the administrator to remove it"
 
 
@@ -48,9 +50,11 @@ def _enter(parent: int, name: str, path: str, mode: int) -> int:
     except FileExistsError:
         created = False
     try:
-        descriptor = os.open(
-            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
-        )
+        try:
+            descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        except PermissionError:
+            _unlock(parent, name, mode)
+            descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     except OSError as error:
         raise AccessDeniedError(
             f"{path} is not a directory that can be used ({error.strerror}): {_WAY_OUT}"
@@ -63,6 +67,16 @@ def _enter(parent: int, name: str, path: str, mode: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _unlock(parent: int, name: str, mode: int) -> None:
+    """Give a directory of the user's own its mode: programs see it, and may have locked it."""
+    held = os.open(name, _HELD, dir_fd=parent)
+    try:
+        if os.fstat(held).st_uid == os.getuid():
+            os.chmod(f"/proc/self/fd/{held}", mode)
+    finally:
+        os.close(held)
 
 
 def _enter_own(parent: int, name: str, path: str) -> int:

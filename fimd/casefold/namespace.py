@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fimd.base.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
+from fimd.casefold.directories import OPEN
 from fimd.casefold.folding import lower
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
@@ -21,6 +22,7 @@ from fimd.dwarfs.beneath import Beneath
 
 T = TypeVar("T")
 
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
@@ -152,7 +154,7 @@ class Namespace:
             raise _error(errno.EEXIST)
         node = parent.children.get(stored)
         if self._branches and node is not None and node.is_directory:
-            found = await self._tree.apart(_branches_with, self._branches, self._tree.path(node))
+            found = await self._tree.apart(branches_with, self._branches, self._tree.path(node))
             if found > 1:
                 raise _error(errno.EXDEV)
         await self._move((parent, name, stored), (new_parent, new_name, target and target.stored))
@@ -211,19 +213,22 @@ class Namespace:
             self._spellings.moved(node, *new)
 
 
-def _branches_with(branches: Sequence[str], path: bytes) -> int:
+def branches_with(branches: Sequence[str], path: bytes) -> int:
+    """Return how many branches have a path. Raises OSError where that can't be told."""
     return sum(_is_there(branch, path) for branch in branches)
 
 
 def _is_there(branch: str, path: bytes) -> bool:
     """Tell whether a branch has a path, without following what a program has linked in it."""
-    top = os.open(branch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(branch, OPEN)
     try:
         with Beneath(top) as beneath:
             parent, name = beneath.parent(path)
             os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise
     finally:
         os.close(top)
     return True

@@ -5,9 +5,14 @@ The runtime tree may lie in one of them, also under other names: its file system
 elsewhere too, and a directory may be bound. So right after each part is bound, an empty read-only
 file system is laid over the tree at each place where that part shows it. What comes later can
 neither see the tree nor, as bubblewrap makes what it binds over, write to it.
+
+Nor can anybody move the tree away with a directory that it lies in, and put another one in its
+place: whatever is a mount point of a namespace can't be renamed there (rename(2), EBUSY), by none
+of its names, so each of these directories is bound over itself.
 """
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,20 +41,26 @@ class Cover:
         real = os.path.realpath(source)
         return any(_below(real, place) for place in self.places)
 
-    def over(self, source: str, target: str, own: str = "") -> Iterator[str]:
+    def over(
+        self, source: str, target: str, own: str = "", *, option: str = "--bind", bound: str = ""
+    ) -> Iterator[str]:
         """Yield what hides the tree, once bubblewrap has bound `source` over `target`.
 
         At the place `own`, where a part of the tree is to be shown, that can be written to until
-        then; nothing of the host is.
+        then; nothing of the host is. `option` is by which it was bound, and `bound` by which other
+        path of the same directory, if so.
         """
         real = os.path.realpath(source)
         if not os.path.isdir(real):
             return  # it shows no tree, or it is not there and won't be bound
-        for place in self.places:
-            if _below(place, real):
-                hidden = _moved(place, real, target)
-                yield from ("--perms", "0755", "--tmpfs", hidden)
-                yield from () if hidden == own else ("--remount-ro", hidden)
+        shown = [place for place in self.places if _below(place, real)]
+        above = {path for place in shown for path in _movable_above(place, real)}
+        for path in sorted(above) if not option.startswith("--ro-") else ():
+            yield from (option, _moved(path, real, bound or real), _moved(path, real, target))
+        for place in shown:
+            hidden = _moved(place, real, target)
+            yield from ("--perms", "0755", "--tmpfs", hidden)
+            yield from () if hidden == own else ("--remount-ro", hidden)
 
 
 def is_hidden(place: str, words: Sequence[str], target: str, before: bool) -> bool:
@@ -88,6 +99,28 @@ def _other_names(tree: str, mounts: Sequence[Mount]) -> Iterator[str]:
             yield _moved(inside, mount.root, mount.mount_point)
         elif _below(mount.root, inside):
             yield mount.mount_point
+
+
+def _movable_above(place: str, directory: str) -> Iterator[str]:
+    """Yield what a place lies in below a directory, where programs might rename that."""
+    above = os.path.dirname(place)
+    while above != directory and _below(above, directory):
+        if _is_movable(above):
+            yield above
+        above = os.path.dirname(above)
+
+
+def _is_movable(directory: str) -> bool:
+    """Tell whether this user, or an id that is subordinate to it, could rename a directory."""
+    if os.getuid() == 0:
+        return True
+    try:
+        facts, above = os.lstat(directory), os.lstat(os.path.dirname(directory))
+    except OSError:
+        return True
+    is_closed = not above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    is_kept = bool(above.st_mode & stat.S_ISVTX) and facts.st_uid == 0
+    return above.st_uid != 0 or not (is_closed or is_kept)
 
 
 def _shows(place: str, tree: str) -> bool:

@@ -123,7 +123,7 @@ def _shown(bind: Bind, place: Place, own: str, cover: Cover, warnings: list[str]
         warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
         return
     yield from bind.words
-    yield from cover.over(source, bind.target, own)
+    yield from cover.over(source, bind.target, own, option=bind.option, bound=bind.source)
 
 
 def _around(

@@ -5,8 +5,10 @@ static, because the sandbox has libraries of its own or none at all, and are cop
 tree, where the sandbox sees them read-only.
 """
 
+import filecmp
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,11 +57,13 @@ def _place_applets(tree: RuntimeTree) -> None:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Copy atomically, unless size and time say that it is there already."""
+    """Copy atomically, unless it is there already: size and time alone anybody could give it."""
     facts = source.stat()
     try:
-        present = target.stat()
-        if (present.st_size, present.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns):
+        present = target.lstat()
+        same = (present.st_size, present.st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+        regular = stat.S_ISREG(present.st_mode)
+        if same and regular and filecmp.cmp(source, target, shallow=False):
             return
     except FileNotFoundError:
         pass

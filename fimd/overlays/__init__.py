@@ -30,16 +30,12 @@ class Backend:
     limits: tuple[Limit, ...] = ()
     sees_ghosts: bool = False
     """Whether it looks for names in layers from which one above hides them."""
-    parts_directories: bool = False
-    """Whether renaming a directory moves only what one layer, or the upper, has of it."""
 
 
 BACKENDS: Final = {
     "bwrap": Backend(kernel.mount, limits=kernel.LIMITS),
     "overlayfs": Backend(overlayfs.mount, limits=overlayfs.LIMITS, sees_ghosts=True),
-    "unionfs": Backend(
-        unionfs.mount, unionfs.marks_directory, unionfs.LIMITS, parts_directories=True
-    ),
+    "unionfs": Backend(unionfs.mount, unionfs.marks_directory, unionfs.LIMITS),
 }
 
 DEFAULT: Final = "bwrap"

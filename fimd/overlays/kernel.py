@@ -21,6 +21,7 @@ LIMITS: Final = (
         "numbers of layers' links",
         "a layer's file and a hard link made of it have two inode numbers",
         _INDEX,
+        view_helps=True,
     ),
     Limit(
         "directories of layers",

@@ -50,8 +50,7 @@ LIMITS: Final = (
     ),
     Limit(
         "special bits",
-        "a layer's directory that is changed loses its set-group-ID bit; so may a file its "
-        "set-user-ID bit where the user is not root",
+        "a layer's directory that is changed loses its set-group-ID bit",
         "it copies them up by calls that clear these bits",
     ),
     Limit(

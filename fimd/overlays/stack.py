@@ -46,12 +46,6 @@ class StackDirectory:
         """The mount point."""
         return os.path.join(self.path, "merged")
 
-    @property
-    def branches(self) -> list[str]:
-        """The upper and every layer."""
-        layers = (os.path.join(self.path, "layers", str(index)) for index in range(self.layers))
-        return [os.path.join(self.path, "upper"), *layers]
-
     def top_down(self) -> str:
         """Return the layers' names, topmost first, joined by colons."""
         return ":".join(str(index) for index in reversed(range(self.layers)))
@@ -94,6 +88,9 @@ class Overlay:
     process: Process | None
     root: str
     """Where it is mounted in the user's namespace."""
+    branches: tuple[str, ...] = ()
+    """Where what it lays over each other is mounted, if it renames a directory in one of them only:
+    a view over it then refuses to."""
 
 
 Mount = Callable[[StackDirectory, Namespace, float], Awaitable[Overlay]]

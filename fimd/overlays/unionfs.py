@@ -1,4 +1,4 @@
-"""unionfs-fuse: works everywhere, and under the case-insensitive view.
+"""unionfs-fuse: a union of directories in user space.
 
 It knows no deletions in read-only branches but its own marks, and a mark hides a path in the
 branches below the one that holds it. Nor does a file hide what is below a directory of the same
@@ -13,6 +13,7 @@ into a directory where the branches are mounted, and nothing else is.
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -103,7 +104,8 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
     options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
     options.append(f"chroot={jail}")
     branches = ":".join(["/upper=RW", *(f"/{name}=RO" for name in stack.lower(marked))])
-    return await mount_fuse(program, options, [branches], stack, namespace, seconds)
+    overlay = await mount_fuse(program, options, [branches], stack, namespace, seconds)
+    return replace(overlay, branches=tuple(os.path.join(jail, name) for name in ["upper", *names]))
 
 
 def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:

@@ -195,7 +195,7 @@ class Stacks:
             await asyncio.to_thread(_prepare, directory, spec.data, layers)
             overlay, name, warnings = await self._mount_overlay(directory, spec)
             try:
-                view = await self._mount_view(directory, spec, overlay, name)
+                view = await self._mount_view(directory, spec, overlay)
             except BaseException:
                 await self._namespace.unmount(overlay.root)
                 raise
@@ -254,14 +254,14 @@ class Stacks:
         return await BACKENDS[name].mount(place, self._namespace, self._seconds)
 
     async def _mount_view(
-        self, directory: StackDirectory, spec: StackSpec, overlay: Overlay, name: str
+        self, directory: StackDirectory, spec: StackSpec, overlay: Overlay
     ) -> Process | None:
         if spec.casefold == "off":
             return None
         point = os.path.join(directory.path, "view")
         os.mkdir(point)
-        branches = directory.branches if BACKENDS[name].parts_directories else []
-        return await self._view(spec.id, overlay.root, point, spec.casefold == "preserve", branches)
+        preserve = spec.casefold == "preserve"
+        return await self._view(spec.id, overlay.root, point, preserve, overlay.branches)
 
     def fail(self, stack: Stack, what: str) -> None:
         """Take note that something under a stack's users has died, and detach it."""

@@ -16,11 +16,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fimd.casefold.namespace import branches_with
+
 if TYPE_CHECKING:
     from tests.casefold.conftest import Serve, Serving, View
 
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+# unions
+
+
+def test_what_a_branch_has_is_told_without_following_its_links(tmp_path: Path) -> None:
+    branches = [str(tmp_path / name) for name in ("upper", "lower")]
+    for place in ("outside", "lower/dir"):
+        (tmp_path / place / "inner").mkdir(parents=True)
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "upper" / "dir").symlink_to(tmp_path / "outside")
+    assert branches_with(branches, b"dir") == 2
+    assert branches_with(branches, b"dir/inner") == 1
+    assert branches_with(branches, b"dir/" + b"n" * 300) == 0
+
+
+def test_a_branch_that_can_not_be_looked_into_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        branches_with([str(tmp_path / "gone")], b"dir")
 
 
 # links and special files

@@ -8,8 +8,7 @@ import os
 import shlex
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from tests.support.machine import live
+from tests.support.machine import Lasting, live
 from tests.support.overlays import INSTALLED
 from tests.support.session import Session
 from tests.support.tree import Tree, difference, parse
@@ -98,8 +97,8 @@ def directories(tree: Tree) -> set[bytes]:
 
 
 @dataclass
-class World:
-    """One image in one session, for all examples: each goes on where the last one ended."""
+class World(Lasting):
+    """One image in one session."""
 
     session: Session
     image: Path
@@ -109,8 +108,6 @@ class World:
     """What the model holds."""
     removed: set[bytes] = field(default_factory=set)
     """Directories that are gone since the overlay was mounted."""
-    history: list[str] = field(default_factory=list)
-    failure: Exception | None = None
 
     def start(self) -> None:
         """Start the shell that takes the commands."""
@@ -129,23 +126,6 @@ class World:
         self.history.append("restart")
         self.instance.end()
         self.start()
-
-    @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """Something that happens to the image; nothing more does once one of them has failed.
-
-        Hypothesis tries again what failed, and the image goes another way then: the first failure
-        is kept, for who runs the machine.
-        """
-        if self.failure is not None:
-            raise self.failure
-        self.history.append(what)
-        try:
-            yield
-        except Exception as error:
-            error.add_note("\n".join(["what happened before:", *self.history[-40:]]))
-            self.failure = error
-            raise
 
 
 class Life(RuleBasedStateMachine):
@@ -351,11 +331,7 @@ def live_on(session: Session, image: Path, examples: int, *, derandomize: bool =
     world = World(session, image, model)
     world.start()
     try:
-        live(partial(Life, world), examples, 10, derandomize=derandomize)
-    except Exception:
-        if world.failure is not None:
-            raise world.failure from None
-        raise
+        live(partial(Life, world), examples, 10, world=world, derandomize=derandomize)
     finally:
         world.instance.end()
         model.end()

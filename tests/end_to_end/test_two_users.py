@@ -58,7 +58,7 @@ def users(open_directory: Path, plain_account: Account) -> Iterator[tuple[User, 
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=open_directory)))
         place.chmod(0o755)
-        words = ["unshare", "--mount", "sh", "-c", PRIVATE, "sh", place, open_directory]
+        words = ["unshare", "--mount", "sh", "-c", PRIVATE, "sh", str(place), str(open_directory)]
         namespace = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE))
         stack.callback(namespace.kill)
         assert namespace.stdout is not None

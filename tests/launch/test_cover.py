@@ -1,5 +1,6 @@
 """Where the runtime tree is hidden: under every name that a part of the host shows it by."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def table(*mounts: tuple[str, str, Path | str]) -> list[Mount]:
 
 def covered(cover: Cover, source: Path | str, target: str) -> list[str]:
     words = list(cover.over(str(source), target))
+    while words[:1] == ["--bind"]:  # what it lies in, each over itself
+        shown = os.path.realpath(source).rstrip("/")
+        assert shown + words[2].removeprefix(target) == words[1]
+        del words[:3]
     assert words[2::6] == ["--tmpfs"] * (len(words) // 6)
     assert words[3::6] == words[5::6]
     return words[3::6]
@@ -81,3 +86,18 @@ def test_other_mounts_of_its_file_system_are_names_of_it(
         str(tree), table(*((device, real(root), real(point)) for device, root, point in mounts))
     )
     assert found.places == (str(tree), *map(real, expected))
+
+
+def test_what_it_lies_in_is_bound_over_itself_before_it_is_hidden(
+    tmp_path: Path, tree: Path
+) -> None:
+    words = list(Cover((str(tree), f"{tree}-too")).over(str(tmp_path), "/shown", bound="/other"))
+    pins = [("--bind", f"/other/{path}", f"/shown/{path}") for path in ("run", "run/fim")]
+    pins.append(("--bind", "/other/run/fim/app", "/shown/run/fim/app"))
+    assert [tuple(words[at : at + 3]) for at in range(0, 9, 3)] == pins
+    assert "--bind" not in words[9:]
+
+
+def test_nothing_is_bound_in_what_can_only_be_read(tmp_path: Path, tree: Path) -> None:
+    words = list(Cover((str(tree),)).over(str(tmp_path), "/shown", option="--ro-bind-try"))
+    assert words[2] == "--tmpfs"

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +12,9 @@ import pytest
 
 from tests.overlays.stacks import KINDS, Mounter, Place, limits_of, make_layers
 
+HERE = Path(__file__).parent
 TESTS = 200
+_OF_A_NAMESPACE = "what is mounted for a plain user is shown to a user namespace: packaging/test"
 _PROGRAMS = {"overlayfs": "fuse-overlayfs", "unionfs": "unionfs"}
 
 
@@ -19,6 +22,17 @@ def need(overlay: str) -> None:
     program = _PROGRAMS.get(overlay)
     if program is not None and shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what looks into a stack, which everything does that needs the layers of one."""
+    for item in items:
+        looks = isinstance(item, pytest.Function) and "layers" in item.fixturenames
+        if looks and item.path.parent == HERE:
+            item.add_marker("namespaced")
+            if os.getuid() != 0:
+                item.add_marker(pytest.mark.skip(reason=_OF_A_NAMESPACE))
 
 
 @pytest.fixture(scope="session")

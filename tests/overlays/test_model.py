@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from fimd.overlays import BACKENDS
 from tests.overlays.conftest import need
 from tests.overlays.stacks import KINDS, Mounter, fill, fill_above, limits_of
-from tests.support.machine import live
+from tests.support.machine import Lasting, live
 
 NAMES = ["a", "b", "file", "dir", "sub", "full", "deep", "over", "gone", "one", "with space"]
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
@@ -43,15 +43,15 @@ def facts(top: Path) -> Facts:
     return found
 
 
-class World:
-    """A stack and its model, which go on from one example to the next."""
+class World(Lasting):
+    """A stack and its model."""
 
     def __init__(self, mounter: Mounter, model: Path, kinds: list[tuple[str, str]]) -> None:
+        super().__init__()
         self.mounter = mounter
         self.model = model
         self.kinds = kinds
         self.turns = cycle(kinds)
-        self.history: list[str] = []
         self.removed: set[str] = set()
         """Directories that are gone since the stack was mounted."""
         self._mount: AbstractContextManager[Path] | None = None
@@ -59,38 +59,39 @@ class World:
 
     def mount(self, kind: tuple[str, str]) -> None:
         """Mount the stack by an overlay, in place of the one that is mounted."""
-        self.unmount()
-        self.history.append(f"mount by {kind}")
-        self.limits = limits_of(*kind)
-        self._mount = self.mounter.mounted(*kind)
-        self.root = self._mount.__enter__() / "case0"
-        self.removed.clear()
-        self.kind = kind
-        self.check()
+        with self.step(f"mount by {kind}"):
+            self.unmount()
+            self.limits = limits_of(*kind)
+            mount = self.mounter.mounted(*kind)
+            self.root = mount.__enter__() / "case0"
+            self._mount = mount
+            self.removed.clear()
+            self.kind = kind
+            self.check()
 
     def unmount(self) -> None:
         """Unmount the stack."""
-        if self._mount is not None:
-            self._mount.__exit__(None, None, None)
-            self._mount = None
+        mount, self._mount = self._mount, None
+        if mount is not None:
+            mount.__exit__(None, None, None)
 
     def check(self) -> None:
         """Compare the stack with the model."""
-        assert facts(self.root) == facts(self.model), "\n".join(self.history[-30:])
+        assert facts(self.root) == facts(self.model)
 
     def both(self, name: str, act: Callable[[Path], None]) -> None:
         """Do the same in the stack and in the model: both succeed or both fail."""
-        self.history.append(name)
-        outcomes = []
-        for top in (self.root, self.model):
-            try:
-                act(top)
-            except OSError as error:
-                outcomes.append(type(error).__name__)
-            else:
-                outcomes.append("done")
-        assert outcomes[0] == outcomes[1], f"{outcomes}\n" + "\n".join(self.history[-30:])
-        self.check()
+        with self.step(name):
+            outcomes = []
+            for top in (self.root, self.model):
+                try:
+                    act(top)
+                except OSError as error:
+                    outcomes.append(type(error).__name__)
+                else:
+                    outcomes.append("done")
+            assert outcomes[0] == outcomes[1]
+            self.check()
 
 
 class Life(RuleBasedStateMachine):
@@ -221,7 +222,8 @@ def test_a_stack_shows_what_a_plain_directory_does(
     kind: tuple[str, str], world_of: Callable[..., World]
 ) -> None:
     need(kind[0])
-    live(partial(Life, world_of([kind])), 6, 25)
+    world = world_of([kind])
+    live(partial(Life, world), 6, 25, world=world)
 
 
 @pytest.mark.parametrize("overlay", BACKENDS)
@@ -249,6 +251,6 @@ def test_switching_overlays_back_and_forth_under_changes_changes_nothing_else(
     for overlay in BACKENDS:
         need(overlay)
     world = world_of([(overlay, "off") for overlay in BACKENDS])
-    live(partial(Life, world), examples, 15)
+    live(partial(Life, world), examples, 15, world=world)
     switches = sum(line.startswith("mount by") for line in world.history)
     assert switches >= 20

@@ -95,6 +95,12 @@ def plain(scratch: Path) -> Account | None:
     return Account(*ids, interpreter, {"PYTHONPATH": str(scratch)})
 
 
+def is_root_of_others() -> bool:
+    """Tell whether this is root, and not of a namespace in which nobody else is."""
+    first = Path("/proc/self/uid_map").read_text().split()
+    return os.getuid() == 0 and int(first[2]) > 1
+
+
 def _readable(path: Path) -> bool:
     """Tell whether anybody may read a path."""
     real = path.resolve()
