@@ -13,6 +13,7 @@ from tests.support.session import Session
 _ROUNDS = 30
 _MOST_OVER_BARE = 45.0
 """Milliseconds."""
+_OTHERS = 300
 
 
 def measure() -> Iterator[Row]:
@@ -44,6 +45,32 @@ def measure() -> Iterator[Row]:
             ten,
             most=1.0,
         )
+        yield _among_others(scratch / "others", session, start, image)
+
+
+def _among_others(scratch: Path, session: Session, start: partial[str], image: Path) -> Row:
+    """Compare starts while many layers of another image are mounted with starts without them."""
+    scratch.mkdir()
+    layers = make_layers(make_trees(scratch, _OTHERS), scratch)
+    other = session.adopt(make_image(layers, scratch / "image"), "other.flatimage")
+    rounds = Rounds()
+    for number in range(_ROUNDS):
+        keepers = [session.background(image, "sleep 3600")]
+        start()
+        alone = seconds(start)
+        keepers.append(session.background(other, "sleep 3600"))
+        start()
+        among = seconds(start)
+        for keeper in keepers:
+            keeper.kill()
+            keeper.wait()
+        session.output("fimctl", "prune")
+        session.wait_until_clean()
+        if number:
+            rounds.note("among", among)
+            rounds.note("alone", alone)
+    what = f"start, {_OTHERS} layers of another image mounted"
+    return compared(what, rounds, "among", "alone", most=1.1)
 
 
 def _over_bare(rounds: Rounds) -> Row:
