@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ def user(tmp_path: Path) -> Account:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    for path in (tmp_path, *tmp_path.parents[:3]):
+    shared = Path(tempfile.gettempdir())
+    for path in (tmp_path, *tmp_path.parents):
+        if not path.is_relative_to(shared) or path == shared:
+            break
         path.chmod(0o755)
     directory = tmp_path / "scratch"
     directory.mkdir()
