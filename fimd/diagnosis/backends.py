@@ -131,9 +131,7 @@ def _judged(
 
 async def _overlay(scratch: str, name: str, namespace: Namespace) -> str | None:
     """Try an overlay within the scratch directory; return why it can't be had."""
-    path = os.path.join(scratch, name)
-    _make(path, "layers/0", "upper", "work", "merged")
-    return await _try_overlay(path, name, namespace)
+    return await _overlay_in(os.path.join(scratch, name), f"{scratch}/changes", name, namespace)
 
 
 async def _in_data(
@@ -147,15 +145,18 @@ async def _in_data(
         remedy = "set FIM_DIR_DATA to a directory that can be written"
         return [problem("data directory", f"{place}: {error.strerror}", remedy)]
     try:
-        refused = {name: await _overlay_in(scratch, upper, name, namespace) for name in works}
+        refused = {
+            name: await _overlay_in(f"{scratch}/{name}-in-data", upper, name, namespace)
+            for name in works
+        }
     finally:
         await asyncio.to_thread(_remove, upper)
     remedies = dict.fromkeys(works, "set FIM_DIR_DATA to a directory on another filesystem")
     return _judged("{} for changes", refused, remedies, f"in {place}: ")
 
 
-async def _overlay_in(scratch: str, upper: str, name: str, namespace: Namespace) -> str | None:
-    path, changes = os.path.join(scratch, f"{name}-in-data"), os.path.join(upper, name)
+async def _overlay_in(path: str, upper: str, name: str, namespace: Namespace) -> str | None:
+    changes = os.path.join(upper, name)
     _make(path, "layers/0", "merged")
     for directory in ("upper", "work"):
         os.makedirs(os.path.join(changes, directory))

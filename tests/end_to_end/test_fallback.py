@@ -52,7 +52,7 @@ def check_fallback(
     assert f"using {other}" in done.stderr
 
 
-def test_without_user_namespaces_for_the_overlay(
+def test_without_user_namespaces_a_plain_user_is_told_what_to_do(
     new_session: Callable[..., Session], account: Account, busybox_image: Path
 ) -> None:
     if account.uid == 0:
@@ -62,7 +62,10 @@ def test_without_user_namespaces_for_the_overlay(
     become = ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", "--"]
     session = new_session(wrap=[sys.executable, str(FILTER), "--unshare", *become])
     image = session.adopt(busybox_image, "app.flatimage")
-    check_fallback(session, image, "bwrap", "unshare failed: Operation not permitted")
+    done = session.run(image, "fim-exec", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (125, 1)
+    assert "no namespace for mounts can be made here (unshare" in done.stderr
+    assert "Operation not permitted): allow this user to make user namespaces" in done.stderr
 
 
 def test_doctor_tells_of_user_namespaces_beforehand(session: Session, account: Account) -> None:
@@ -79,10 +82,9 @@ def test_doctor_tells_of_user_namespaces_beforehand(session: Session, account: A
     )
     output, _ = process.communicate(timeout=30)
     found = {item["name"]: item for item in json.loads(output)["backends"]}
-    assert found["overlay bwrap"]["verdict"] == "note"
-    assert "Operation not permitted" in found["overlay bwrap"]["detail"]
-    assert f"{FALLBACK} stands in" in found["overlay bwrap"]["remedy"]
-    assert found[f"overlay {FALLBACK}"]["verdict"] == "ok"
+    assert found["namespace"]["verdict"] == "problem"
+    assert "Operation not permitted" in found["namespace"]["detail"]
+    assert "allow this user to make user namespaces" in found["namespace"]["remedy"]
 
 
 @pytest.fixture
