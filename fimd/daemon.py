@@ -73,7 +73,7 @@ async def run(live: LiveSettings) -> None:
         undo.callback(outputs.close)
         outputs.adopt()
         modules = [engines.WORKER, casefold.WORKER, targets.WORKER, prepare.JAILED]
-        namespace = Namespace(tree.state, outputs, modules, settings.mount_timeout)
+        namespace = Namespace(tree.state, outputs, modules)
         undo.push_async_callback(namespace.close)
         namespace.start()
         jail.use(namespace.caller(loop))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fimd.base.removal import remove_tree
 from tests.support.account import Account, own, plain
 from tests.support.session import Session
 
@@ -48,7 +49,10 @@ def open_directory() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        # as a plain user too, where the kernel's overlay has left a directory of mode 0
+        parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        remove_tree(parent, path.name)
+        os.close(parent)
 
 
 @pytest.fixture(scope="session")

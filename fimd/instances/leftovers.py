@@ -9,7 +9,6 @@ by others, so each step is opened by descriptor, never following a link, and has
 import asyncio
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -97,7 +96,7 @@ def _remove(app: str, name: str) -> None:
     """Remove a directory of the user's own. Raises OSError."""
     above, _, last = name.rpartition("/")
     with _own(app, *above.split("/")) as parent:
-        shutil.rmtree(last, dir_fd=parent)
+        remove_tree(parent, last)
 
 
 @contextmanager

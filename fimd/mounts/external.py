@@ -22,14 +22,16 @@ async def mount_by_command(
     namespace: Namespace,
     seconds: float,
     directory: str = "/",
+    root: str = "",
 ) -> Process:
     """Start a FUSE program and wait until its mount is there.
 
-    What it says is logged, with `serves`, a field like fim_layer and its value. Raises MountError,
-    with what it said, where it ends or takes too long, and leaves nothing.
+    What it says is logged, with `serves`, a field like fim_layer and its value. `root` is to be its
+    root directory, if it is to have another. Raises MountError, with what it said, where it ends or
+    takes too long, and leaves nothing.
     """
     process, output = await namespace.spawn(
-        argv, serves=serves, directory=directory, seconds=seconds
+        argv, serves=serves, directory=directory, seconds=seconds, root=root
     )
     mounted = asyncio.create_task(
         namespace.wait_for(mount_point, mounted=True, seconds=seconds), name="mounted"

@@ -120,16 +120,24 @@ class Template:
         return answer["result"]
 
     async def spawn(
-        self, argv: Sequence[str], *, serves: tuple[str, str], directory: str, seconds: float
+        self,
+        argv: Sequence[str],
+        *,
+        serves: tuple[str, str],
+        directory: str,
+        seconds: float,
+        root: str = "",
     ) -> tuple[Process, Output]:
         """Start a program in a session of its own; what it says is logged with `serves`.
+
+        `root` is to be its root directory, in which `directory` is and all that it needs.
 
         Raises UnsupportedError where it is not installed.
         """
         program = shutil.which(argv[0])
         if program is None:
             raise UnsupportedError(f"{argv[0]} is not installed")
-        facts = {"argv": [program, *argv[1:]], "directory": directory}
+        facts = {"argv": [program, *argv[1:]], "directory": directory, "root": root}
         facts["name"] = os.path.basename(program)
         output, errors = self._outputs.new(argv[0], *serves)
         status, report = os.pipe()

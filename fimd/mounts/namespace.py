@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 SHARE: Final = "fimd.mounts.shared:share"
 _PREPARE: Final = 10.0
-"""Seconds that making a new one ready takes at most, by default."""
+"""Seconds that making a new one ready may take."""
 _CALL: Final = 20.0
 """Seconds that a small thing done for a thread may take."""
 _UNMOUNT: Final = 10.0
@@ -39,14 +39,8 @@ _UNMOUNT: Final = 10.0
 class Namespace:
     """The namespace, there or not. Its owner is the daemon."""
 
-    def __init__(
-        self, state: Path, outputs: Outputs, modules: Sequence[str], seconds: float = _PREPARE
-    ) -> None:
-        """`state` is where the holder is written down, `modules` are what its processes run.
-
-        Making a new one ready may take that many seconds.
-        """
-        self._seconds = seconds
+    def __init__(self, state: Path, outputs: Outputs, modules: Sequence[str]) -> None:
+        """`state` is where the holder is written down, `modules` are what its processes run."""
         self._record = state / "holder.json"
         self._shared = str(state / "shared")
         self.outputs = outputs
@@ -117,7 +111,7 @@ class Namespace:
                             {"target": self._shared},
                             name="shared",
                             serves=("fim_stack", "shared"),
-                            seconds=self._seconds,
+                            seconds=_PREPARE,
                         )
                     except BaseException:
                         await self._end()

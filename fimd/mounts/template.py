@@ -18,10 +18,14 @@ ancillary data. It asks for one of these:
 
 The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
 the socket. What it started stays.
+
+Forking is most of what a short call takes. So once it is in the namespace the template keeps one
+process that is forked ahead and waits for the next request.
 """
 
 import array
 import asyncio
+import errno
 import gc
 import importlib
 import json
@@ -30,15 +34,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fimd.base import logs
 from fimd.base.errors import FimError
 from fimd.base.system_calls import (
     MNT_DETACH,
+    MS_BIND,
     UMOUNT_NOFOLLOW,
+    mount,
     set_dumpable,
     set_namespace,
     unmount,
@@ -47,6 +52,8 @@ from fimd.base.system_calls import (
 MAX_REQUEST: Final = 128 << 10
 MAX_FILES: Final = 200
 """Descriptors that a worker may be given; the kernel sends at most 253 at once (unix(7))."""
+OWN_FILES: Final = "/proc/self/fd"
+"""A directory that the root directory of a program has to have for it."""
 _OWN_FILES: Final = 2
 """A worker's status pipe and its output."""
 
@@ -68,8 +75,10 @@ def main(modules: list[str]) -> None:
     asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
+    spare: _Spare | None = None
+    joined = False
     while True:
-        message, files, _, _ = socket.recv_fds(control, MAX_REQUEST, _OWN_FILES + MAX_FILES)
+        message, files = _receive(control)
         if not message:
             return
         request = json.loads(message)
@@ -77,27 +86,74 @@ def main(modules: list[str]) -> None:
             logged = request["log"]
             assert logged is not None
             logs.setup(**logged, descriptor=messages)
+            spare = None  # it would log as before
         answer: dict[str, Any] = {}
         pidfd = -1
         try:
             if request["do"] == "join":
                 _join(request["kinds"], files)
+                joined = True
             elif request["do"] == "unmount":
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
-                pid = os.fork()
-                if pid == 0:
-                    control.close()
-                    _become(request, files)
-                answer["pid"] = pid
-                with suppress(ProcessLookupError):  # it has ended, which is told by no pidfd
-                    pidfd = os.pidfd_open(pid)
+                if spare is None or not spare.hand(message, files):
+                    spare = _Spare(control, files)
+                    if not spare.hand(message, files):
+                        raise BrokenPipeError(errno.EPIPE, "the process died at once")
+                answer["pid"], pidfd = spare.pid, spare.release()
+                spare = None
         except OSError as error:
             answer["errno"] = error.errno
         socket.send_fds(control, [json.dumps(answer).encode()], [pidfd] if pidfd >= 0 else [])
         for descriptor in [pidfd, *files]:
             if descriptor >= 0:
                 os.close(descriptor)
+        if joined and spare is None:
+            spare = _Spare(control)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    message, files, _, _ = socket.recv_fds(connection, MAX_REQUEST, _OWN_FILES + MAX_FILES)
+    return message, files
+
+
+class _Spare:
+    """A process that waits for one request, and ends with whoever could make it."""
+
+    def __init__(self, control: socket.socket, files: Sequence[int] = ()) -> None:
+        """Fork it; it is to have none of the template's `files` but those that it is handed."""
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            control.close()
+            self._ours.close()
+            for descriptor in files:
+                os.close(descriptor)
+            message, files = _receive(theirs)
+            theirs.close()
+            if not message:
+                os._exit(0)
+            _become(json.loads(message), files)
+        theirs.close()
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def __del__(self) -> None:
+        self._ours.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+
+    def hand(self, message: bytes, files: list[int]) -> bool:
+        """Give it the request; tell whether it was there to take it."""
+        try:
+            socket.send_fds(self._ours, [message], files)
+        except ConnectionError:
+            return False
+        return True
+
+    def release(self) -> int:
+        """Return its pidfd, which is the caller's from now on."""
+        pidfd, self._pidfd = self._pidfd, -1
+        return pidfd
 
 
 def _join(kinds: list[int], files: list[int]) -> None:
@@ -119,7 +175,7 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         os.close(output)
         if request["do"] == "spawn":
             os.close(report)
-            _spawn(request["argv"], request["directory"])
+            _spawn(request["argv"], request["directory"], request["root"])
         with open("/proc/self/comm", "w") as comm:
             comm.write(request["name"])
         logs.add_to_all(request["fields"])
@@ -134,10 +190,13 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         os._exit(status)
 
 
-def _spawn(argv: list[str], directory: str) -> NoReturn:
+def _spawn(argv: list[str], directory: str, root: str) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    if root:  # which has what the program needs, but for its own descriptors
+        mount(OWN_FILES, root + OWN_FILES, "", MS_BIND, "")
+        os.chroot(root)
     os.chdir(directory)
     os.execve(argv[0], argv, os.environ)  # noqa: S606 - an argument list
 

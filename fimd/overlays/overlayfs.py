@@ -3,18 +3,41 @@
 When a file is created in a directory, or removed, it looks for the names there anew, and then in
 every layer, also in those that are hidden from the directory by a deletion or a file in a layer
 between. So just above such a layer comes one that deletes each of these names.
+
+It works by paths, and follows links that a program has put in the place of the upper, or of what is
+in it, by another way than the overlay: /tmp, or a permission, may show it the data directory. So it
+is locked into the stack's directory, with the branches, itself and its libraries.
 """
 
 import asyncio
 import os
+import re
+import shutil
 import stat
-from typing import Final
+import subprocess
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final
 
-from fimd.base.errors import MountError
+from fimd.base.errors import DataDirectoryError, MountError, UnsupportedError
 from fimd.base.limits import Limit
+from fimd.base.system_calls import MS_BIND
+from fimd.base.system_calls import mount as bind
 from fimd.mounts.namespace import Namespace
+from fimd.mounts.template import OWN_FILES
 from fimd.overlays.fuse import mount_fuse
-from fimd.overlays.stack import Overlay, StackDirectory
+from fimd.overlays.stack import Overlay, StackDirectory, open_holder
+
+_READS: Final = (
+    "/dev/fuse",
+    "/proc/sys/kernel/overflowuid",
+    "/proc/sys/kernel/overflowgid",
+)
+"""Files that it opens when it starts."""
+_PT_INTERP: Final = 3
+_LIBRARY: Final = re.compile(rb"(/\S+) \(0x")
+_SECONDS: Final = 10.0
+"""Seconds that looking for libraries may take."""
 
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
 
@@ -75,9 +98,102 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
         marked = await asyncio.to_thread(_make_whiteouts, stack)
     except OSError as error:
         raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
-    lower = ":".join(stack.lower(marked))
-    options = [f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
-    return await mount_fuse("fuse-overlayfs", options, [], stack, namespace, seconds)
+    program = shutil.which("fuse-overlayfs")
+    if program is None:
+        raise UnsupportedError("the overlay overlayfs needs fuse-overlayfs, which is not installed")
+    names = [name for name in stack.lower(marked) if name.startswith("layers/")]
+    arguments = {
+        "path": stack.path,
+        "upper": stack.upper,
+        "work": stack.work,
+        "layers": [name.removeprefix("layers/") for name in names],
+        "needs": await asyncio.to_thread(_needs, program),
+    }
+    upper, work = await namespace.call(
+        f"{__name__}:furnish",
+        arguments,
+        name="overlay",
+        serves=("fim_stack", stack.id),
+        seconds=seconds,
+    )
+    lower = ":".join(f"/{name}".replace("/layers/", "/lower/") for name in stack.lower(marked))
+    options = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
+    return await mount_fuse(program, options, [], stack, namespace, seconds, jailed=True)
+
+
+def furnish(arguments: dict[str, Any], _files: list[int]) -> tuple[str, str]:
+    """Mount what the program needs in the directory that it is locked into.
+
+    Returns where the upper and the work directory are there. Raises MountError, DataDirectoryError.
+    """
+    path = arguments["path"]
+    holder, name = open_holder(path, arguments["upper"])
+    try:
+        work = os.path.join("work", os.path.basename(path))
+        try:
+            facts = os.stat(work, dir_fd=holder, follow_symlinks=False)
+            found = [facts.st_dev, facts.st_ino]
+        except OSError:
+            found = []
+        if found != arguments["work"]:
+            if name == "root":
+                raise DataDirectoryError(f"{path} has another work directory: try again")
+            work = "workdir"  # FlatImage 1.x's own, in the directory that has its upper
+            with suppress(FileExistsError):
+                os.mkdir(work, 0o700, dir_fd=holder)
+        sources = {f"lower/{layer}": f"{path}/layers/{layer}" for layer in arguments["layers"]}
+        sources["data"] = f"/proc/self/fd/{holder}"
+        for target, source in sources.items():
+            os.makedirs(f"{path}/{target}", exist_ok=True)
+            bind(source, f"{path}/{target}", "", MS_BIND, "")
+        for needed in (*arguments["needs"], *_READS):
+            os.makedirs(os.path.dirname(path + needed), exist_ok=True)
+            os.close(os.open(path + needed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            bind(needed, path + needed, "", MS_BIND, "")
+        os.makedirs(path + OWN_FILES, exist_ok=True)
+    except OSError as error:
+        raise MountError(f"fuse-overlayfs: its branches can't be bound: {error}") from error
+    finally:
+        os.close(holder)
+    return f"/data/{name}", f"/data/{work}"
+
+
+@lru_cache
+def _needs(program: str) -> tuple[str, ...]:
+    """Return the files that a program is made of: itself, what loads it, and its libraries.
+
+    Raises UnsupportedError.
+    """
+    loader = _loader(program)
+    if loader is None:
+        return (program,)
+    try:
+        said = subprocess.run(
+            [loader, "--list", program], capture_output=True, timeout=_SECONDS, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UnsupportedError(f"the libraries of {program} can't be found: {error}") from error
+    found = (os.fsdecode(path) for path in _LIBRARY.findall(said))
+    return tuple(dict.fromkeys((program, loader, *found)))
+
+
+def _loader(program: str) -> str | None:
+    """Return what loads a program and its libraries; None where it needs none (elf(5))."""
+    with open(program, "rb") as file:
+        header = file.read(64)
+        if header[:6] != b"\x7fELF\x02\x01":
+            raise UnsupportedError(f"{program} is no program of this machine's")
+        start, size, count = (
+            int.from_bytes(header[at : at + width], "little")
+            for at, width in ((32, 8), (54, 2), (56, 2))
+        )
+        for number in range(count):
+            file.seek(start + size * number)
+            entry = file.read(size)
+            if int.from_bytes(entry[:4], "little") == _PT_INTERP:
+                file.seek(int.from_bytes(entry[8:16], "little"))
+                return os.fsdecode(file.read(int.from_bytes(entry[32:40], "little")).rstrip(b"\0"))
+    return None
 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:

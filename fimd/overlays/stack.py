@@ -1,14 +1,21 @@
 """What every overlay backend gets and gives."""
 
+import errno
 import os
 import stat
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from fimd.base.errors import DataDirectoryError
+from fimd.base.resolve import open_directory
 from fimd.layers.source import LayerSource
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
+
+_FORMER_STEPS: Final = 2
+"""FlatImage 1.x has its upper, upperdir, in .NAME.config/overlays beside the data directory."""
+_STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,8 @@ class StackDirectory:
         layers/0..N   links to the layers' mounts, base first
         upper, work   links to the writable directories
         marks/N       what an overlay needs above layer N to read it, and those below, as it should
+        lower/N, data the layers' mounts, and the directory that the upper lies in, for a program
+                      that is locked into the stack's directory
         merged/       where the overlay is to be mounted
 
     No path of the user's ever stands in a mount option, where a comma, a colon or a backslash
@@ -79,6 +88,42 @@ def open_checked(directory: str, name: str, expected: Sequence[int]) -> int:
             f"{os.path.realpath(path)} is another directory than it was: try again"
         )
     return descriptor
+
+
+def open_holder(directory: str, upper: Sequence[int]) -> tuple[int, str]:
+    """Open the directory that a stack's upper lies in: the data directory, but for FlatImage 1.x's.
+
+    `directory` is the stack's, and `upper` as `open_checked` takes it. Returns a descriptor and the
+    upper's name there, which is no link. Raises DataDirectoryError.
+    """
+    shown = os.readlink(os.path.join(directory, "upper"))
+    data, name = os.path.split(shown)
+    opened: list[int] = []
+    try:
+        opened += open_directory(data)
+        try:
+            former, found = os.path.split(os.readlink(name, dir_fd=opened[1]))
+        except OSError:  # it is no link
+            pass
+        else:
+            above, *steps = former.split("/")
+            if (above, found) != ("..", "upperdir") or len(steps) != _FORMER_STEPS:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), shown)
+            opened.append(os.dup(opened[0]))
+            for step in steps:
+                opened.append(os.open(step, _STEP, dir_fd=opened[-1]))
+            name = found
+        facts = os.stat(name, dir_fd=opened[-1], follow_symlinks=False)
+        if [facts.st_dev, facts.st_ino] != list(upper) or not stat.S_ISDIR(facts.st_mode):
+            raise DataDirectoryError(f"{shown} is another directory than it was: try again")
+        return opened.pop(), name
+    except OSError as error:
+        raise DataDirectoryError(
+            f"{shown} can't be opened ({error.strerror}): try again"
+        ) from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)

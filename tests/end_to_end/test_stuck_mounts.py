@@ -152,9 +152,9 @@ def test_a_template_that_hangs_is_replaced(patient: Session, busybox_image: Path
     patient.output("fimctl", "status")
     [template] = [pid for pid, words in patient.processes().items() if "mounts.template" in words]
     os.kill(template, signal.SIGSTOP)
-    with at_most(TIMEOUT + 10):
+    with at_most(30):
         done = patient.run(image, "fim-exec", "true")
     assert done.returncode == 125
-    assert "was not ready within 2 s" in done.stderr
+    assert "was not ready within 10 s" in done.stderr
     assert ended(template)
     assert patient.output(image, "fim-exec", "cat", "/etc/release") == "small\n"

@@ -106,7 +106,7 @@ def test_where_no_user_namespace_is_allowed_it_says_so(directory: int) -> None:
     code = (
         "from fimd.base.errors import UnsupportedError\n"
         "from fimd.mounts.jail import imprison\n"
-        "try: imprison(0)\n"
+        f"try: imprison({directory})\n"
         "except UnsupportedError as error: assert 'fimctl doctor' in str(error)\n"
         "else: raise SystemExit(3)\n"
     )
@@ -114,7 +114,7 @@ def test_where_no_user_namespace_is_allowed_it_says_so(directory: int) -> None:
     command = [sys.executable, refuse, sys.executable, "-c", code]
 
     def refused() -> None:
-        os.dup2(directory, 0)
+        os.set_inheritable(directory, True)
         os.chdir(PROJECT)
         os.execv(sys.executable, command)
 

@@ -1,5 +1,6 @@
-"""Run a command for which the kernel refuses to make user namespaces: a seccomp filter, as root.
+"""Run a command for which the kernel refuses to make user namespaces: a seccomp filter.
 
+A plain user's command gains nothing by set-user-ID programs then; root's may become a user first.
 After --unshare only unshare(2) is refused, as where a profile allows them to bubblewrap alone.
 """
 
@@ -11,6 +12,7 @@ import struct
 import sys
 
 CLONE_NEWUSER = 0x10000000
+PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 RETURN_ALLOW, RETURN_ERRNO = 0x7FFF0000, 0x00050000
 LOAD, EQUAL, AND_SET, RETURN = 0x20, 0x15, 0x45, 0x06  # seccomp(2), in classic BPF
@@ -49,6 +51,8 @@ def main() -> None:
     buffer = ctypes.create_string_buffer(code)
     program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
+    if os.getuid() != 0:  # who has to renounce them, see seccomp(2)
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")
     os.execvp(words[0], words)
