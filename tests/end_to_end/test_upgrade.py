@@ -51,11 +51,14 @@ def old(new_session: Callable[..., Session], former: Path) -> Session:
     return session
 
 
+def end_daemon(session: Session, number: signal.Signals) -> None:
+    os.kill(session.daemon(), number)
+    wait_for(lambda: not session.daemons(), what="the end of the daemon")
+
+
 def upgrade(session: Session) -> None:
     """End the daemon, whose instances go on, and have the next one be today's."""
-    daemon = session.daemon()
-    os.kill(daemon, signal.SIGTERM)
-    wait_for(lambda: daemon not in session.processes(), what="the end of the daemon")
+    end_daemon(session, signal.SIGTERM)
     (session.directory / "bin" / "fimctl").write_text(session.account.installed("fimctl"))
     (session.directory / "bin" / "fimd").write_text(session.account.script("fimd"))
 
@@ -115,7 +118,7 @@ def test_instances_of_a_former_version_go_on_and_leave_nothing(
     wait_for(lambda: count() > before + 2, what="the program's progress")
     assert (first.poll(), second.poll()) == (None, None)
     # the next daemon finds the same
-    os.kill(session.daemon(), signal.SIGKILL)
+    end_daemon(session, signal.SIGKILL)
     end(first)
     refused = session.run(image, "fim-exec", "true")
     assert f"is in use by process {second.pid}, started by an earlier fimd" in refused.stderr
@@ -153,8 +156,7 @@ def test_nothing_is_left_of_a_former_version_that_had_no_instances(
 ) -> None:
     image = old.adopt(busybox_image, "app.flatimage")
     assert old.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
-    os.kill(old.daemon(), signal.SIGKILL)
-    wait_for(lambda: not old.daemons())
+    end_daemon(old, signal.SIGKILL)
     assert on_the_host(old) != []
     (old.directory / "bin" / "fimctl").write_text(old.account.installed("fimctl"))
     (old.directory / "bin" / "fimd").write_text(old.account.script("fimd"))
