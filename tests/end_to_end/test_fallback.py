@@ -211,4 +211,4 @@ def test_no_overlay_that_could_stand_in(
     assert session.output(image, "fim-exec", "cat", "/ETC/Release") == "small\n"
     done = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "overlayfs"})
     assert done.returncode == 125
-    assert "fuse-overlayfs is not installed" in done.stderr
+    assert "needs fuse-overlayfs, which is not installed" in done.stderr
