@@ -80,5 +80,5 @@ class ShuttingDownError(FimError):
 
 def named(name: str, message: str) -> FimError:
     """Return the error that has a D-Bus name: what another process of fimd's said went wrong."""
-    kinds = {kind.name: kind for kind in FimError.__subclasses__()}
+    kinds = {kind.name: kind for kind in FimError.__subclasses__() if "name" in vars(kind)}
     return kinds.get(name, FimError)(message)

@@ -100,7 +100,7 @@ def own_process(pid: int) -> Caller:
     """
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:  # there is none, or the number is a thread's
+    except (OSError, OverflowError):  # there is none, or the number is a thread's, or nobody's
         raise ProcessGoneError(f"there is no process {pid}") from None
     try:
         caller = _identify(pid, os.stat(f"/proc/{pid}").st_uid)

@@ -32,10 +32,14 @@ def directory(tmp_path: Path) -> StackDirectory:
     """What a union of an empty layer and an empty upper is mounted from."""
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("/dev/fuse can't be opened")
-    for name in ("layers/0", "upper", "work", "merged"):
-        (tmp_path / name).mkdir(parents=True)
-    facts = (tmp_path / "upper").stat()
-    return StackDirectory("test", str(tmp_path), 1, (facts.st_dev, facts.st_ino))
+    stack = tmp_path / "stack"
+    for name in ("layers/0", "merged"):
+        (stack / name).mkdir(parents=True)
+    for name in ("upper", "work"):
+        (tmp_path / "changes" / name).mkdir(parents=True)
+        (stack / name).symlink_to(tmp_path / "changes" / name)
+    facts = (stack / "upper").stat()
+    return StackDirectory("test", str(stack), 1, (facts.st_dev, facts.st_ino))
 
 
 @asynccontextmanager
