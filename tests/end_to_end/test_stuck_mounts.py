@@ -84,7 +84,7 @@ def test_it_hangs_neither_the_daemon_nor_a_start_and_the_next_mounts_afresh(
         assert len(patient.objects("ps")) == 1
         patient.output("fimctl", "status")
         assert str(program.pid) in patient.output("fimctl", "stack", image)
-    with at_most(TIMEOUT + 10):
+    with at_most(TIMEOUT + 20):
         done = patient.run(image, "fim-exec", "true")
     assert done.returncode == 125
     reasons = ("did not answer within 2 s and was given up", "whose filesystem died: end that")
@@ -102,7 +102,7 @@ def test_an_idle_layer_that_hangs_is_mounted_afresh_by_the_next_start(
     patient.output(image, "fim-exec", "true")
     victim = patient.one_named(name)
     os.kill(victim, signal.SIGSTOP)
-    with at_most(TIMEOUT + 10):
+    with at_most(TIMEOUT + 20):
         assert patient.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
     assert ended(victim)
 
