@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from fimctl.daemon import Daemon
 
 SAMPLES = 10
+LOOKS = 10
 
 
 def cycle(daemon: Daemon, image: str) -> None:
@@ -30,6 +32,15 @@ def held(pid: int) -> tuple[int, int]:
     status = Path(f"/proc/{pid}/status").read_text()
     anonymous = next(line for line in status.splitlines() if line.startswith("RssAnon"))
     return len(os.listdir(f"/proc/{pid}/fd")), int(anonymous.split()[1])
+
+
+def at_rest(pid: int) -> tuple[int, int]:
+    """What it holds once the last of its processes have ended, which may take a moment."""
+    found = held(pid)
+    for _ in range(LOOKS):
+        time.sleep(0.05)
+        found = min(found, held(pid))
+    return found
 
 
 def many(image: str, count: int) -> None:
@@ -52,7 +63,7 @@ def main(image: str, pid: int, cycles: int, at_once: int) -> None:
             while any("Instance" in item for item in daemon.objects().values()):
                 pass
             daemon.manager("Prune", "a{sv}", ({},))
-        print(*held(pid), flush=True)
+        print(*at_rest(pid), flush=True)
 
 
 main(sys.argv[1], *map(int, sys.argv[2:]))
