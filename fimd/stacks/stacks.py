@@ -36,6 +36,9 @@ from fimd.stacks.waiting import Turns
 log = structlog.get_logger(__name__)
 
 _ID: Final = re.compile("[0-9a-f]{16}")
+_ENDING: Final = 1.0
+_GLANCE: Final = 0.02
+"""Seconds that one who has ended may take to be released, and between two looks at that."""
 _LAST_WORD: Final = 3.0
 """Seconds in which a stack that is about to be unmounted has to answer."""
 
@@ -81,6 +84,9 @@ class Stacks:
         another now; InUseError, with the PIDs, where others use the data directory with other
         layers or another overlay; MountError or UnsupportedError where it can't be mounted.
         """
+        present = self._stacks.get(spec.id)
+        if present is not None and present.spec != spec:
+            await self._until_released(spec.data)
         async with self._lock(spec.id):
             self._check_free(spec.data)
             if self.changes != changes:
@@ -139,6 +145,7 @@ class Stacks:
         Raises InUseError, with the PIDs of those who use it, or the purpose that it is kept for.
         """
         stack_id = StackSpec(data, (), "", "").id
+        await self._until_released(data)
         async with self._lock(stack_id):
             users = self._told(self.users(data))
             if users:
@@ -153,6 +160,15 @@ class Stacks:
             del self._reserved[data.path]
             self.changes += 1
             self._turns.free(stack_id)
+
+    async def _until_released(self, data: DataDirectory) -> None:
+        """Wait a moment for users whose processes have ended: what they left may be ending too."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ENDING
+        while (users := self.users(data)) and loop.time() < deadline:
+            if any(map(_lives, users)):
+                return
+            await asyncio.sleep(_GLANCE)
 
     def _check_free(self, data: DataDirectory) -> None:
         stack_id = StackSpec(data, (), "", "").id
@@ -349,6 +365,10 @@ class Stacks:
                 await discard(self._namespace, data, stack_id)
             except FimError as error:  # the next start makes a fresh one
                 log.info("a work directory stays", fim_stack=stack_id, reason=str(error))
+
+
+def _lives(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
 
 
 async def _at_once() -> None:
