@@ -5,26 +5,15 @@ with its own exit code, after everything was mounted.
 """
 
 import os
-from pathlib import Path
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.mounts.holder import remedy
 from fimd.mounts.process import CommandError, run
 
 _PROGRAM: Final = "bwrap"
 _SECONDS: Final = 10.0
-_SWITCHES: Final = {
-    "/proc/sys/user/max_user_namespaces": ("0", "set the sysctl user.max_user_namespaces above 0"),
-    "/proc/sys/kernel/unprivileged_userns_clone": (
-        "0",
-        "set the sysctl kernel.unprivileged_userns_clone to 1",
-    ),
-    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
-        "1",
-        "give bwrap an AppArmor profile with 'userns,', or set the sysctl "
-        "kernel.apparmor_restrict_unprivileged_userns to 0",
-    ),
-}
+_PROFILE: Final = "bwrap an AppArmor profile with 'userns,',"
 
 
 class Sandbox:
@@ -41,7 +30,7 @@ class Sandbox:
             return
         self.no_processes = await _refusal("--unshare-pid", "--proc", "/proc")
         if self.no_processes and (reason := await _refusal()):
-            raise UnsupportedError(f"no sandbox can be made here ({reason}): {_remedy()}")
+            raise UnsupportedError(f"no sandbox can be made here ({reason}): {remedy(_PROFILE)}")
         self._works = True
 
 
@@ -56,13 +45,3 @@ async def _refusal(*options: str) -> str:
     except CommandError as error:
         return str(error)
     return ""
-
-
-def _remedy() -> str:
-    for path, (bad, remedy) in _SWITCHES.items():
-        try:
-            if Path(path).read_text().strip() == bad:
-                return remedy
-        except OSError:
-            continue
-    return "allow this user to make user namespaces (see fimctl doctor)"

@@ -36,6 +36,7 @@ _NS_GET_PARENT: Final = 0xB702  # ioctl_ns(2)
 RANGES: Final = {"uid": Path("/etc/subuid"), "gid": Path("/etc/subgid")}
 _LARGEST_FILE: Final = 1 << 20
 _SCRIPT: Final = "echo ready && exec sleep infinity"
+_PROFILE: Final = "fimd an AppArmor profile with 'userns,' as its Debian package does,"
 _SWITCHES: Final = {
     "/proc/sys/user/max_user_namespaces": ("0", "set the sysctl user.max_user_namespaces above 0"),
     "/proc/sys/kernel/unprivileged_userns_clone": (
@@ -44,8 +45,7 @@ _SWITCHES: Final = {
     ),
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
         "1",
-        "give fimd an AppArmor profile with 'userns,' as its Debian package does, or set the "
-        "sysctl kernel.apparmor_restrict_unprivileged_userns to 0",
+        "give {} or set the sysctl kernel.apparmor_restrict_unprivileged_userns to 0",
     ),
 }
 
@@ -195,15 +195,18 @@ async def _ready(argv: list[str]) -> Process:
 
 
 def _refusal(reason: str) -> str:
-    return f"no namespace for mounts can be made here ({reason}): {remedy()}"
+    return f"no namespace for mounts can be made here ({reason}): {remedy(_PROFILE)}"
 
 
-def remedy() -> str:
-    """Return what to do where the machine refuses user namespaces."""
+def remedy(profile: str) -> str:
+    """Return what to do where the machine refuses user namespaces.
+
+    `profile` says who lacks which, where AppArmor does.
+    """
     for path, (bad, what) in _SWITCHES.items():
         try:
             if Path(path).read_text().strip() == bad:
-                return what
+                return what.format(profile)
         except OSError:
             continue
     return "allow this user to make user namespaces (see fimctl doctor)"
