@@ -54,3 +54,8 @@ def beside(image: str) -> str:
     """Return where FlatImage has the data directory of an image."""
     directory, name = os.path.split(image)
     return os.path.join(directory, f".{name}.data")
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Tell whether a path is a directory's, or below it, as they are written."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")

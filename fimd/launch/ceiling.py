@@ -8,6 +8,8 @@ well, which nobody was asked about.
 import os
 from typing import Final
 
+from fimd.base.places import is_below
+
 _SECRETS: Final = (
     *(".ssh", ".gnupg", ".local/share/keyrings"),
     *(".config/fimd", ".local/share/fimd", ".local/state/fimd"),
@@ -21,8 +23,4 @@ def shows_secrets(source: str, home: str) -> bool:
         return False
     real = os.path.realpath(source)
     places = (os.path.realpath(os.path.join(home, name)) for name in _SECRETS)
-    return any(_below(real, place) or _below(place, real) for place in places)
-
-
-def _below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
+    return any(is_below(real, place) or is_below(place, real) for place in places)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fimd.base.places import is_below
 from fimd.mounts.table import Mount
 
 
@@ -39,7 +40,7 @@ class Cover:
     def holds(self, source: str) -> bool:
         """Tell whether a path of the host leads into the tree."""
         real = os.path.realpath(source)
-        return any(_below(real, place) for place in self.places)
+        return any(is_below(real, place) for place in self.places)
 
     def over(
         self, source: str, target: str, own: str = "", *, option: str = "--bind", bound: str = ""
@@ -53,7 +54,7 @@ class Cover:
         real = os.path.realpath(source)
         if not os.path.isdir(real):
             return  # it shows no tree, or it is not there and won't be bound
-        shown = [place for place in self.places if _below(place, real)]
+        shown = [place for place in self.places if is_below(place, real)]
         above = {path for place in shown for path in _movable_above(place, real)}
         for path in sorted(above) if not option.startswith("--ro-") else ():
             yield from (option, _moved(path, real, bound or real), _moved(path, real, target))
@@ -69,7 +70,7 @@ def is_hidden(place: str, words: Sequence[str], target: str, before: bool) -> bo
     `words` are what that was done by, and `before` whether it was one already. Each step costs
     bubblewrap some time, so that the last one is left out where it would be done again.
     """
-    return ("--tmpfs", place) in pairwise(words) or (before and not _below(place, target))
+    return ("--tmpfs", place) in pairwise(words) or (before and not is_below(place, target))
 
 
 def revealed(tree: str, target: str, parts: Sequence[str], *, anew: bool) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ def revealed(tree: str, target: str, parts: Sequence[str], *, anew: bool) -> tup
 
 def _other_names(tree: str, mounts: Sequence[Mount]) -> Iterator[str]:
     """Yield where else the tree, or a part of it, could be seen by the mount table."""
-    above = [mount for mount in mounts if _below(tree, mount.mount_point)]
+    above = [mount for mount in mounts if is_below(tree, mount.mount_point)]
     if not above:
         return
     # the one that was mounted last covers the others
@@ -95,16 +96,16 @@ def _other_names(tree: str, mounts: Sequence[Mount]) -> Iterator[str]:
     for mount in mounts:
         if mount.device != home.device:
             continue
-        if _below(inside, mount.root):
+        if is_below(inside, mount.root):
             yield _moved(inside, mount.root, mount.mount_point)
-        elif _below(mount.root, inside):
+        elif is_below(mount.root, inside):
             yield mount.mount_point
 
 
 def _movable_above(place: str, directory: str) -> Iterator[str]:
     """Yield what a place lies in below a directory, where programs might rename that."""
     above = os.path.dirname(place)
-    while above != directory and _below(above, directory):
+    while above != directory and is_below(above, directory):
         if _is_movable(above):
             yield above
         above = os.path.dirname(above)
@@ -134,7 +135,3 @@ def _shows(place: str, tree: str) -> bool:
 def _moved(path: str, directory: str, other: str) -> str:
     """Return where a path below a directory is below another one."""
     return os.path.normpath(os.path.join(other, os.path.relpath(path, directory)))
-
-
-def _below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
