@@ -202,8 +202,10 @@ def test_a_plain_user_is_told_what_was_left_out(tmp_path: Path) -> None:
                     out.write("\n" + "\n".join(rootfs.notes))
                     place = rootfs.path.parent
                 out.write(f"\nleft: {place.exists()}")
-                out.flush()
+            except Exception as error:  # noqa: BLE001 - the parent shows it
+                out.write(repr(error))
             finally:
+                out.flush()
                 os._exit(0)
         os.waitpid(pid, 0)
     assert result.read_text().splitlines() == [

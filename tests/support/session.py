@@ -64,7 +64,11 @@ class Session:
             cwd="/",
             **({} if self.wrap else self.account.switch),
         )
-        wait_for_bus(address)
+        try:
+            wait_for_bus(address)
+        except BaseException:
+            self._end_bus()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,9 +82,7 @@ class Session:
         deadline = time.monotonic() + 5
         while any((self.tree / "instance").glob("*")) and time.monotonic() < deadline:
             time.sleep(0.02)  # the daemon releases what was just killed
-        self.bus.terminate()
-        self.bus.wait(10)
-        self.log.close()
+        self._end_bus()
         deadline = time.monotonic() + 15
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -289,6 +291,11 @@ class Session:
         )
         self.output("rm", "-r", data)
 
+    def _end_bus(self) -> None:
+        self.bus.terminate()
+        self.bus.wait(60)
+        self.log.close()
+
     def _clear(self) -> None:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
@@ -308,7 +315,7 @@ def wait_for_bus(path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             return client.connect_ex(str(path)) == 0
 
-    wait_for(listens, what="the bus")
+    wait_for(listens, 60, "the bus")
 
 
 def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -> Any:
