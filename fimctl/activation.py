@@ -19,7 +19,7 @@ def check(address: str, *, start: bool) -> None:
     With `start` systemd is to start it once more first: a call that came while the start before
     was failing waits for a start that nobody has asked for.
     """
-    with closing(Connection(address)) as connection:
+    with closing(Connection.to_bus(address)) as connection:
         owned = _first(connection.call_bus("NameHasOwner", "s", (_BUS_NAME,)))
         if owned in {None, True}:
             return

@@ -1,4 +1,4 @@
-"""A connection to the session bus that waits for its answers.
+"""A connection to a session bus, or to the daemon itself, that waits for its answers.
 
 The first call goes out together with the authentication, so that the bus and the client take turns
 once and not four times. What is imported here is on the path of every start: see fimctl.wire.
@@ -7,20 +7,25 @@ once and not four times. What is imported here is on the path of every start: se
 from __future__ import annotations
 
 import os
+import sys
 import time
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket  # what `socket` wraps
+
+# what `socket` wraps
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
 
 from fimctl import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Final
+    from typing import Any, Final, Self
 
 _BUS: Final = "org.freedesktop.DBus"
 _BUS_PATH: Final = "/org/freedesktop/DBus"
 _CHUNK: Final = 64 << 10
 _LONGEST_LINE: Final = 4096
+_LONGEST_PATH: Final = 107
+"""Bytes of a socket's path (unix(7))."""
 _SECONDS: Final = 25.0
 """That the bus itself may take, as in libdbus."""
 
@@ -28,18 +33,28 @@ _SECONDS: Final = 25.0
 class Connection:
     """A connection.
 
-    Raises OSError where the bus is not there or hangs up; TimeoutError, which is one, where it
-    takes too long; ValueError where what it says makes no sense.
+    Raises OSError where the other side hangs up; TimeoutError, which is one, where it takes too
+    long; ValueError where what it says makes no sense.
     """
 
-    def __init__(self, address: str) -> None:
-        self._socket = _connect(address)
+    def __init__(self, connected: socket, *, is_bus: bool) -> None:
+        self._socket = connected
         self._received = bytearray()
         self._serial = 0
         self._authenticated = False
         user = str(os.getuid()).encode().hex()
-        hello = self._call_bytes(_BUS, _BUS_PATH, _BUS, "Hello")
+        hello = self._call_bytes(_BUS, _BUS_PATH, _BUS, "Hello") if is_bus else b""
         self._unsent = f"\0AUTH EXTERNAL {user}\r\nBEGIN\r\n".encode() + hello
+
+    @classmethod
+    def to_bus(cls, address: str) -> Self:
+        """Connect to a bus. Raises OSError or ValueError where it is not there."""
+        return cls(_connect(address), is_bus=True)
+
+    @classmethod
+    def to_daemon(cls, path: str) -> Self:
+        """Connect to the daemon's own socket. Raises OSError where this user's does not listen."""
+        return cls(_connect_own(os.fsencode(path)), is_bus=False)
 
     def close(self) -> None:
         """End the connection."""
@@ -135,6 +150,27 @@ class Connection:
         if left <= 0:
             raise TimeoutError
         self._socket.settimeout(left)
+
+
+def _connect_own(path: bytes) -> socket:
+    """Connect to a socket on which a process of this user listens."""
+    own = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        if len(path) <= _LONGEST_PATH:
+            own.connect(path)
+        else:
+            directory = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+            try:
+                own.connect(b"/proc/self/fd/%d/%b" % (directory, os.path.basename(path)))
+            finally:
+                os.close(directory)
+        listener = own.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8]
+        if int.from_bytes(listener, sys.byteorder) != os.getuid():
+            raise PermissionError(13, "another user listens there")
+    except BaseException:
+        own.close()
+        raise
+    return own
 
 
 def _connect(addresses: str) -> socket:

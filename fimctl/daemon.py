@@ -1,4 +1,4 @@
-"""Calls to the daemon, which the bus starts where it does not run.
+"""Calls to the daemon, by its own socket; where nobody listens there, see fimctl.starting.
 
 This is on the path of every start of an application: see fimctl.wire for what it may import.
 """
@@ -12,6 +12,7 @@ from fimctl import wire
 from fimctl.connection import Connection
 from fimctl.environment import data_option
 from fimctl.errors import ClientError, DaemonError
+from fimd.base.places import find_global, socket_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,14 +34,19 @@ class Daemon:
     """A connection to the daemon. Every call has a time limit, in seconds."""
 
     def __init__(self) -> None:
-        """Connect to the session bus. Raises ClientError where there is none."""
+        """Connect, and start the daemon where it does not run. Raises ClientError."""
+        self.bus = ""
+        """The session bus by which the daemon is called; empty where that is its own socket."""
+        self._has_answered = False
         try:
-            self.connection = Connection(_session_address())
-        except (OSError, ValueError) as error:
-            raise ClientError(
-                f"the session bus can't be reached ({error}): log in with a session, or start a "
-                f"shell by dbus-run-session"
-            ) from error
+            self.connection = Connection.to_daemon(socket_path(find_global()))
+        except OSError:
+            self._start()
+
+    def _start(self) -> None:
+        from fimctl.starting import start  # noqa: PLC0415 - most find it running
+
+        self.connection, self.bus = start()
 
     def __enter__(self) -> Self:
         return self
@@ -60,13 +66,21 @@ class Daemon:
     ) -> Any:
         """Call a method and return its out-arguments. Raises DaemonError."""
         try:
-            reply = self._ask(path, interface, member, signature, body, seconds=seconds)
+            try:
+                reply = self._ask(path, interface, member, signature, body, seconds=seconds)
+            except ConnectionError:
+                if self.bus or self._has_answered:
+                    raise
+                self._start()  # it was just leaving
+                reply = self._ask(path, interface, member, signature, body, seconds=seconds)
         except TimeoutError:
             raise ClientError(
                 f"fimd did not answer within {seconds:g} s: see 'fimctl doctor' and 'fimctl logs'"
             ) from None
         except (OSError, ValueError) as error:
-            raise ClientError(f"the session bus hung up ({error})") from error
+            other = "the session bus" if self.bus else "fimd"
+            raise ClientError(f"{other} hung up ({error}): see 'fimctl logs'") from error
+        self._has_answered = True
         if reply.kind != wire.ERROR:
             return reply.body
         name = reply.fields.get(wire.ERROR_NAME, "")
@@ -92,6 +106,8 @@ class Daemon:
         A bus that has systemd start the daemon is not told where that fails, and says nothing.
         """
         serial = self.connection.send_call(BUS_NAME, path, interface, member, signature, body)
+        if not self.bus:
+            return self.connection.reply(serial, seconds)
         deadline = time.monotonic() + seconds
         started = False
         while (left := deadline - time.monotonic()) > 0:
@@ -100,7 +116,7 @@ class Daemon:
             except TimeoutError:
                 from fimctl.activation import check  # noqa: PLC0415 - most are answered at once
 
-                check(_session_address(), start=not started)
+                check(self.bus, start=not started)
                 started = True
         raise TimeoutError
 
@@ -110,13 +126,6 @@ class Daemon:
         """Call a method of the Manager, which may wait that long (seconds) before it begins."""
         seconds = _SECONDS + wait
         return self.call(f"{BUS_NAME}.Manager", member, signature, body, seconds=seconds)
-
-    def reload_bus(self) -> None:
-        """Have the bus read the activation files anew. Raises ClientError."""
-        try:
-            self.connection.call_bus("ReloadConfig")
-        except (OSError, ValueError) as error:
-            raise ClientError(f"the session bus can't be told of new files: {error}") from error
 
     def open_image(self, image: str) -> str:
         """Have the daemon read an image anew; return its object's path."""
@@ -153,18 +162,3 @@ class Daemon:
         name = f"{BUS_NAME}.{interface}"
         [values] = self.call("org.freedesktop.DBus.Properties", "GetAll", "s", (name,), path=path)
         return {key: value[1] for key, value in values.items()}
-
-
-def _session_address() -> str:
-    """Return the bus's address."""
-    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
-    if address:
-        return address
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
-    path = os.path.join(runtime, "bus")
-    if not os.path.exists(path):
-        raise ClientError(
-            "there is no session bus (DBUS_SESSION_BUS_ADDRESS is not set): log in with a "
-            "session, or start a shell by dbus-run-session"
-        )
-    return f"unix:path={path}"

@@ -76,7 +76,7 @@ def _is_over(daemon: Daemon, job: str, bar: ProgressBar) -> bool:
     except TimeoutError:
         return bool(daemon.properties("Job", job)["State"] != "running")
     except (OSError, ValueError) as error:
-        raise ClientError(f"the session bus hung up ({error}): fimd goes on with it") from error
+        raise ClientError(f"fimd can't be heard any more ({error}): it goes on with it") from error
     fields = message.fields
     if fields.get(wire.PATH) != job:
         return False

@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import os
 import sys
+from functools import partial
 
 from fimd import __version__
 from fimd.base.errors import FimError
@@ -16,10 +17,16 @@ def main() -> int:
     faulthandler.enable()  # systemd's watchdog ends a hanging daemon by SIGABRT: say where it hung
     parser = argparse.ArgumentParser(
         prog="fimd",
-        description="Own the mounts of this user's FlatImage applications, on the session bus.",
+        description="Own the mounts of this user's FlatImage applications.",
     )
     parser.add_argument("--version", action="version", version=f"fimd {__version__}")
     parser.add_argument("--json", action="store_true", help="log JSON lines")
+    parser.add_argument(
+        "--on-demand",
+        action="store_true",
+        help="leave when there was nothing to do for the time of the setting 'idle'",
+    )
+    parser.add_argument("--tell", type=int, metavar="FD", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
     from fimd.base.live import LiveSettings  # noqa: PLC0415
@@ -31,23 +38,56 @@ def main() -> int:
         live = LiveSettings.load()
         setup(live.settings.log_level, json=arguments.json)
         descriptors.take()
-        asyncio.run(run(live))
+        on_ready = partial(_tell_client, arguments.tell, "")
+        asyncio.run(run(live, on_demand=arguments.on_demand, on_ready=on_ready))
     except FimError as error:
+        if _is_started_for_bus() and _hand_over(error):
+            return 0
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        _tell_client(arguments.tell, str(error))
         _tell_caller(error)
         return os.EX_CONFIG  # sysexits.h; the unit is not restarted for it
     return 0
 
 
-def _tell_caller(error: FimError) -> None:
-    """Answer the call for which dbus-daemon, or systemd on its behalf, started this process."""
-    from fimd.bus.refusal import refuse  # noqa: PLC0415 - only where it is needed
-    from fimd.service.scopes import managed  # noqa: PLC0415
+def _tell_client(descriptor: int | None, text: str) -> None:
+    """Tell the client that started this process what came of it: nothing, or why it can't be."""
+    if descriptor is not None:
+        with contextlib.suppress(OSError):  # it did not wait
+            os.write(descriptor, text.encode(errors="surrogateescape") + b"\0")
+            os.close(descriptor)
 
-    if "DBUS_STARTER_BUS_TYPE" not in os.environ and not managed():  # dbus-daemon(1)
-        return
-    with contextlib.suppress(FimError):  # the bus itself may be what is missing
-        asyncio.run(refuse(error))
+
+def _is_started_for_bus() -> bool:
+    """Tell whether dbus-daemon(1), or systemd on its behalf, has started this process."""
+    from fimd.service.scopes import managed  # noqa: PLC0415 - only where it is needed
+
+    return "DBUS_STARTER_BUS_TYPE" in os.environ or managed()
+
+
+def _hand_over(error: FimError) -> bool:
+    """Have the daemon that is there already serve this bus too; tell whether it does."""
+    from fimd.base.errors import BusyError  # noqa: PLC0415 - only where it is needed
+    from fimd.bus.handing_over import hand_over  # noqa: PLC0415
+    from systemd import daemon  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    if not isinstance(error, BusyError):
+        return False
+    try:
+        asyncio.run(hand_over())
+    except FimError:
+        return False
+    daemon.notify("READY=1\nSTATUS=another fimd serves this session too")
+    return True
+
+
+def _tell_caller(error: FimError) -> None:
+    """Answer the call for which this process was started, if it was."""
+    from fimd.bus.refusal import refuse  # noqa: PLC0415 - only where it is needed
+
+    if _is_started_for_bus():
+        with contextlib.suppress(FimError):  # the bus itself may be what is missing
+            asyncio.run(refuse(error))
 
 
 if __name__ == "__main__":

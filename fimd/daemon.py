@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -14,13 +15,13 @@ from fimd.base.logs import keep_in
 from fimd.base.paths import RuntimeTree
 from fimd.base.races import first
 from fimd.bus.application import ApplicationInterface
-from fimd.bus.callers import Callers
+from fimd.bus.buses import Buses
 from fimd.bus.catalogue import CatalogueInterface
-from fimd.bus.connection import Connection, session_address
 from fimd.bus.launchers import Launchers
 from fimd.bus.manager import ManagerInterface
 from fimd.bus.objects import publish
 from fimd.bus.paths import BUS_NAME, ROOT, RUNNER, SEARCH_PROVIDER
+from fimd.bus.peers import Peers
 from fimd.bus.runner import RunnerInterface
 from fimd.bus.search_provider import SearchProviderInterface
 from fimd.bus.server import ObjectServer
@@ -41,8 +42,10 @@ from fimd.layers.shared import Layers
 from fimd.mounts import jail
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
+from fimd.service.leaving import Leaving
 from fimd.service.scopes import Scopes, managed
 from fimd.service.session import SystemdSession
+from fimd.service.sockets import open_socket
 from fimd.service.supervision import Supervision
 from fimd.stacks import prepare
 from fimd.stacks.stacks import Stacks
@@ -58,12 +61,15 @@ _GLANCE: Final = 0.05
 """Seconds between two looks at its lock."""
 
 
-async def run(live: LiveSettings) -> None:
-    """Serve until a signal says to stop, or the bus goes. Raises FimError where it can't start."""
+async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], object]) -> None:
+    """Serve until a signal, or a client, says to stop. Raises FimError where it can't start.
+
+    With `on_demand` it is there as long as there is something to do. `on_ready` is called once it
+    answers.
+    """
     loop = asyncio.get_running_loop()
     settings = live.settings
     async with AsyncExitStack() as undo:
-        address = session_address()
         tree = RuntimeTree.open()
         lock = await _lock(tree)
         undo.callback(os.close, lock)
@@ -103,32 +109,41 @@ async def run(live: LiveSettings) -> None:
         former.see_out(layers, stacks)
         catalogue = Catalogue(state_directory(), images, instances.running)
         undo.push_async_callback(catalogue.close)
-        connection = await Connection.open(address)
-        undo.callback(connection.disconnect)
-        callers = Callers(connection)
-        server = ObjectServer(connection, ROOT, callers.admit)
+        server = ObjectServer(ROOT)
+        buses = Buses(server, BUS_NAME)
+        undo.push_async_callback(buses.close)
+        peers = Peers(server)
+        undo.push_async_callback(peers.close)
         engines_used = {"dwarfs": engine.name}
         manager = ManagerInterface(
-            instances, images, callers, live, engines_used, changes, housekeeping
+            instances, images, buses, live, engines_used, changes, housekeeping
         )
-        launches = Launches(SystemdSession(connection), images, instances)
+        launches = Launches(SystemdSession(buses), images, instances)
         server.export(ROOT, manager, CatalogueInterface(catalogue), ApplicationInterface(launches))
         server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
         server.export(RUNNER, RunnerInterface(catalogue, launches))
-        publish(server, layers, images, instances, changes, jobs, callers)
-        if managed():
-            undo.push_async_callback(Scopes.follow(connection, namespace, layers, instances).settle)
-        supervision = Supervision(connection, layers, instances)
+        publish(server, layers, images, instances, changes, jobs)
+        sockets, take_away = open_socket(tree)
+        undo.callback(take_away)
+        supervision = Supervision(f"unix:path={tree.socket}", layers, instances)
         await undo.enter_async_context(supervision)
-        launchers = Launchers(server, connection, launches)
+        launchers = Launchers(server, buses, launches)
         undo.push_async_callback(launchers.settle)
         await launchers.follow(catalogue)
-        await connection.own(BUS_NAME)
+        await buses.join_all()
+        if managed():
+            undo.push_async_callback(Scopes.follow(buses, namespace, layers, instances).settle)
+        await peers.listen(sockets)
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()
+        on_ready()
         log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
-        await first(housekeeping.left.wait(), connection.closed())
+        leaving = Leaving(instances, jobs, namespace, buses)
+        idle = leaving.when_idle(lambda: live.settings.idle, on_demand=on_demand)
+        await first(housekeeping.left.wait(), idle, buses.follow())
         log.info("stopping")
+        peers.stop_listening()
+        take_away()
         os.ftruncate(lock, 0)  # the next one, whom the bus may start before this one is gone, waits
         instances.closed = True
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from fimctl import messages
+from fimctl import messages, session_bus
 from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.desktop import entry, launcher, mime
 from fimctl.desktop.integration import clean
@@ -102,7 +102,7 @@ def install(image: str) -> int:
         raise ClientError(f"{error.filename} can't be written: {error.strerror}") from error
     with Daemon() as daemon:
         daemon.call(_CATALOGUE, "Register", "aya{sv}", (os.fsencode(real), {}))
-        daemon.reload_bus()
+    list(session_bus.reload())
     return 0
 
 
@@ -118,7 +118,7 @@ def uninstall(image: str) -> int:
         except DaemonError as error:
             if error.name != "NotFound" or not removed:
                 raise
-        daemon.reload_bus()
+    list(session_bus.reload())
     return 0
 
 

@@ -10,7 +10,7 @@ from fimctl.errors import WordsError
 from fimctl.stored import print_stored, read, reserved_offset, update, write
 from fimctl.table import say
 from fimctl.words import operation, refuse_trailing
-from fimd.base.paths import find_global
+from fimd.base.places import find_global
 from fimd.flatimage.reserved import ENVIRONMENT
 from fimd.launch.expansion import expand_value
 from fimd.launch.place import Place, exported

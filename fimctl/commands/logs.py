@@ -14,7 +14,8 @@ from typing import Any, Final
 from fimctl.errors import ClientError
 from fimctl.table import Style, json_text, path_text
 from fimd.base.logs import FILE
-from fimd.base.paths import RuntimeTree, find_global
+from fimd.base.paths import RuntimeTree
+from fimd.base.places import find_global
 from fimd.base.texts import printable
 
 Entry = dict[str, str]

@@ -4,11 +4,11 @@ import argparse
 import os
 import shutil
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from fimctl.daemon import BUS_NAME, Daemon
+from fimctl import session_bus
+from fimctl.daemon import BUS_NAME
 from fimctl.desktop import icons, mime
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
@@ -119,10 +119,8 @@ def _systemctl(*words: str) -> bool:
 
 def _tell_bus(*, installed: bool) -> None:
     """Have the bus read the activation files anew, and say so where it does not see ours."""
-    with suppress(ClientError, OSError, ValueError), Daemon() as daemon:
-        daemon.reload_bus()
-        listed = daemon.connection.call_bus("ListActivatableNames")
-        if installed and BUS_NAME not in listed.body[0]:
+    for names in session_bus.reload():
+        if installed and BUS_NAME not in names:
             print(
                 "the session bus does not look there: log in anew; where HOME is not your home "
                 "of the user database, set XDG_DATA_HOME for the whole session"

@@ -16,8 +16,9 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print version, engines, settings and counts; failed layers too."""
+    """Print version, engines, settings and counts; failed layers too; and how it was reached."""
     with Daemon() as daemon:
+        way = f"the session bus ({daemon.bus})" if daemon.bus else "fimd's own socket"
         facts = daemon.properties("Manager")
         objects = daemon.objects()
     layers = [item["Layer"] for item in objects.values() if "Layer" in item]
@@ -36,13 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
                 "engines": facts["Engines"],
                 "settings": settings,
                 "counts": counts,
+                "reached": way,
             }
         )
         return 0
     shown = {
         name: count for name, count in counts.items() if count or not name.startswith("failed")
     }
-    groups = {f"fimd {facts['Version']}": shown, "engines": facts["Engines"], "settings": settings}
+    about = {"reached by": way, **shown}
+    groups = {f"fimd {facts['Version']}": about, "engines": facts["Engines"], "settings": settings}
     width = max(len(name) for group in groups.values() for name in group)
     style = Style()
     for heading, group in groups.items():

@@ -6,6 +6,7 @@
         layers/<id>/      mount points of layers
         stacks/<id>/      the shared writable view of one data directory
         instance/<pid>/   one directory per running instance
+        bus               the daemon's own socket (fimd.bus.peers)
         state/            the daemon's own: lock, log, records, and a pipe for each program that
                           serves a mount
         lost/             what made no sense, or could not be removed
@@ -30,10 +31,10 @@ from typing import Self
 import structlog
 
 from fimd.base.errors import AccessDeniedError, BusyError
+from fimd.base.places import DEFAULT_GLOBAL, find_global, runtime_global, socket_path
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_GLOBAL = "/tmp/fim"  # noqa: S108 - the place that FlatImage's users know; checked below
 _DIRECTORIES = ("bin", "sbin", "layers", "stacks", "instance", "lost")
 _RECORDS = ("output", "layers", "stacks", "instance")
 _KEPT_OF_A_NAME = 64
@@ -90,28 +91,6 @@ def _enter_own(parent: int, name: str, path: str) -> int:
         return _enter(parent, name, os.path.join(path, name), 0o700)
 
 
-def find_global() -> str:
-    """Return where the runtime trees are: FIM_DIR_GLOBAL, or what this user has used before."""
-    given = os.environ.get("FIM_DIR_GLOBAL")
-    if given:
-        return os.path.abspath(given)
-    instead = _runtime_global()
-    used = instead is not None and os.path.isdir(os.path.join(instead, "app", f"u{os.getuid()}"))
-    return instead if instead is not None and used else DEFAULT_GLOBAL
-
-
-def _runtime_global() -> str | None:
-    """Return the place in XDG_RUNTIME_DIR, None where this user has no such directory."""
-    for place in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.getuid()}"):
-        try:
-            facts = os.stat(place)
-        except OSError:
-            continue
-        if place.startswith("/") and facts.st_uid == os.getuid() and stat.S_ISDIR(facts.st_mode):
-            return os.path.join(os.path.realpath(place), "fim")
-    return None
-
-
 def _check_owner(descriptor: int, path: str, mode: int) -> None:
     facts = os.fstat(descriptor)
     shared = bool(mode & stat.S_ISVTX)
@@ -145,7 +124,7 @@ class RuntimeTree:
         try:
             return cls._open(base)
         except AccessDeniedError as error:
-            instead = _runtime_global() if base == DEFAULT_GLOBAL else None
+            instead = runtime_global() if base == DEFAULT_GLOBAL else None
             if instead is None:
                 raise
             log.warning("the runtime tree is elsewhere", path=instead, reason=str(error))
@@ -192,6 +171,16 @@ class RuntimeTree:
     def applets(self) -> Path:
         """FIM_DIR_APP_SBIN."""
         return self.root / "sbin"
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's own socket."""
+        return Path(socket_path(str(self.global_directory)))
+
+    @property
+    def starting(self) -> Path:
+        """What clients lock while they start the daemon."""
+        return self.root / "starting"
 
     def layers(self, mount_id: str) -> Path:
         """Return the mount point of layers that one process serves."""

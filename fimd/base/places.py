@@ -1,4 +1,4 @@
-"""What an image is called, and where its data directory is.
+"""What an image is called, where its data directory is, and where the daemon is reached.
 
 The client asks at every start, so this imports little.
 """
@@ -10,6 +10,8 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
+
+DEFAULT_GLOBAL: Final = "/tmp/fim"  # noqa: S108 - FlatImage's users know it; who opens it checks
 
 _LONGEST: Final = 255
 """Bytes that a name may have on Linux's file systems."""
@@ -54,6 +56,34 @@ def beside(image: str) -> str:
     """Return where FlatImage has the data directory of an image."""
     directory, name = os.path.split(image)
     return os.path.join(directory, f".{name}.data")
+
+
+def find_global() -> str:
+    """Return where the runtime trees are: FIM_DIR_GLOBAL, or what this user has used before."""
+    given = os.environ.get("FIM_DIR_GLOBAL")
+    if given:
+        return os.path.abspath(given)
+    instead = runtime_global()
+    if instead is not None and os.path.isdir(os.path.join(instead, "app", f"u{os.getuid()}")):
+        return instead
+    return DEFAULT_GLOBAL
+
+
+def runtime_global() -> str | None:
+    """Return the place in XDG_RUNTIME_DIR, None where this user has no such directory."""
+    for place in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.getuid()}"):
+        try:
+            owner = os.stat(place).st_uid
+        except OSError:
+            continue
+        if place.startswith("/") and owner == os.getuid() and os.path.isdir(place):
+            return os.path.join(os.path.realpath(place), "fim")
+    return None
+
+
+def socket_path(base: str) -> str:
+    """Return where the daemon's own socket is, by what `find_global` returned."""
+    return os.path.join(base, "app", f"u{os.getuid()}", "bus")
 
 
 def is_below(path: str, directory: str) -> bool:

@@ -58,6 +58,12 @@ class Settings:
         "How long a mount may take, and may be silent when it is used again, in seconds.",
         between=(0.1, 600),
     )
+    idle: float = _setting(
+        60.0,
+        "How long fimd stays without instances where a client has started it, in seconds.",
+        between=(0, 86400),
+        live=True,
+    )
     log_level: str = _setting(
         "info", "The least severe message that is logged.", allowed=LOG_LEVELS, live=True
     )

@@ -1,4 +1,4 @@
-"""Who a bus name is: its process, as a pidfd tells it from all others, and its user.
+"""Who calls: a process, as a pidfd tells it from all others, and its user.
 
 A process in a sandbox, ours or another's, may reach the bus, and is the same user: it is told apart
 by its namespaces. It may learn what the daemon is, and nothing more.
@@ -46,7 +46,7 @@ class Callers:
             caller = self._known[sender] = await self._ask(sender)
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        if not _lives(caller):
+        if not lives(caller):
             raise AccessDeniedError(f"{sender} can't be identified: its process has ended")
         return caller
 
@@ -67,11 +67,9 @@ class Callers:
         try:
             if pidfd < 0:
                 pidfd = os.pidfd_open(pid)
-            caller = _identify(pid, uid)
+            caller = identify(pid, uid, pidfd)
             # The bus knows a number, which may have become another process's meanwhile.
             if given is None and caller.started / _CLOCK_TICKS > asked:
-                raise ProcessGoneError(f"process {pid} has ended")
-            if _has_ended(pidfd):
                 raise ProcessGoneError(f"process {pid} has ended")
         except (OSError, FimError) as error:
             raise AccessDeniedError(f"{sender} can't be identified: {error}") from error
@@ -79,18 +77,6 @@ class Callers:
             if pidfd >= 0:
                 os.close(pidfd)
         return caller
-
-    async def admit(self, sender: str, *, harmless: bool) -> bool:
-        """Tell whether a sender is the daemon's own user, and so may call.
-
-        Raises AccessDeniedError for one in a sandbox, unless the call is harmless.
-        """
-        caller = await self.find(sender)
-        if caller.uid != os.getuid():
-            return False
-        if not harmless:
-            refuse_confined(caller)
-        return True
 
 
 def own_process(pid: int) -> Caller:
@@ -103,7 +89,7 @@ def own_process(pid: int) -> Caller:
     except (OSError, OverflowError):  # there is none, or the number is a thread's, or nobody's
         raise ProcessGoneError(f"there is no process {pid}") from None
     try:
-        caller = _identify(pid, os.stat(f"/proc/{pid}").st_uid)
+        caller = identify(pid, os.stat(f"/proc/{pid}").st_uid, pidfd)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessGoneError(f"there is no process {pid}") from None
     finally:
@@ -123,11 +109,16 @@ def refuse_confined(caller: Caller) -> None:
         )
 
 
-def _identify(pid: int, uid: int) -> Caller:
-    return Caller(pid, uid, start_time(pid), is_confined(pid))
+def identify(pid: int, uid: int, pidfd: int) -> Caller:
+    """Return what a process is. Raises ProcessGoneError or OSError where it has ended."""
+    caller = Caller(pid, uid, start_time(pid), is_confined(pid))
+    if _has_ended(pidfd):
+        raise ProcessGoneError(f"process {pid} has ended")
+    return caller
 
 
-def _lives(caller: Caller) -> bool:
+def lives(caller: Caller) -> bool:
+    """Tell whether a caller's process is still there."""
     try:
         return start_time(caller.pid) == caller.started
     except ProcessGoneError:

@@ -148,15 +148,19 @@ def _to_bus(member: str, signature: str, *body: Any) -> Message:
     )
 
 
-def session_address(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the session bus's address. Raises UnsupportedError where there is none."""
-    address = environment.get("DBUS_SESSION_BUS_ADDRESS")
-    if address:
-        return address
+def session_addresses(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return where session buses of this user could be, the likeliest first."""
+    given = environment.get("DBUS_SESSION_BUS_ADDRESS")
     runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     path = os.path.join(runtime, "bus")
-    if os.path.exists(path):
-        return f"unix:path={path}"
+    usual = [f"unix:path={path}"] if os.path.exists(path) else []
+    return list(dict.fromkeys([given, *usual] if given else usual))
+
+
+def session_address() -> str:
+    """Return the session bus's address. Raises UnsupportedError where there is none."""
+    for address in session_addresses():
+        return address
     raise UnsupportedError(
         "there is no session bus (DBUS_SESSION_BUS_ADDRESS is not set): log in with a session, "
         "or start a shell by dbus-run-session"

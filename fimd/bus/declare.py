@@ -18,15 +18,17 @@ from typing import Any, ClassVar, TypeVar
 
 from dbus_next.signature import Variant
 
+from fimd.bus.callers import Caller
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Arguments = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Call:
-    """Who calls: the unique bus name."""
+    """Who calls."""
 
-    sender: str
+    caller: Caller
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 from dbus_next.signature import Variant
 
-from fimd.bus.callers import Callers
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import instance_path, job_path
@@ -22,11 +21,10 @@ class ImageInterface(Interface):
 
     name = "org.flatimage.Fim1.Image"
 
-    def __init__(self, image: Image, images: Images, changes: Changes, callers: Callers) -> None:
+    def __init__(self, image: Image, images: Images, changes: Changes) -> None:
         self._image = image
         self._images = images
         self._changes = changes
-        self._callers = callers
 
     @prop("ay", constant=True)
     def Path(self) -> bytes:
@@ -163,5 +161,4 @@ class ImageInterface(Interface):
         """Start a job, for which the caller may wait; return its path."""
         seconds = taken.take("wait", "d", 0.0)
         taken.finish()
-        caller = await self._callers.find(call.sender)
-        return [job_path((await patiently(start, seconds, caller.pid)).id)]
+        return [job_path((await patiently(start, seconds, call.caller.pid)).id)]

@@ -2,26 +2,21 @@
 
 import asyncio
 
-import structlog
-
-from fimd.base.errors import BusyError
 from fimd.base.observe import Event
 from fimd.bus.application import ApplicationInterface
-from fimd.bus.connection import BusError, Connection
+from fimd.bus.buses import Buses
 from fimd.bus.paths import launcher_name, launcher_path
 from fimd.bus.server import ObjectServer
 from fimd.images.catalogue import Catalogue, Entry
 from fimd.instances.launches import Launches
 
-log = structlog.get_logger(__name__)
-
 
 class Launchers:
     """Keeps names and objects in step with the catalogue."""
 
-    def __init__(self, server: ObjectServer, connection: Connection, launches: Launches) -> None:
+    def __init__(self, server: ObjectServer, buses: Buses, launches: Launches) -> None:
         self._server = server
-        self._connection = connection
+        self._buses = buses
         self._launches = launches
         self._names: set[str] = set()
         self._turn = asyncio.Lock()
@@ -57,10 +52,7 @@ class Launchers:
     async def _change(self, key: str) -> None:
         name = launcher_name(key)
         async with self._turn:
-            try:
-                if key in self._names:
-                    await self._connection.own(name)
-                else:
-                    await self._connection.ask_bus("ReleaseName", "s", name)
-            except (BusError, BusyError, TimeoutError) as error:
-                log.warning("a launcher's name", name=name, reason=str(error))
+            if key in self._names:
+                await self._buses.own(name)
+            else:
+                await self._buses.release(name)

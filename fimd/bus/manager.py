@@ -6,9 +6,11 @@ from dataclasses import fields
 from dbus_next.signature import Variant
 
 from fimd import __version__
+from fimd.base.errors import InvalidArgumentError
 from fimd.base.live import LiveSettings
 from fimd.base.settings import Settings
-from fimd.bus.callers import Callers, own_process
+from fimd.bus.buses import Buses
+from fimd.bus.callers import own_process
 from fimd.bus.declare import Call, Interface, method, prop
 from fimd.bus.options import Options, decode_path, encode_path, plain_text
 from fimd.bus.paths import image_path, instance_path, job_path
@@ -36,7 +38,7 @@ class ManagerInterface(Interface):
         self,
         instances: Instances,
         images: Images,
-        callers: Callers,
+        buses: Buses,
         live: LiveSettings,
         engines: dict[str, str],
         changes: Changes,
@@ -44,7 +46,7 @@ class ManagerInterface(Interface):
     ) -> None:
         self._instances = instances
         self._images = images
-        self._callers = callers
+        self._buses = buses
         self._live = live
         self._engines = engines
         self._changes = changes
@@ -95,7 +97,7 @@ class ManagerInterface(Interface):
         """
         taken = Options(options)
         pid = taken.take("pid", "u")
-        process = await self._callers.find(call.sender) if pid is None else own_process(pid)
+        process = call.caller if pid is None else own_process(pid)
         request = StartRequest(
             image=decode_path(image),
             pid=process.pid,
@@ -153,9 +155,16 @@ class ManagerInterface(Interface):
         The namespace stays for as long as the caller's process lives.
         """
         Options(options).finish()
-        caller = await self._callers.find(call.sender)
-        join = await self._housekeeping.lend_namespace(caller.pid)
+        join = await self._housekeeping.lend_namespace(call.caller.pid)
         return [[encode_path(word) for word in join]]
+
+    @method("s address, a{sv} options")
+    async def JoinBus(self, _call: Call, address: str, options: dict[str, Variant]) -> None:
+        """Take the daemon's names on another session bus of this user too, until that ends."""
+        Options(options).finish()
+        if not address.startswith("unix:"):
+            raise InvalidArgumentError(f"{address!r} is no address of a bus on a socket (unix:…)")
+        await self._buses.join(address)
 
     @method("a{sv} options", "u layers, u leftovers")
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fimd.base.observe import Collection, Event
-from fimd.bus.callers import Callers
 from fimd.bus.declare import Interface
 from fimd.bus.image import ImageInterface
 from fimd.bus.instance import InstanceInterface
@@ -29,7 +28,6 @@ def publish(
     instances: Instances,
     changes: Changes,
     jobs: Jobs,
-    callers: Callers,
 ) -> None:
     """Export every layer, image, instance and job, now and as they come, change and go."""
     _follow(server, layers.mounted, layer_path, LayerInterface)
@@ -37,7 +35,7 @@ def publish(
         server,
         images.opened,
         image_path,
-        lambda image: ImageInterface(image, images, changes, callers),
+        lambda image: ImageInterface(image, images, changes),
     )
     _follow(server, jobs.current, job_path, lambda job: JobInterface(job, jobs))
     jobs.on_completed = lambda job: _announce(server, job, jobs)

@@ -1,20 +1,23 @@
-"""The objects of a connection, and the answers to calls of their members.
+"""The objects that the daemon serves, and the answers to calls of their members.
+
+They are the same by whichever link they are called: a session bus, or a peer of the own socket.
 
 dbus-next's own service announces objects from the wrong path and sends tracebacks to clients, so
 only its messages are used here. Every error becomes a D-Bus error in one place: `_answer`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import structlog
-from dbus_next.constants import MessageFlag, MessageType
+from dbus_next.constants import MessageFlag
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
 from fimd.base.errors import FimError
-from fimd.bus.connection import Connection
+from fimd.bus.callers import Caller, refuse_confined
 from fimd.bus.declare import Call, Interface, Member
 from fimd.bus.introspect import document
 from fimd.bus.options import plain_text
@@ -32,30 +35,39 @@ _COALESCE: Final = 0.2
 which changes each of its layers."""
 
 
-class Admit(Protocol):
-    """Tells whether a sender may call at all; raises AccessDeniedError where it may not do that."""
+class Link(Protocol):
+    """What calls come by, and signals go out by."""
 
-    def __call__(self, sender: str, *, harmless: bool) -> Awaitable[bool]:
-        """Answer for one call, which is harmless where it tells nothing of what there is."""
+    async def caller(self, message: Message) -> Caller:
+        """Return who has sent a call. Raises AccessDeniedError where that can't be told."""
+        ...
+
+    def reply(self, message: Message) -> None:
+        """Send a reply, unless the link has ended."""
+        ...
+
+    def signal(self, message: Message) -> None:
+        """Send a signal to who wants it, unless the link has ended."""
         ...
 
 
 class ObjectServer:
-    """The objects of a connection, with ObjectManager at `root`."""
+    """The objects, with ObjectManager at `root`."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        root: str,
-        admit: Admit,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, root: str) -> None:
         self._root = root
-        self._admit = admit
+        self._links: set[Link] = set()
         self._objects: dict[str, dict[str, Interface]] = {}
         self._stale: dict[tuple[str, str], dict[str, Variant]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        connection.add_message_handler(self._on_message)
+
+    def attach(self, link: Link) -> None:
+        """Send signals by a link from now on."""
+        self._links.add(link)
+
+    def detach(self, link: Link) -> None:
+        """Send nothing more by a link."""
+        self._links.discard(link)
 
     # objects
 
@@ -102,25 +114,28 @@ class ObjectServer:
     def _emit(
         self, path: str, interface: str, member: str, signature: str, body: list[Any]
     ) -> None:
-        if self._connection.connected:
-            self._connection.send(Message.new_signal(path, interface, member, signature, body))
+        message = Message.new_signal(path, interface, member, signature, body)
+        for link in tuple(self._links):
+            link.signal(message)
 
     # calls
 
-    def _on_message(self, message: Message) -> bool:
-        if message.message_type is not MessageType.METHOD_CALL:
-            return False
-        task = asyncio.create_task(self._answer(message), name=f"{message.member}")
+    def take(self, link: Link, message: Message) -> asyncio.Task[None]:
+        """Answer a call that came by a link."""
+        task = asyncio.create_task(self._answer(link, message), name=f"{message.member}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return True
+        return task
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, link: Link, message: Message) -> None:
         try:
-            if not await self._admit(message.sender, harmless=message.interface in _HARMLESS):
+            caller = await link.caller(message)
+            if caller.uid != os.getuid():
                 reply = _error(message, _UNKNOWN + "AccessDenied", "this daemon is another user's")
             else:
-                reply = await self._dispatch(message)
+                if message.interface not in _HARMLESS:
+                    refuse_confined(caller)
+                reply = await self._dispatch(message, caller)
         except FimError as error:
             reply = _error(message, ERROR_PREFIX + error.name, str(error))
         except asyncio.CancelledError:
@@ -130,16 +145,14 @@ class ObjectServer:
             reply = _error(
                 message, ERROR_PREFIX + "Failed", "fimd met a fault of its own: see its log"
             )
-        if self._connection.connected and not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+        if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
             try:
-                self._connection.send(reply)
+                link.reply(reply)
             except Exception:
                 log.exception("a reply could not be sent", member=message.member)
-                self._connection.send(
-                    _error(message, ERROR_PREFIX + "Failed", "fimd met a fault of its own")
-                )
+                link.reply(_error(message, ERROR_PREFIX + "Failed", "fimd met a fault of its own"))
 
-    async def _dispatch(self, message: Message) -> Message:
+    async def _dispatch(self, message: Message, caller: Caller) -> Message:
         answers: dict[str, Callable[[Message], Message]] = {
             "Introspect": self._introspect,
             "Get": self._get,
@@ -170,7 +183,7 @@ class ObjectServer:
             if (misfit := _misfit(message, member)) is not None:
                 return misfit
             function = getattr(interface, message.member)
-            body = await function(Call(message.sender), *message.body)
+            body = await function(Call(caller), *message.body)
             outputs = "".join(kind for _, kind in member.outputs)
             return Message.new_method_return(message, outputs, body or [])
         return _unknown_method(message)

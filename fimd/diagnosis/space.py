@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fimd.base import records
 from fimd.base.errors import ProcessGoneError
-from fimd.base.paths import find_global
+from fimd.base.places import find_global
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.mounts.process import start_time
 from fimd.mounts.table import below

@@ -15,7 +15,8 @@ from dbus_next.message import Message
 from dbus_next.signature import Variant
 
 from fimd.base.observe import Event
-from fimd.bus.connection import BusError, Connection
+from fimd.bus.buses import Buses
+from fimd.bus.connection import BusError
 from fimd.instances.instance import Instance
 from fimd.instances.instances import Instances
 from fimd.layers.mounted import Layer
@@ -34,17 +35,17 @@ APPLICATIONS: Final = "app.slice"
 class Scopes:
     """Moves mount processes to scopes, each once."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, buses: Buses) -> None:
+        self._buses = buses
         self._moved: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     def follow(
-        cls, connection: Connection, namespace: Namespace, layers: Layers, instances: Instances
+        cls, buses: Buses, namespace: Namespace, layers: Layers, instances: Instances
     ) -> "Scopes":
         """Move what serves layers and instances, now and as they come."""
-        scopes = cls(connection)
+        scopes = cls(buses)
         namespace.follow(lambda holder: scopes._move(holder, "namespace", "Where mounts are"))
         layers.mounted.subscribe(scopes._on_layer)
         instances.running.subscribe(scopes._on_instance)
@@ -84,13 +85,13 @@ class Scopes:
         # at logout the daemon leaves first, so that it can unmount in order
         before = ("Before", Variant("as", [SERVICE]))
         try:
-            await start_scope(self._connection, unit, pid, description, SLICE, before)
+            await start_scope(self._buses, unit, pid, description, SLICE, before)
         except BusError as error:
             log.warning("no scope for a mount's process", unit=unit, reason=str(error))
 
 
 async def start_scope(
-    connection: Connection,
+    buses: Buses,
     unit: str,
     pid: int,
     description: str,
@@ -113,7 +114,7 @@ async def start_scope(
         signature="ssa(sv)a(sa(sv))",
         body=[unit, "fail", list(map(list, properties)), []],
     )
-    await connection.ask(message)
+    await buses.ask(message)
 
 
 def managed() -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import structlog
 from dbus_next.message import Message
 
-from fimd.bus.connection import BusError, Connection
+from fimd.bus.buses import Buses
+from fimd.bus.connection import BusError
 from fimd.service.scopes import APPLICATIONS, managed, start_scope
 
 log = structlog.get_logger(__name__)
@@ -16,8 +17,8 @@ log = structlog.get_logger(__name__)
 class SystemdSession:
     """What systemd's user manager knows and keeps; without it nothing is known or kept."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, buses: Buses) -> None:
+        self._buses = buses
 
     async def variables(self) -> Mapping[str, str]:
         """Return the variables that systemd has learnt since the daemon was started.
@@ -35,7 +36,7 @@ class SystemdSession:
             body=["org.freedesktop.systemd1.Manager", "Environment"],
         )
         try:
-            [variables] = await self._connection.ask(message)
+            [variables] = await self._buses.ask(message)
         except BusError as error:
             log.warning("systemd's environment is unknown", reason=str(error))
             return {}
@@ -49,6 +50,6 @@ class SystemdSession:
         name = re.sub(r"[^A-Za-z0-9_.]", "_", os.path.basename(image))[:100]
         unit = f"app-flatimage-{name}-{pid}.scope"
         try:
-            await start_scope(self._connection, unit, pid, os.path.basename(image), APPLICATIONS)
+            await start_scope(self._buses, unit, pid, os.path.basename(image), APPLICATIONS)
         except BusError as error:
             log.warning("no scope for a program", unit=unit, reason=str(error))

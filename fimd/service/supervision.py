@@ -13,8 +13,9 @@ from typing import Final, Self
 import structlog
 from dbus_next.message import Message
 
+from fimd.base.errors import FimError
 from fimd.bus.connection import BusError, Connection
-from fimd.bus.paths import BUS_NAME, ROOT
+from fimd.bus.paths import ROOT
 from fimd.instances.instances import Instances
 from fimd.layers.shared import Layers
 from systemd import daemon as systemd_daemon  # type: ignore[attr-defined]
@@ -28,8 +29,8 @@ _QUIET: Final = 0.2
 class Supervision:
     """Tells systemd of the daemon while it runs; entered before the name is taken."""
 
-    def __init__(self, connection: Connection, layers: Layers, instances: Instances) -> None:
-        self._connection = connection
+    def __init__(self, address: str, layers: Layers, instances: Instances) -> None:
+        self._address = address
         self._layers = layers
         self._instances = instances
         self._timer: asyncio.TimerHandle | None = None
@@ -89,18 +90,22 @@ class Supervision:
         )
 
     async def _watch(self, interval: float) -> None:
-        """Tell that the daemon is alive as long as it answers a call of its own by the bus."""
-        ping = Message(
-            destination=BUS_NAME, path=ROOT, interface="org.freedesktop.DBus.Peer", member="Ping"
-        )
+        """Tell that the daemon is alive as long as it answers a call of its own by its socket."""
+        ping = Message(path=ROOT, interface="org.freedesktop.DBus.Peer", member="Ping")
         while True:
             await asyncio.sleep(interval)
-            ping.serial = self._connection.next_serial()
             try:
-                await self._connection.ask(ping, seconds=interval)
-            except BusError as error:
-                log.error("no answer from the bus", reason=str(error))
+                connection = await Connection.open(self._address, seconds=interval)
+            except FimError as error:
+                log.error("no answer from fimd's own socket", reason=str(error))
                 continue
+            try:
+                await connection.ask(ping, seconds=interval)
+            except BusError as error:
+                log.error("no answer by fimd's own socket", reason=str(error))
+                continue
+            finally:
+                connection.disconnect()
             systemd_daemon.notify("WATCHDOG=1")
 
 

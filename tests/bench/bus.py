@@ -62,7 +62,7 @@ def measure() -> Iterator[Row]:
         for _ in range(COUNT):
             session.background(image, "sleep 3600")
         objects = session.directory / "work" / "objects"
-        with contextlib.closing(Caller(address)) as caller:
+        with contextlib.closing(Caller.to_bus(address)) as caller:
             objects.write_bytes(caller.raw_reply(_OURS, _ROOT, _OBJECTS, "GetManagedObjects"))
         service = session.start(
             sys.executable,
@@ -74,7 +74,7 @@ def measure() -> Iterator[Row]:
         )
         assert service.stdout is not None
         assert service.stdout.readline() == b"ready\n"
-        with contextlib.closing(Caller(address)) as caller:
+        with contextlib.closing(Caller.to_bus(address)) as caller:
             [managed] = caller.call(_OURS, _ROOT, _OBJECTS, "GetManagedObjects").body
             path = next(path for path in managed if "/instance/" in path)
             get = (f"{_OURS}.Instance", "State")

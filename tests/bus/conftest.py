@@ -13,8 +13,7 @@ from jeepney import DBusAddress, MatchRule, Message, MessageType, message_bus, n
 from jeepney.io.asyncio import DBusConnection, open_dbus_connection
 
 from fimd.base.errors import NotFoundError
-from fimd.bus.callers import Callers
-from fimd.bus.connection import Connection
+from fimd.bus.buses import Buses
 from fimd.bus.declare import Call, Interface, method, prop, signal
 from fimd.bus.server import ObjectServer
 from tests.support.session import wait_for_bus
@@ -166,14 +165,12 @@ def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 async def server(bus: str) -> AsyncIterator[ObjectServer]:
     """An object server with a Probe at its root."""
-    connection = await Connection.open(bus)
-    callers = Callers(connection)
-    server = ObjectServer(connection, ROOT, callers.admit)
+    server = ObjectServer(ROOT)
     server.export(ROOT, Probe())
-    await connection.own(NAME)
+    buses = Buses(server, NAME)
+    await buses.join(bus)
     yield server
-    connection.disconnect()
-    await connection.closed()
+    await buses.close()
 
 
 @pytest.fixture

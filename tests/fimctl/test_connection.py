@@ -35,7 +35,7 @@ def bus_that(behaves: Callable[[socket.socket], None], place: str | bytes) -> It
 
 
 def call(address: str, seconds: float = 5.0) -> wire.Message:
-    with contextlib.closing(Connection(address)) as connection:
+    with contextlib.closing(Connection.to_bus(address)) as connection:
         return connection.call(*BUS, "GetId", seconds=seconds)
 
 
@@ -81,7 +81,7 @@ def test_a_bus_that_misbehaves_is_an_error_in_time(
 @pytest.mark.parametrize("address", ["", "tcp:host=localhost,port=1", "unix:", "nonsense", ";;"])
 def test_an_address_that_is_no_socket_is_an_error(address: str) -> None:
     with pytest.raises(ValueError, match="no address"):
-        Connection(address)
+        Connection.to_bus(address)
 
 
 def test_a_real_bus_answers_at_each_form_of_its_address(session: Session) -> None:
@@ -92,7 +92,7 @@ def test_a_real_bus_answers_at_each_form_of_its_address(session: Session) -> Non
     for form in forms:
         code = (
             "import sys; from fimctl.connection import Connection;"
-            f"print(Connection(sys.argv[1]).call(*{BUS!r}, 'GetId').body)"
+            f"print(Connection.to_bus(sys.argv[1]).call(*{BUS!r}, 'GetId').body)"
         )
         done = session.run(session.account.python, "-c", code, form)
         assert done.returncode == 0, done.stderr

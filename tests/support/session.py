@@ -105,6 +105,7 @@ class Session:
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.directory}/run/bus",
             "FIM_DIR_GLOBAL": str(self.directory / "fim"),
             "FIMD_LINGER": "0.3",
+            "FIMD_IDLE": "0.3",
             "TERM": "xterm",
             **self.account.environment,
             **self.settings,
