@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _BUS: Final = "org.freedesktop.DBus"
 _BUS_PATH: Final = "/org/freedesktop/DBus"
+_ALL_IDS: Final = [b"0", b"0", b"4294967295"]
 _CHUNK: Final = 64 << 10
 _LONGEST_LINE: Final = 4096
 _LONGEST_PATH: Final = 107
@@ -164,13 +165,22 @@ def _connect_own(path: bytes) -> socket:
                 own.connect(b"/proc/self/fd/%d/%b" % (directory, os.path.basename(path)))
             finally:
                 os.close(directory)
-        listener = own.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[4:8]
-        if int.from_bytes(listener, sys.byteorder) != os.getuid():
+        listener = own.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
+        pid, uid = (int.from_bytes(listener[at : at + 4], sys.byteorder) for at in (0, 4))
+        if uid != os.getuid():
             raise PermissionError(13, "another user listens there")
+        if pid and _ids("self") == _ALL_IDS and _ids(pid) != _ALL_IDS:
+            raise PermissionError(13, "a process in a sandbox listens there")
     except BaseException:
         own.close()
         raise
     return own
+
+
+def _ids(pid: int | str) -> list[bytes]:
+    """Return how a process's user ids are mapped: what a sandbox can't hide."""
+    with open(f"/proc/{pid}/uid_map", "rb", 0) as file:
+        return file.read(64).split()
 
 
 def _connect(addresses: str) -> socket:

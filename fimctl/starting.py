@@ -205,8 +205,9 @@ def _variables() -> dict[str, str]:
         for name, value in os.environ.items()
         if name == _WANTED or not name.startswith(_UNWANTED)
     }
-    with suppress(KeyError):
-        kept.setdefault("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+    if not os.access(kept.get("HOME", ""), os.R_OK | os.X_OK):  # as after setpriv(1), or env -i
+        with suppress(KeyError):
+            kept["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
     kept.setdefault("PATH", _PATH)
     return kept
 

@@ -83,11 +83,11 @@ def new_session(open_directory: Path, account: Account) -> Iterator[Callable[...
         pytest.skip("/dev/fuse can't be opened")
     with ExitStack() as stack:
 
-        def new(*, wrap: Sequence[str] = (), **settings: str) -> Session:
+        def new(*, wrap: Sequence[str] = (), has_bus: bool = True, **settings: str) -> Session:
             directory = Path(tempfile.mkdtemp(dir=open_directory))
             directory.chmod(0o755)
             os.chown(directory, account.uid, account.gid)
-            return stack.enter_context(Session(directory, account, settings, wrap))
+            return stack.enter_context(Session(directory, account, settings, wrap, has_bus))
 
         yield new
 

@@ -59,9 +59,12 @@ class Buses:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._refused: set[str] = set()
+        self._had_one = False
 
-    def __len__(self) -> int:
-        return len(self._buses)
+    @property
+    def are_lost(self) -> bool:
+        """Whether there was one, and is none any more."""
+        return self._had_one and not self._buses
 
     async def join(self, address: str) -> None:
         """Take the daemon's names on a bus, until that ends; nothing where it has them there.
@@ -84,6 +87,7 @@ class Buses:
                 connection.disconnect()
                 raise
             self._buses[identifier] = bus
+            self._had_one = True
         task = asyncio.create_task(self._see_out(identifier, bus), name=f"bus {address}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -23,7 +23,6 @@ class Leaving:
         self._jobs = jobs
         self._namespace = namespace
         self._buses = buses
-        self._had_bus = False
 
     async def when_idle(self, seconds: Callable[[], float], *, on_demand: bool) -> None:
         """Return when the daemon has been idle for so long, and nobody configured that it stays.
@@ -46,5 +45,4 @@ class Leaving:
         return any(job.state == "running" for job in self._jobs.current)
 
     def _has_lost_its_bus(self) -> bool:
-        self._had_bus = self._had_bus or len(self._buses) > 0
-        return self._had_bus and not len(self._buses) and not managed()
+        return self._buses.are_lost and not managed()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fimd.base import paths
+from fimd.base import paths, places
 from fimd.base.errors import AccessDeniedError, BusyError
 from fimd.base.paths import RuntimeTree
 from fimd.base.places import data_directory
@@ -107,7 +107,8 @@ def test_a_user_who_finds_the_shared_place_taken_has_the_tree_in_the_runtime_dir
 ) -> None:
     (tmp_path / "taken").write_text("")
     (tmp_path / "run").mkdir(mode=0o700)
-    monkeypatch.setattr(paths, "DEFAULT_GLOBAL", str(tmp_path / "taken"))
+    for module in (paths, places):
+        monkeypatch.setattr(module, "DEFAULT_GLOBAL", str(tmp_path / "taken"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.delenv("FIM_DIR_GLOBAL", raising=False)
     tree = RuntimeTree.open()

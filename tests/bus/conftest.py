@@ -1,6 +1,8 @@
 """A private bus, and an object server of the tests' own on it."""
 
 import asyncio
+import os
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -15,6 +17,7 @@ from jeepney.io.asyncio import DBusConnection, open_dbus_connection
 from fimd.base.errors import NotFoundError
 from fimd.bus.buses import Buses
 from fimd.bus.declare import Call, Interface, method, prop, signal
+from fimd.bus.peers import Peers
 from fimd.bus.server import ObjectServer
 from tests.support.session import wait_for_bus
 
@@ -145,17 +148,26 @@ def message_bus_call(member: str, signature: str, body: tuple[Any, ...]) -> Mess
     return new_method_call(message_bus, member, signature, body)
 
 
+@pytest.fixture(params=["a bus", "its own socket"])
+def is_bus(request: pytest.FixtureRequest) -> bool:
+    """Whether the server is called by a bus, or by a socket of its own."""
+    return bool(request.param == "a bus")
+
+
 @pytest.fixture
-def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a bus that every user may connect to."""
-    socket = open_directory / f"bus-{abs(hash(request.node.nodeid)):x}"
-    config = socket.with_suffix(".conf")
-    config.write_text(CONFIG.format(socket=socket))
+def bus(open_directory: Path, is_bus: bool, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address by which the server is called; every user may connect to it."""
+    place = open_directory / f"bus-{abs(hash(request.node.nodeid)):x}"
+    if not is_bus:
+        yield f"unix:path={place}"
+        return
+    config = place.with_suffix(".conf")
+    config.write_text(CONFIG.format(socket=place))
     process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork"])
     try:
-        wait_for_bus(socket)
-        socket.chmod(0o777)
-        yield f"unix:path={socket}"
+        wait_for_bus(place)
+        place.chmod(0o777)
+        yield f"unix:path={place}"
     finally:
         process.terminate()
         process.wait(10)
@@ -163,14 +175,26 @@ def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-async def server(bus: str) -> AsyncIterator[ObjectServer]:
+async def server(bus: str, is_bus: bool) -> AsyncIterator[ObjectServer]:
     """An object server with a Probe at its root."""
     server = ObjectServer(ROOT)
     server.export(ROOT, Probe())
-    buses = Buses(server, NAME)
-    await buses.join(bus)
-    yield server
-    await buses.close()
+    if is_bus:
+        buses = Buses(server, NAME)
+        await buses.join(bus)
+        yield server
+        await buses.close()
+        return
+    path = bus.removeprefix("unix:path=")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        os.chmod(path, 0o777)
+        listening.listen()
+        peers = Peers(server)
+        await peers.listen([listening])
+        yield server
+        await peers.close()
+    os.unlink(path)
 
 
 @pytest.fixture

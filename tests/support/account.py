@@ -55,9 +55,10 @@ class Account:
 
         That is without a shell, and without `site`, which finds what is installed beside it.
         """
-        places = [str(PROJECT), sysconfig.get_path("platlib")]
+        copied = self.environment.get("PYTHONPATH", "").split(":")
+        places = [*filter(None, copied), str(PROJECT), sysconfig.get_path("platlib")]
         return (
-            f"#!{self.python} -SP\nimport sys\n\nsys.path += {places!r}\n"
+            f"#!{self.python} -SI\nimport sys\n\nsys.path += {places!r}\n"
             f"from {module}.__main__ import main\n\nsys.exit(main())\n"
         )
 

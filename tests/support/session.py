@@ -43,7 +43,10 @@ class Session:
     """A command, started as the tests' own account, that the bus runs under: it has to become the
     session's account."""
 
+    has_bus: bool = True
+
     _started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    bus: "subprocess.Popen[bytes] | None" = None
 
     def __enter__(self) -> Self:
         for name in ("home", "run", "services", "bin", "work"):
@@ -53,10 +56,18 @@ class Session:
         name = "org.flatimage.Fim1"
         service = f"[D-BUS Service]\nName={name}\nExec={self.directory}/bin/fimd\n"
         self._write(f"services/{name}.service", service)
-        address = self.directory / "run" / "bus"
-        config = BUS_CONFIG.format(socket=address, services=self.directory / "services")
+        config = BUS_CONFIG.format(
+            socket=self.directory / "run" / "bus", services=self.directory / "services"
+        )
         self._write("bus.conf", config)
         self.log = (self.directory / "log").open("wb")
+        if self.has_bus:
+            self.start_bus()
+        return self
+
+    def start_bus(self) -> None:
+        """Start the session bus, once more where it has ended."""
+        address = self.directory / "run" / "bus"
         self.bus = subprocess.Popen(
             [*self.wrap, "dbus-daemon", f"--config-file={self.directory}/bus.conf", "--nofork"],
             env=self.environment,
@@ -67,9 +78,16 @@ class Session:
         try:
             wait_for_bus(address)
         except BaseException:
-            self._end_bus()
+            self.end_bus()
             raise
-        return self
+
+    def end_bus(self) -> None:
+        """End the session bus, if there is one."""
+        if self.bus is not None:
+            self.bus.terminate()
+            self.bus.wait(60)
+            self.bus = None
+            (self.directory / "run" / "bus").unlink(missing_ok=True)
 
     def __exit__(self, *_: object) -> None:
         for process in self._started:
@@ -82,11 +100,12 @@ class Session:
         deadline = time.monotonic() + 5
         while any((self.tree / "instance").glob("*")) and time.monotonic() < deadline:
             time.sleep(0.02)  # the daemon releases what was just killed
-        self._end_bus()
+        self.end_bus()
         deadline = time.monotonic() + 15
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         left = self.processes(), self.mounts()
+        self.log.close()
         if any(left):
             doing = "\n".join(map(_doing, left[0]))
             self._clear()
@@ -102,13 +121,17 @@ class Session:
             "PATH": f"{self.directory}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "XDG_RUNTIME_DIR": str(self.directory / "run"),
             "XDG_CONFIG_HOME": str(self.directory / "home" / ".config"),
-            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.directory}/run/bus",
             "FIM_DIR_GLOBAL": str(self.directory / "fim"),
             "FIMD_LINGER": "0.3",
             "FIMD_IDLE": "0.3",
             "TERM": "xterm",
             **self.account.environment,
             **self.settings,
+            **(
+                {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.directory}/run/bus"}
+                if self.has_bus
+                else {}
+            ),
         }
 
     @property
@@ -210,9 +233,10 @@ class Session:
     def processes(self) -> dict[int, str]:
         """Return the session's processes, apart from the bus: those with its mark."""
         mark = self.mark.encode()
+        bus = self.bus.pid if self.bus is not None else None
         found = {}
         for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) in {os.getpid(), self.bus.pid}:
+            if not entry.name.isdigit() or int(entry.name) in {os.getpid(), bus}:
                 continue
             try:
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
@@ -232,7 +256,7 @@ class Session:
 
     def daemons(self) -> set[int]:
         """Return all processes that are the daemon, or such a child of it."""
-        return {pid for pid, words in self.processes().items() if words.endswith("-m fimd ")}
+        return {pid for pid, words in self.processes().items() if " -m fimd " in words}
 
     def named(self, name: str) -> list[int]:
         """Return the processes that go by a name, as ps shows it, or by its beginning."""
@@ -291,11 +315,6 @@ class Session:
             what="the end of what works in the data directory",
         )
         self.output("rm", "-r", data)
-
-    def _end_bus(self) -> None:
-        self.bus.terminate()
-        self.bus.wait(60)
-        self.log.close()
 
     def _clear(self) -> None:
         for pid in self.processes():
