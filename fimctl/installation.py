@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from fimctl.errors import ClientError
+from fimd.base.places import find_global
 
 _PLACES: Final = (
     Path(__file__).resolve().parents[1],  # a checkout
@@ -22,12 +23,13 @@ def programs() -> Path:
 
 
 def filled(name: str) -> str:
-    """Return a file's text, with the directory of this installation's programs in it.
+    """Return a file's text, with this installation's programs and the runtime trees' place in it.
 
     Raises ClientError where the file, or the daemon's program, is missing.
     """
     for place in _PLACES:
         path = place / name
         if path.is_file():
-            return path.read_text().replace("@BINDIR@", str(programs()))
+            text = path.read_text().replace("@BINDIR@", str(programs()))
+            return text.replace("@GLOBAL@", find_global().replace("%", "%%"))
     raise ClientError(f"{name} is not part of this installation: install the package fimd anew")

@@ -41,7 +41,7 @@ def main() -> int:
         on_ready = partial(_tell_client, arguments.tell, "")
         asyncio.run(run(live, on_demand=arguments.on_demand, on_ready=on_ready))
     except FimError as error:
-        if _is_started_for_bus() and _hand_over(error):
+        if _is_started_for_others() and _hand_over(error):
             return 0
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         _tell_client(arguments.tell, str(error))
@@ -58,8 +58,8 @@ def _tell_client(descriptor: int | None, text: str) -> None:
             os.close(descriptor)
 
 
-def _is_started_for_bus() -> bool:
-    """Tell whether dbus-daemon(1), or systemd on its behalf, has started this process."""
+def _is_started_for_others() -> bool:
+    """Tell whether dbus-daemon(1), or systemd, has started this process for a call."""
     from fimd.service.scopes import managed  # noqa: PLC0415 - only where it is needed
 
     return "DBUS_STARTER_BUS_TYPE" in os.environ or managed()
@@ -84,10 +84,10 @@ def _hand_over(error: FimError) -> bool:
 def _tell_caller(error: FimError) -> None:
     """Answer the call for which this process was started, if it was."""
     from fimd.bus.refusal import refuse  # noqa: PLC0415 - only where it is needed
+    from fimd.service.sockets import given  # noqa: PLC0415
 
-    if _is_started_for_bus():
-        with contextlib.suppress(FimError):  # the bus itself may be what is missing
-            asyncio.run(refuse(error))
+    if _is_started_for_others():
+        asyncio.run(refuse(error, given()))
 
 
 if __name__ == "__main__":

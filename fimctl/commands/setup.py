@@ -1,4 +1,4 @@
-"""`fimctl setup`: let the session bus, and systemd, start the daemon of this installation."""
+"""`fimctl setup`: let session buses, systemd and desktops start the daemon of this installation."""
 
 import argparse
 import os
@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from fimctl import session_bus
-from fimctl.daemon import BUS_NAME
+from fimctl.connection import Connection
+from fimctl.daemon import BUS_NAME, Daemon
 from fimctl.desktop import icons, mime
 from fimctl.errors import ClientError
 from fimctl.installation import filled, programs
-from fimd.base.places import data_home
+from fimd.base.places import data_home, find_global, socket_path
 
 _SECONDS: Final = 10.0
 _ACTIVATION: Final = {f"dbus-1/services/{BUS_NAME}.service": f"dbus/{BUS_NAME}.service.in"}
 _UNITS: Final = {
     "systemd/user/fimd.service": "systemd/fimd.service.in",
     "systemd/user/fimd.slice": "systemd/fimd.slice",
+    "systemd/user/fimd.socket": "systemd/fimd.socket.in",
 }
 _LAUNCHERS: Final = {
     f"applications/{BUS_NAME}.desktop": f"packaging/launchers/{BUS_NAME}.desktop",
@@ -38,10 +40,10 @@ def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "setup",
-        help="install this user's activation file and systemd unit",
+        help="let session buses, systemd and desktops start this installation's fimd",
         description="Write the files by which the session bus and systemd start fimd when it is "
-        "needed, by which desktops find images, and the manual pages, and say which. Not needed "
-        "where a package has installed them for all users.",
+        "needed, by which desktops find images, and the manual pages, and say which. Images start "
+        "without; and it is not needed where a package has installed them for all users.",
     )
     parser.add_argument("--remove", action="store_true", help="remove them again")
     parser.set_defaults(func=run)
@@ -53,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     systemd = _systemctl("show", "--property=Version")
     if arguments.remove:
         if systemd:
+            _systemctl("disable", "--now", "fimd.socket")
             _systemctl("stop", "fimd.service")
         installed = [Path(home) / name for name in (*_ACTIVATION, *_UNITS, *_LAUNCHERS, *_MANUALS)]
         removed = [path for path in (*installed, Path(mime.generic_path(home))) if _remove(path)]
@@ -70,10 +73,23 @@ def run(arguments: argparse.Namespace) -> int:
             print("systemd runs no session of yours: the bus starts fimd itself")
     if systemd:
         _systemctl("daemon-reload")
+        if not arguments.remove and not _systemctl("is-active", "fimd.socket"):
+            _make_way()
+            _systemctl("enable", "--now", "fimd.socket")
     mime.update_database(home)
     mime.update_handlers(home)
     _tell_bus(installed=not arguments.remove)
     return 0
+
+
+def _make_way() -> None:
+    """Have a daemon leave whose socket systemd's would take the place of. Its instances go on."""
+    try:
+        Connection.to_daemon(socket_path(find_global())).close()
+    except OSError:
+        return
+    with Daemon() as daemon:
+        daemon.manager("Shutdown", "a{sv}", ({},))
 
 
 def _for_everybody() -> Path | None:

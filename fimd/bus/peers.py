@@ -12,7 +12,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from dbus_next.constants import MessageType
@@ -24,7 +24,7 @@ from fimd.bus.callers import Caller, identify
 from fimd.bus.handshake import HandshakeError, greet
 from fimd.bus.options import plain_text
 from fimd.bus.reading import FIXED, MessageError, measure, parse
-from fimd.bus.server import ObjectServer
+from fimd.bus.server import Link
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +54,24 @@ _LIMITS: Final = "org.freedesktop.DBus.Error.LimitsExceeded"
 _NONSENSE: Final = "org.freedesktop.DBus.Error.InconsistentMessage"
 
 
+class Answers(Protocol):
+    """What answers calls, and sends signals: an ObjectServer."""
+
+    def attach(self, link: Link) -> None:
+        """Send signals by a link from now on."""
+
+    def detach(self, link: Link) -> None:
+        """Send nothing more by a link."""
+
+    def take(self, link: Link, message: Message) -> asyncio.Task[None]:
+        """Answer a call that came by a link."""
+        ...
+
+
 class Peers:
     """Everybody who is connected."""
 
-    def __init__(self, server: ObjectServer) -> None:
+    def __init__(self, server: Answers) -> None:
         self.server = server
         self.guid = secrets.token_hex(16)
         self.large = asyncio.Semaphore(_LARGE_AT_ONCE)

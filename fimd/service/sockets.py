@@ -20,10 +20,10 @@ def open_socket(tree: RuntimeTree) -> tuple[list[socket.socket], Callable[[], No
 
     systemd's own stays. Raises AccessDeniedError where none can be made.
     """
-    given = [socket.socket(fileno=number) for number in systemd_daemon.listen_fds()]
+    ready = given()
     path = tree.socket
-    if any(_lies_at(one, path) for one in given):
-        return given, lambda: None
+    if any(_lies_at(one, path) for one in ready):
+        return ready, lambda: None
     try:
         made = _listen(tree)
         facts = os.lstat(path)
@@ -39,7 +39,12 @@ def open_socket(tree: RuntimeTree) -> tuple[list[socket.socket], Callable[[], No
         if (found.st_dev, found.st_ino) == (facts.st_dev, facts.st_ino):
             os.unlink(path)
 
-    return [*given, made], take_away
+    return [*ready, made], take_away
+
+
+def given() -> list[socket.socket]:
+    """Return the sockets that systemd listens on for this process (sd_listen_fds(3))."""
+    return [socket.socket(fileno=number) for number in systemd_daemon.listen_fds(False)]
 
 
 def _lies_at(one: socket.socket, path: Path) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
-from dbus_next.aio import MessageBus
+from dbus_next.aio.message_bus import MessageBus
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
@@ -74,8 +74,8 @@ async def library(bus: str, server: ObjectServer) -> AsyncIterator[MessageBus]:
     """A client by dbus-next, which takes everything for a bus."""
     client = await MessageBus(bus_address=bus).connect()
     yield client
-    client.disconnect()
-    await client.wait_for_disconnect()
+    client.disconnect()  # type: ignore[no-untyped-call]
+    await client.wait_for_disconnect()  # type: ignore[no-untyped-call]
     client._stream.close()  # the library leaves both to the garbage collector
     client._sock.close()
 

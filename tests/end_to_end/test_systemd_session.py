@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -74,13 +75,15 @@ def test_setup_says_what_it_wrote_and_removes_it_again(session: SystemdSession) 
         share / "dbus-1" / "services" / "org.flatimage.Fim1.service",
         share / "systemd" / "user" / "fimd.service",
         share / "systemd" / "user" / "fimd.slice",
+        share / "systemd" / "user" / "fimd.socket",
         share / "applications" / "org.flatimage.Fim1.desktop",
         share / "gnome-shell/search-providers" / "org.flatimage.Fim1.search-provider.ini",
         share / "krunner" / "dbusplugins" / "org.flatimage.Fim1.desktop",
         share / "mime" / "packages" / "flatimage.xml",
     ]
     assert session.output("fimctl", "setup").splitlines() == [f"kept {path}" for path in files]
-    said = session.output("systemd-analyze", "--user", "--man=no", "verify", str(files[1]))
+    units = [str(path) for path in files if path.parent.name == "user"]
+    said = session.output("systemd-analyze", "--user", "--man=no", "verify", *units)
     assert said == ""
     assert session.output("fimctl", "setup", "--remove").splitlines() == [
         f"removed {path}" for path in files
@@ -247,3 +250,48 @@ def test_logout_leaves_nothing(session: SystemdSession, image: Path) -> None:
     session.log_out()
     wait_for(lambda: not session.processes(), 15, "the end of all processes")
     assert session.mounts() == []
+
+
+def without_bus(session: SystemdSession, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of the session that finds no session bus."""
+    bus = session.directory / "run" / "bus"
+    hidden = bus.with_name("hidden")
+    bus.rename(hidden)
+    try:
+        return session.run(*command)
+    finally:
+        hidden.rename(bus)
+
+
+def test_the_socket_starts_the_unit_where_no_bus_is(session: SystemdSession, image: Path) -> None:
+    assert session.unit("fimd.socket", "ActiveState") == ["active"]
+    assert session.unit(UNIT, "ActiveState") == ["inactive"]
+    for _ in range(2):
+        done = without_bus(session, image, "fim-exec", "echo", "hello")
+        assert (done.returncode, done.stdout) == (0, "hello\n"), done
+        assert session.unit(UNIT, "ActiveState") == ["active"]
+        session.output("fimctl", "shutdown")
+        wait_for(lambda: session.unit(UNIT, "ActiveState") == ["inactive"], what="its end")
+        assert (session.tree / "bus").is_socket()
+
+
+def test_why_the_unit_refuses_is_told_by_its_socket(session: SystemdSession) -> None:
+    file = session.directory / "home/.config/fimd/fimd.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("cash = 1\n")
+    began = time.monotonic()
+    done = without_bus(session, "fimctl", "status")
+    assert done.stderr.startswith(f"fimctl: {file}: there is no setting 'cash': "), done
+    assert time.monotonic() - began < 6
+    file.unlink()
+    wait_for(lambda: session.unit(UNIT, "ActiveState") != ["deactivating"], what="its end")
+    assert without_bus(session, "fimctl", "status").returncode == 0
+
+
+def test_a_client_has_the_unit_started_where_its_socket_is_not(
+    session: SystemdSession, image: Path
+) -> None:
+    session.output("systemctl", "--user", "stop", "fimd.socket")
+    done = without_bus(session, image, "fim-exec", "echo", "hello")
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done
+    assert session.unit(UNIT, "ActiveState") == ["active"]
