@@ -1,10 +1,13 @@
-"""What pyproject.toml can't say: a program that is compiled, and put beside the modules."""
+"""What pyproject.toml can't say: a program that is compiled, and which Python starts the others."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+from distutils.command.build_scripts import build_scripts  # isort: skip - setuptools has it
 
 ROOT = Path(__file__).resolve().parent
 
@@ -34,7 +37,19 @@ class BuildPrograms(build_ext):
             )
 
 
+class BuildScripts(build_scripts):
+    """Tells packaging/programs which interpreter pip runs with."""
+
+    def copy_scripts(self) -> tuple[list[str], list[str]]:
+        """Copy them, and fill it in."""
+        made, updated = super().copy_scripts()
+        python = getattr(sys, "_base_executable", sys.executable)
+        for script in map(Path, made):
+            script.write_text(script.read_text().replace("@PYTHON@", python))
+        return made, updated
+
+
 setup(
-    cmdclass={"build_ext": BuildPrograms},
+    cmdclass={"build_ext": BuildPrograms, "build_scripts": BuildScripts},
     ext_modules=[Extension("fimd.launch.entry", ["fimd/launch/entry.c"])],
 )

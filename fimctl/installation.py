@@ -1,5 +1,6 @@
 """The files that an installation brings along: units, activation files, launchers."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -16,10 +17,11 @@ _PLACES: Final = (
 
 def programs() -> Path:
     """Return the directory of this installation's programs. Raises ClientError without fimd."""
-    directory = Path(sys.executable).parent
-    if not (directory / "fimd").exists():
-        raise ClientError(f"{directory}/fimd is not there: install the package fimd there first")
-    return directory
+    here = Path(sys.argv[0]).absolute()
+    for directory in (here.parent, here.resolve().parent, Path(sys.executable).parent):
+        if os.access(directory / "fimd", os.X_OK):
+            return directory
+    raise ClientError(f"{here.parent}/fimd is not there: install the package fimd there first")
 
 
 def filled(name: str) -> str:

@@ -11,7 +11,6 @@ import resource
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Final, NoReturn
 from fimctl import session_bus
 from fimctl.connection import Connection
 from fimctl.errors import ClientError
+from fimctl.installation import programs
 from fimd.base.places import find_global, socket_path
 
 _BUS_NAME: Final = "org.flatimage.Fim1"
@@ -119,7 +119,7 @@ def _by_systemd() -> bool:
 
 def _by_this_client() -> None:
     """Start it, and wait until it answers. Raises ClientError with its own words."""
-    command = _command()
+    command = [str(programs() / "fimd"), "--on-demand"]
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -144,16 +144,6 @@ def _read_all(descriptor: int) -> bytes:
     while not said.endswith(b"\0") and (data := os.read(descriptor, 4096)):
         said += data
     return said
-
-
-def _command() -> list[str]:
-    """Return what starts the daemon of this client's installation."""
-    here = os.path.dirname(os.path.abspath(sys.argv[0]))
-    for directory in (here, os.path.dirname(sys.executable)):
-        path = os.path.join(directory, "fimd")
-        if os.access(path, os.X_OK) and os.path.isfile(path):
-            return [path, "--on-demand"]
-    raise ClientError(f"{here}/fimd is not there: install the package fimd anew")
 
 
 def _become_daemon(command: list[str], reading: int, writing: int) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Final
 from dbus_next.message import Message
 
 from fimd.base.errors import FimError, InvalidArgumentError
+from fimd.base.places import find_global, socket_path
 from fimd.base.settings import DEFAULT_ORIGIN, read
 from fimd.bus.connection import BusError, Connection, session_address
 from fimd.bus.paths import BUS_NAME, ROOT
@@ -20,34 +21,42 @@ _SECONDS: Final = 3.0
 
 async def check() -> list[Finding]:
     """Look whether the daemon can be reached, or started, and by whom."""
-    bus, systemd = await asyncio.gather(_bus(), _systemd())
-    return [*bus, systemd, _settings()]
+    findings = await asyncio.gather(_bus(), _daemon(), _systemd())
+    return [*findings, _settings()]
 
 
-async def _bus() -> list[Finding]:
+async def _bus() -> Finding:
+    """A session bus is for desktops and for other programs; images start without."""
     try:
         address = session_address()
-        connection = await Connection.open(address, seconds=_SECONDS)
-    except FimError as error:
-        detail, _, remedy = str(error).rpartition(": ")
-        return [problem("session bus", detail, remedy)]
+    except FimError:
+        return fine("session bus", "there is none, and images start without")
     try:
-        return [fine("session bus", address.split(",")[0]), await _daemon(connection)]
+        connection = await Connection.open(address, seconds=_SECONDS)
+    except FimError:
+        remedy = "log in anew, for desktops to start images"
+        return note("session bus", f"{address} does not answer, and images start without", remedy)
+    try:
+        [owned] = await connection.ask_bus("NameHasOwner", "s", BUS_NAME)
+        [names] = await connection.ask_bus("ListActivatableNames", "")
     except BusError as error:
-        return [problem("session bus", str(error), "log in anew")]
+        return note("session bus", str(error), "log in anew, for desktops to start images")
     finally:
         connection.disconnect()
+    shown = address.split(",")[0]
+    if owned or BUS_NAME in names:
+        return fine("session bus", shown)
+    remedy = "run 'fimctl setup', for desktops to start images"
+    return note("session bus", f"{shown} can't start fimd", remedy)
 
 
-async def _daemon(connection: Connection) -> Finding:
-    [owned] = await connection.ask_bus("NameHasOwner", "s", BUS_NAME)
-    if not owned:
-        [names] = await connection.ask_bus("ListActivatableNames", "")
-        if BUS_NAME in names:
-            return fine("daemon", "it does not run; the bus starts it when it is needed")
-        return problem("daemon", "it neither runs nor can the bus start it", "run 'fimctl setup'")
+async def _daemon() -> Finding:
+    path = socket_path(find_global())
+    try:
+        connection = await Connection.open(f"unix:path={path}", seconds=_SECONDS)
+    except FimError:
+        return fine("daemon", "it does not run, and is started when it is needed")
     message = Message(
-        destination=BUS_NAME,
         path=ROOT,
         interface="org.freedesktop.DBus.Properties",
         member="Get",
@@ -59,17 +68,19 @@ async def _daemon(connection: Connection) -> Finding:
     except BusError as error:
         remedy = "see 'fimctl logs', and end the process: its mounts stay"
         return problem("daemon", f"it runs, but does not answer ({error})", remedy)
+    finally:
+        connection.disconnect()
     return fine("daemon", f"it runs, version {version.value}")
 
 
 async def _systemd() -> Finding:
     if not os.access("/run/systemd/system", os.F_OK) or shutil.which("systemctl") is None:
-        return fine("systemd", "does not run here; the bus starts the daemon itself")
+        return fine("systemd", "does not run here; the daemon is started without")
     words = ["systemctl", "--user", "show", "--property=LoadState,ActiveState", "fimd.service"]
     try:
         said = (await run(words, seconds=_SECONDS)).decode(errors="replace")
     except FimError:
-        return fine("systemd", "runs no session of this user; the bus starts the daemon itself")
+        return fine("systemd", "runs no session of this user; the daemon is started without")
     facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if facts.get("LoadState") != "loaded":
         return note("systemd", "it has no unit fimd.service", "run 'fimctl setup'")

@@ -79,6 +79,10 @@ def test_setup_says_what_it_wrote_and_removes_it_again(session: SystemdSession) 
         share / "applications" / "org.flatimage.Fim1.desktop",
         share / "gnome-shell/search-providers" / "org.flatimage.Fim1.search-provider.ini",
         share / "krunner" / "dbusplugins" / "org.flatimage.Fim1.desktop",
+        *(
+            share / "man" / f"man{page[-1]}" / page
+            for page in ("fimctl.1", "org.flatimage.Fim1.5", "flatimage.7", "fimd.8")
+        ),
         share / "mime" / "packages" / "flatimage.xml",
     ]
     assert session.output("fimctl", "setup").splitlines() == [f"kept {path}" for path in files]
@@ -284,7 +288,7 @@ def test_why_the_unit_refuses_is_told_by_its_socket(session: SystemdSession) -> 
     assert done.stderr.startswith(f"fimctl: {file}: there is no setting 'cash': "), done
     assert time.monotonic() - began < 6
     file.unlink()
-    wait_for(lambda: session.unit(UNIT, "ActiveState") != ["deactivating"], what="its end")
+    wait_for(lambda: session.unit(UNIT, "ActiveState") == ["failed"], what="its end")
     assert without_bus(session, "fimctl", "status").returncode == 0
 
 
