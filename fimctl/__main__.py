@@ -9,6 +9,10 @@ from fimctl.errors import ClientError
 def main() -> int:
     """Do what the command line says; returns the exit code."""
     arguments = sys.argv[1:]
+    if None in {sys.stdin, sys.stdout, sys.stderr}:
+        from fimd.base.streams import fill  # noqa: PLC0415 - few callers close them
+
+        fill()
     try:
         if arguments[:1] == ["app"] and len(arguments) > 1 and arguments[1] != "--help":
             from fimctl.image_words import app  # noqa: PLC0415 - each path imports its own

@@ -10,10 +10,12 @@ from functools import partial
 
 from fimd import __version__
 from fimd.base.errors import FimError
+from fimd.base.streams import fill
 
 
 def main() -> int:
     """Run the daemon; its exit status is EX_CONFIG where it can't start as things are."""
+    fill()
     faulthandler.enable()  # systemd's watchdog ends a hanging daemon by SIGABRT: say where it hung
     parser = argparse.ArgumentParser(
         prog="fimd",

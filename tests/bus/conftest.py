@@ -170,7 +170,7 @@ def bus(open_directory: Path, is_bus: bool, request: pytest.FixtureRequest) -> I
         yield f"unix:path={place}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         config.unlink()
 
 

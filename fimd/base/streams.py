@@ -1,0 +1,18 @@
+"""The standard streams of a process whose caller has closed some of them."""
+
+import os
+import sys
+
+
+def fill() -> None:
+    """Have each that is closed lead nowhere: what is opened next would take its place.
+
+    Programs that this process executes find it closed, as the caller wanted.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number, inheritable=False)
+                os.close(opened)
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115 - for good
