@@ -12,7 +12,7 @@ def main() -> int:
     if None in {sys.stdin, sys.stdout, sys.stderr}:
         from fimd.base.streams import fill  # noqa: PLC0415 - few callers close them
 
-        fill()
+        fill(inheritable=False)
     try:
         if arguments[:1] == ["app"] and len(arguments) > 1 and arguments[1] != "--help":
             from fimctl.image_words import app  # noqa: PLC0415 - each path imports its own

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Final, NoReturn
 
+_TOO_LONG: Final = 7
+"""E2BIG; `errno` is one more module."""
 _HIDDEN: Final = "casefold cannot"
 """Beginning of a warning that only FIM_DEBUG=1 shows, as in FlatImage: it comes at every start."""
 
@@ -67,6 +69,11 @@ def launch(
     try:
         os.execve(command[0], command, environment)  # noqa: S606 - the plan is an argument list
     except OSError as error:
+        if error.errno == _TOO_LONG:
+            raise ClientError(
+                "the words and variables of the program are too long for this kernel, with those "
+                "of its sandbox: use fewer, or raise the limit (ulimit -s)"
+            ) from error
         raise ClientError(
             f"{os.fsdecode(command[0])} can't be executed ({error.strerror}): install "
             f"bubblewrap and util-linux"

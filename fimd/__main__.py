@@ -15,7 +15,10 @@ from fimd.base.streams import fill
 
 def main() -> int:
     """Run the daemon; its exit status is EX_CONFIG where it can't start as things are."""
-    fill()
+    fill(inheritable=True)
+    if sys.flags.ignore_environment:  # then neither is what this starts to heed them
+        for name in [name for name in os.environ if name.startswith("PYTHON")]:
+            del os.environ[name]
     faulthandler.enable()  # systemd's watchdog ends a hanging daemon by SIGABRT: say where it hung
     parser = argparse.ArgumentParser(
         prog="fimd",

@@ -20,6 +20,9 @@
             does: whoever asks the kernel for the lock learns of both. With nobody to read from the
             pipe any more the monitor was killed, and as process 1 init ends all others by its own
             end. Without a process namespace it goes on, and inherits what PROGRAM has left.
+   More words than bubblewrap takes go by a file in memory: in place of PROGRAM and its arguments init
+   then has a word with the number of the descriptor by which it reads them.
+
    exec     PROGRAM alone, by the NAME that it was asked for: for one that comes later.
 
    Each letter of SIGNALS is a signal that gets its default action again: a for 1 (SIGHUP), b for 2
@@ -233,6 +236,59 @@ static __attribute__((noreturn)) void become(const char *signals, const char *pr
   fail(program, " can't be executed: the image lacks it, or what it needs.\n");
 }
 
+/* ---- more words than bubblewrap takes, which is 9000 with its own ---- */
+
+#define MOST_WORDS 8900
+#define SEEK_SET 0
+#define SEEK_END 2
+
+/* Put words into a file, and the number of its descriptor in their place. */
+static void put_by(char **words) {
+  static char name[] = "0000000000";
+  /* the kernel lays words one behind the other, each with its NUL (execve(2)) */
+  char *from = words[0], *end = from;
+  for (char **at = words; *at; at++) end = *at + length(*at) + 1;
+  long file = call(__NR_memfd_create, (word) "words", 0, 0, 0, 0);
+  long kept = call(__NR_fcntl, (word)file, F_DUPFD, 10, 0, 0);
+  if (file < 0 || kept < 0) fail("a file for the words", " can't be made: too many files are open.\n");
+  call(__NR_close, (word)file, 0, 0, 0, 0);
+  while (from < end) {
+    long written = call(__NR_write, (word)kept, (word)from, (word)(end - from), 0, 0);
+    if (written <= 0) fail("the words", " can't be handed on: there is no memory left.\n");
+    from += written;
+  }
+  write_number(name, (unsigned)kept);
+  words[0] = name;
+  words[1] = 0;
+}
+
+static char *reserve(word size) {
+  word start = ((word)call(__NR_brk, 0, 0, 0, 0, 0) + sizeof(word)) & -sizeof(word);
+  if ((word)call(__NR_brk, start + size, 0, 0, 0, 0) < start + size)
+    fail("the words", " can't be taken: there is no memory left.\n");
+  return (char *)start;
+}
+
+/* Return the words that were put by, or those that are here. */
+static char **fetch(char **words) {
+  if (words[0][0] < '0' || words[0][0] > '9' || words[1]) return words;
+  unsigned file = number(words[0]);
+  long size = call(__NR_lseek, file, 0, SEEK_END, 0, 0), got = 0;
+  call(__NR_lseek, file, 0, SEEK_SET, 0, 0);
+  if (size <= 0) fail("the words", " can't be found: start this again.\n");
+  char *text = reserve((word)size);
+  for (long part; got < size; got += part)
+    if ((part = call(__NR_read, file, (word)(text + got), (word)(size - got), 0, 0)) <= 0)
+      fail("the words", " can't be read: start this again.\n");
+  call(__NR_close, file, 0, 0, 0, 0);
+  word count = 0;
+  for (long at = 0; at < size; at++) count += !text[at];
+  char **found = (char **)reserve((count + 1) * sizeof(char *));
+  for (word at = 0; at < count; at++, text += length(text) + 1) found[at] = text;
+  found[count] = 0;
+  return found;
+}
+
 /* ---- the three ---- */
 
 static __attribute__((noreturn)) void monitor(char **words, char **environment) {
@@ -244,7 +300,11 @@ static __attribute__((noreturn)) void monitor(char **words, char **environment) 
   long writer = call(__NR_fcntl, (word)ends[1], F_DUPFD, 10, 0, 0);
   if (writer < 0) fail("a descriptor", " can't be had: too many files are open.\n");
   call(__NR_close, (word)ends[1], 0, 0, 0, 0);
-  write_number(words[number(words[2])], (unsigned)writer);
+  char **descriptor = words + number(words[2]);
+  write_number(*descriptor, (unsigned)writer);
+  word count = 0;
+  while (words[count]) count++;
+  if (count > MOST_WORDS && words + count > descriptor + 3) put_by(descriptor + 3);
 
   long sandbox = fork();
   if (sandbox < 0) fail(words[3], " can't be started: there are too many processes.\n");
@@ -295,6 +355,7 @@ static __attribute__((noreturn)) void init(char **words, char **environment) {
   int is_first = call(__NR_getpid, 0, 0, 0, 0, 0) == 1;
 
   be_called_bubblewrap();
+  char **program_words = fetch(words + 5);
   call(__NR_fcntl, pipe, F_SETFD, FD_CLOEXEC, 0, 0);
   /* a program of the same user could trace it otherwise */
   call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -307,8 +368,8 @@ static __attribute__((noreturn)) void init(char **words, char **environment) {
   if (ends[0].happened & POLLERR) leave(KILLED + SIGKILL);
 
   long program = fork();
-  if (program < 0) fail(words[5], " can't be started: there are too many processes.\n");
-  if (program == 0) become(words[4], words[5], words + 5, environment);
+  if (program < 0) fail(*program_words, " can't be started: there are too many processes.\n");
+  if (program == 0) become(words[4], *program_words, program_words, environment);
   strip(pipe, lock);
   set_action(SIGPIPE, SIG_IGN);
   call(__NR_rt_sigprocmask, SIG_BLOCK, (word)mask, 0, 8, 0);

@@ -20,6 +20,8 @@ _NVIDIA_PLACES: Final = (
     *("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/i386-linux-gnu", "/usr/lib32"),
     *("/usr/bin", "/usr/share", "/usr/share/vulkan/icd.d"),
 )
+_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
+"""Where an image's linker may not look for libraries that the host's driver has brought along."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def _optical(_: Caller) -> Grant:
 
 def _gpu(_: Caller) -> Grant:
     nodes = sorted(entry.path for entry in _entries(_DEVICES) if "nvidia" in entry.name)
-    return Grant((*_devices("/dev/dri", *nodes), *_read_only(*(_nvidia_files() if nodes else ()))))
+    files = tuple(_nvidia_files()) if nodes else ()
+    variables = (("LD_LIBRARY_PATH", _LIBRARIES),) if files else ()
+    return Grant((*_devices("/dev/dri", *nodes), *_read_only(*files)), variables)
 
 
 def _nvidia_files() -> Iterator[str]:

@@ -8,8 +8,6 @@ from typing import Final
 from fimd.base import build
 
 HOST_PATH: Final = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
-HOST_LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
-
 LOCK: Final = "lock"
 """The name of a file in an instance's directory: see Place.lock."""
 
@@ -54,8 +52,8 @@ def exported(place: Place, caller: Mapping[str, str]) -> dict[str, str]:
 
     The expansion of stored values sees them too.
     """
-    libraries = caller.get("LD_LIBRARY_PATH")
-    path = [place.programs, caller.get("PATH", ""), HOST_PATH, place.applets]
+    # what is bundled comes last: a static bash crashes on the name services of another libc
+    path = [caller.get("PATH", ""), HOST_PATH, place.programs, place.applets]
     runtime = os.path.join(place.global_directory, "run")
     return {
         "FIM_VERSION": build.VERSION,
@@ -76,6 +74,5 @@ def exported(place: Place, caller: Mapping[str, str]) -> dict[str, str]:
         "FIM_DIR_DATA": place.data,
         "FIM_DIR_LAYERS": place.layers,
         "PATH": ":".join(part for part in path if part),
-        "LD_LIBRARY_PATH": HOST_LIBRARIES + (f":{libraries}" if libraries else ""),
         "TERM": "xterm",
     }

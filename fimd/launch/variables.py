@@ -13,6 +13,8 @@ from fimd.launch.expansion import expand_value, is_name, quoted
 
 _MOST: Final = 1000
 """Variables that bubblewrap sets, which takes 9000 words in all, three for each."""
+_HOSTS: Final = ("LD_LIBRARY_PATH", "LD_PRELOAD")
+"""Variables of the caller's that are about the host's libraries: an image has others."""
 # In a shell of its own, since an error of syntax would end the one that is to become the program.
 # The point keeps newlines at the end. What fails leaves the value as it is written.
 _EVALUATE: Final = """\
@@ -33,6 +35,9 @@ class Inside:
 
     def words(self) -> Iterator[str]:
         """Yield the arguments of bubblewrap."""
+        for key in _HOSTS:
+            if key not in self.plain:
+                yield from ("--unsetenv", key)
         for key, value in self.plain.items():
             yield from ("--setenv", key, value)
 
