@@ -14,6 +14,10 @@ def main() -> int:
 
         fill(inheritable=False)
     try:
+        os.getcwdb()
+    except OSError:  # it was removed, or can't be seen
+        os.chdir("/")
+    try:
         if arguments[:1] == ["app"] and len(arguments) > 1 and arguments[1] != "--help":
             from fimctl.image_words import app  # noqa: PLC0415 - each path imports its own
 

@@ -86,7 +86,7 @@ class Daemon:
         name = reply.fields.get(wire.ERROR_NAME, "")
         text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else name
         if name in _NOT_THERE:
-            text = "fimd does not run and the bus can't start it: run 'fimctl setup', or 'fimd &'"
+            text = "fimd has left the session bus, which can't start it: try again"
         elif name.startswith("org.freedesktop.DBus.Error.Spawn"):
             text = f"the bus could not start fimd ({text}): start 'fimd' by hand to see why"
         raise DaemonError(name.removeprefix(_ERROR_PREFIX), text)

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         _write(Path(mime.generic_path(home)), mime.GENERIC)
         icons.install_generic(home)
         if not systemd:
-            print("systemd runs no session of yours: the bus starts fimd itself")
+            print("systemd runs no session of yours: fimd is started without")
     if systemd:
         _systemctl("daemon-reload")
         if not arguments.remove and not _systemctl("is-active", "fimd.socket"):

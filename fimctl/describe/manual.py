@@ -43,7 +43,7 @@ def fimctl_page(root: Command) -> str:
             _text(
                 "fimctl runs applications that are one executable file, a FlatImage, by the "
                 "daemon fimd: it mounts their layers and a writable view over them, and shares "
-                "them among all instances. The session bus starts the daemon when it is needed."
+                "them among all instances. The daemon is started when it is needed."
             ),
         ),
         ".SH COMMANDS",

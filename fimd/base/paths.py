@@ -254,8 +254,7 @@ class RuntimeTree:
     def lock(self) -> int:
         """Take the tree for this process, until the returned descriptor is closed.
 
-        Raises BusyError where another daemon has it: two would undo each other's mounts, and each
-        session bus would let one own the name.
+        Raises BusyError where another daemon has it: two would undo each other's mounts.
         """
         for path in (self.root / "lock", self.state / "lock"):  # the first is fimd 0.1's
             if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
@@ -275,8 +274,8 @@ class RuntimeTree:
             holder = os.read(descriptor, 32).decode(errors="replace").strip()
             os.close(descriptor)
             raise BusyError(
-                f"another fimd (process {holder}) owns {self.root}, perhaps on another session "
-                f"bus: use that bus, or end that process"
+                f"another fimd (process {holder}) owns {self.root}: use that, or end it by "
+                f"'fimctl shutdown'"
             ) from None
         return descriptor
 

@@ -11,7 +11,7 @@ from dbus_next.message import Message
 from fimd.base.errors import FimError, InvalidArgumentError
 from fimd.base.places import find_global, socket_path
 from fimd.base.settings import DEFAULT_ORIGIN, read
-from fimd.bus.connection import BusError, Connection, session_address
+from fimd.bus.connection import BusError, Connection, session_addresses
 from fimd.bus.paths import BUS_NAME, ROOT
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.mounts.process import run
@@ -27,27 +27,28 @@ async def check() -> list[Finding]:
 
 async def _bus() -> Finding:
     """A session bus is for desktops and for other programs; images start without."""
-    try:
-        address = session_address()
-    except FimError:
-        return fine("session bus", "there is none, and images start without")
-    try:
-        connection = await Connection.open(address, seconds=_SECONDS)
-    except FimError:
-        remedy = "log in anew, for desktops to start images"
-        return note("session bus", f"{address} does not answer, and images start without", remedy)
-    try:
-        [owned] = await connection.ask_bus("NameHasOwner", "s", BUS_NAME)
-        [names] = await connection.ask_bus("ListActivatableNames", "")
-    except BusError as error:
-        return note("session bus", str(error), "log in anew, for desktops to start images")
-    finally:
-        connection.disconnect()
-    shown = address.split(",")[0]
-    if owned or BUS_NAME in names:
-        return fine("session bus", shown)
-    remedy = "run 'fimctl setup', for desktops to start images"
-    return note("session bus", f"{shown} can't start fimd", remedy)
+    addresses = session_addresses()
+    for address in addresses:
+        try:
+            connection = await Connection.open(address, seconds=_SECONDS)
+        except FimError:
+            continue
+        try:
+            [owned] = await connection.ask_bus("NameHasOwner", "s", BUS_NAME)
+            [names] = await connection.ask_bus("ListActivatableNames", "")
+        except BusError as error:
+            return note("session bus", str(error), "log in anew, for desktops to start images")
+        finally:
+            connection.disconnect()
+        shown = address.split(",")[0]
+        if owned or BUS_NAME in names:
+            return fine("session bus", shown)
+        remedy = "run 'fimctl setup', for desktops to start images"
+        return note("session bus", f"{shown} can't start fimd", remedy)
+    if addresses:
+        detail = f"{addresses[0]} does not answer, and images start without"
+        return note("session bus", detail, "log in anew, for desktops to start images")
+    return fine("session bus", "there is none, and images start without")
 
 
 async def _daemon() -> Finding:

@@ -21,6 +21,8 @@ class Housekeeping:
         self._instances = instances
         self._layers = layers
         self.left = asyncio.Event()
+        self.lent = 0
+        """How many processes the namespace is lent to."""
 
     async def prune(self) -> tuple[int, int]:
         """Unmount the layers that nobody uses now, and remove what crashes have left.
@@ -40,8 +42,13 @@ class Housekeeping:
         except BaseException:
             process.close()
             raise
-        process.on_end(self._namespace.release)
+        self.lent += 1
+        process.on_end(self._take_back)
         return self._namespace.join
+
+    def _take_back(self) -> None:
+        self.lent -= 1
+        self._namespace.release()
 
     async def leave(self, *, seconds: float | None = None) -> None:
         """Take no new instances and let the daemon stop.

@@ -143,11 +143,6 @@ class Namespace:
         return self._holder is not None
 
     @property
-    def is_held(self) -> bool:
-        """Whether anything is mounted there, or somebody looks at it."""
-        return self._holds > 0
-
-    @property
     def join(self) -> tuple[str, ...]:
         """The beginning of a command that is run in it. For who holds it."""
         return self._there.join

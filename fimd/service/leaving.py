@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 from fimd.bus.buses import Buses
+from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instances import Instances
 from fimd.jobs.jobs import Jobs
-from fimd.mounts.namespace import Namespace
 from fimd.service.scopes import managed
 
 _LOOKS = 10
@@ -17,11 +17,11 @@ class Leaving:
     """Whether there is anything to stay for."""
 
     def __init__(
-        self, instances: Instances, jobs: Jobs, namespace: Namespace, buses: Buses
+        self, instances: Instances, jobs: Jobs, housekeeping: Housekeeping, buses: Buses
     ) -> None:
         self._instances = instances
         self._jobs = jobs
-        self._namespace = namespace
+        self._housekeeping = housekeeping
         self._buses = buses
 
     async def when_idle(self, seconds: Callable[[], float], *, on_demand: bool) -> None:
@@ -39,7 +39,7 @@ class Leaving:
                 return
 
     def _is_used(self) -> bool:
-        return bool(len(self._instances.running) or self._namespace.is_held or self._is_working())
+        return bool(len(self._instances.running) or self._housekeeping.lent or self._is_working())
 
     def _is_working(self) -> bool:
         return any(job.state == "running" for job in self._jobs.current)

@@ -37,7 +37,7 @@ complete -c fimctl -n '__fimctl_at exactly' -f -a desktop -d 'how an image shows
 complete -c fimctl -n '__fimctl_at exactly' -f -a notify -d 'whether an image'\''s start shows a notification'
 complete -c fimctl -n '__fimctl_at exactly' -f -a version -d 'print what images are run by'
 complete -c fimctl -n '__fimctl_at exactly' -f -a describe -d 'print completions for shells, and manual pages'
-complete -c fimctl -n '__fimctl_at exactly' -f -a setup -d 'install this user'\''s activation file and systemd unit'
+complete -c fimctl -n '__fimctl_at exactly' -f -a setup -d 'let session buses, systemd and desktops start this installation'\''s fimd'
 complete -c fimctl -n '__fimctl_at exactly' -f -a settings -d 'show the daemon'\''s settings and where they come from'
 complete -c fimctl -n '__fimctl_at exactly' -f -a logs -d 'show what the daemon said'
 complete -c fimctl -n '__fimctl_at exactly' -f -a doctor -d 'find out what keeps images from running'

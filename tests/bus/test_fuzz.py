@@ -68,13 +68,15 @@ def methods() -> list[tuple[str, str, tuple[str, ...]]]:
     return [item for item in found if item[1] not in LEAVES]
 
 
-@pytest.fixture
-def connection(session: Session) -> Any:
-    """A connection of the session's account to its bus."""
+@pytest.fixture(params=["session bus", "own socket"])
+def connection(session: Session, request: pytest.FixtureRequest) -> Any:
+    """A connection of the session's account to its bus, or to the daemon itself."""
     if session.account.uid != os.getuid():
         pytest.skip("the bus takes its own user only")
     session.output("fimctl", "status")
-    with open_dbus_connection(f"unix:path={session.directory}/run/bus") as connection:
+    is_bus = request.param == "session bus"
+    path = session.directory / "run" / "bus" if is_bus else session.tree / "bus"
+    with open_dbus_connection(f"unix:path={path}") as connection:
         yield connection
 
 

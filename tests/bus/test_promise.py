@@ -89,23 +89,27 @@ def every_error(kind: type[FimError]) -> set[type[FimError]]:
     return {kind}.union(*(every_error(below) for below in kind.__subclasses__()))
 
 
-def test_the_daemon_serves_what_was_promised(session: Session, image: Path) -> None:
+@pytest.mark.parametrize("is_bus", [True, False], ids=["session bus", "own socket"])
+def test_the_daemon_serves_what_was_promised(session: Session, image: Path, is_bus: bool) -> None:
     session.output(image, "fim-exec", "true")
+    address = f"unix:path={session.tree}/bus"
+    gdbus_way = ["--session"] if is_bus else ["--address", address]
+    busctl_way = "--user" if is_bus else f"--address={address}"
     instance = session.background(image, "sleep 30")
     (session.directory / "work" / "files").mkdir()
     job = session.output(
-        *["gdbus", "call", "--session", "-d", "org.flatimage.Fim1", "-o", "/org/flatimage/Fim1"],
+        *["gdbus", "call", *gdbus_way, "-d", "org.flatimage.Fim1", "-o", "/org/flatimage/Fim1"],
         *["-m", "org.flatimage.Fim1.Manager.CreateLayer"],
         byte_by_byte(session.directory / "work" / "files"),
         byte_by_byte(session.directory / "work" / "layer"),
         "{}",
     )
     assert "/job/" in job
-    listed = session.output("busctl", "--user", "--list", "tree", "org.flatimage.Fim1")
+    listed = session.output("busctl", busctl_way, "--list", "tree", "org.flatimage.Fim1")
     served: dict[str, list[str]] = {}
     for path in listed.split():
         described = session.output(
-            *["gdbus", "introspect", "--xml", "--session", "-d", "org.flatimage.Fim1", "-o"], path
+            *["gdbus", "introspect", "--xml", *gdbus_way, "-d", "org.flatimage.Fim1", "-o"], path
         )
         for interface in ET.fromstring(described).findall("interface"):
             served[interface.get("name", "")] = structure(interface)

@@ -139,3 +139,28 @@ def test_gdbus_shows_an_errors_name_and_sentence(session: Session) -> None:
     assert "/nowhere" in done.stderr
     done = session.run(*call, path, "{'typo': <true>}")
     assert f"{NAME}.Error.InvalidArgument: there is no option 'typo' here" in done.stderr
+
+
+def test_the_page_holds_by_the_own_socket_too(
+    session: Session, image: Path, scripts: dict[str, Path]
+) -> None:
+    session.output("fimctl", "status")
+    address = f"unix:path={session.tree}/bus"
+    for script in scripts.values():
+        text = script.read_text()
+        text = text.replace("busctl --user", f"busctl --address={address}")
+        text = text.replace("--session --dest", f"--address {address} --dest")
+        script.write_text(text)
+    done = session.run(scripts["start"], image, "sh", "-c", 'echo "$*"; exit 7', "-", "a  b")
+    assert (done.returncode, done.stdout) == (7, "a  b\n"), done
+    running = session.start(scripts["start"], image, "sleep", "60")
+    session.instances_of(running)
+    session.output(scripts["stop"], f"{ROOT}/instance/{running.pid:010d}")
+    assert running.wait(10) != 0
+    session.output(image, "fim-exec", "touch", "/made")
+    assert session.output(scripts["commit"], image).startswith("succeeded")
+    for command in re.findall(r"^\$ (.*--address.*(?:\\\n.*)*)", PAGE.read_text(), re.MULTILINE):
+        shown = command.replace(f"/tmp/fim/app/u{'$UID'}", str(session.tree))
+        done = session.run("sh", "-c", f"timeout 2 {shown}")
+        assert done.returncode == (124 if "monitor" in shown else 0), done
+        assert NAME in done.stdout or ROOT in done.stdout, done
