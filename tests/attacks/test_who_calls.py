@@ -55,6 +55,57 @@ def test_a_program_inside_that_reaches_the_bus_is_told_nothing(
     wait_for(lambda: session.objects("ps") == [], what="the end of all instances")
 
 
+@pytest.mark.parametrize("permissions", ["none", "home", "home,processes,dbus_user,network"])
+def test_a_program_inside_does_not_find_the_own_socket(
+    session: Session, image: Path, permissions: str
+) -> None:
+    if permissions != "none":
+        session.output(image, "fim-perms", "set", permissions)
+    session.output(image, "fim-bind", "add", "rw", str(session.directory), "/session")
+    socket = session.tree / "bus"
+    paths = [socket, Path("/session") / socket.relative_to(session.directory)]
+    script = (
+        'for path; do ls -d "$path"; ls "${path%/*}"; done 2>&1; find / -xdev -type s -name bus'
+    )
+    said = session.output(image, "fim-exec", "sh", "-c", script, "sh", *paths).splitlines()
+    assert socket.is_socket()
+    assert [line for line in said if str(socket) in line and "No such file" not in line] == []
+    assert {line for line in said if "/" not in line} == {"bin", "sbin", "instance"}
+
+
+@pytest.mark.parametrize("wrap", [OWN_USERS, (*OWN_USERS, "-pf")])
+def test_who_is_in_a_sandbox_is_refused_by_the_own_socket(
+    session: Session, wrap: tuple[str, ...]
+) -> None:
+    session.output("fimctl", "status")
+    address = f"--address=unix:path={session.tree}/bus"
+    for member in ("GetManagedObjects", "Introspect"):
+        interface = "ObjectManager" if member == "GetManagedObjects" else "Introspectable"
+        call = ("call", "org.flatimage.Fim1", ROOT, f"org.freedesktop.DBus.{interface}", member)
+        done = session.run(*wrap, "busctl", address, *call)
+        assert (done.returncode == 0) == (member == "Introspect"), done
+        assert (DENIED in done.stderr) == (member == "GetManagedObjects"), done
+
+
+def test_a_client_does_not_talk_to_who_listens_in_a_sandbox(session: Session, image: Path) -> None:
+    session.output("fimctl", "shutdown")
+    wait_for(lambda: not session.daemons(), what="the daemon's end")
+    script = (
+        "import socket, sys, time\n"
+        "one = socket.socket(socket.AF_UNIX)\n"
+        "one.bind(sys.argv[1])\n"
+        "one.listen()\n"
+        "print('up', flush=True)\n"
+        "one.accept()[0].recv(1)\n"
+    )
+    words = ("unshare", "-Ur", session.account.python, "-c", script, session.tree / "bus")
+    trap = session.start(*words, stdout=subprocess.PIPE)
+    assert trap.stdout is not None
+    assert trap.stdout.readline() == b"up\n"
+    assert session.output(image, "fim-exec", "echo", "hello") == "hello\n"
+    assert trap.poll() is None or trap.returncode != 0
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have mounts of its own alone")
 @pytest.mark.parametrize("place", ["home", "work", "work/here"])
 def test_a_process_with_other_files_is_told_so_before_anything_is_written(
