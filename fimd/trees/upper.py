@@ -23,6 +23,7 @@ from fimd.dwarfs.write import Entry, PackError, SourceTree
 from fimd.dwarfs.write.entries import printable
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import is_whiteout
+from fimd.trees.placeholders import placeholders
 
 WHITEOUT_PREFIX: Final = b".wh."
 OPAQUE_NAMES: Final = (b".wh..wh..opq", b".wh..opq")
@@ -47,8 +48,9 @@ class Upper:
         entries: what is there, without any mark.
         whiteouts: deleted names, in directories that are among the entries.
         opaque: directories among the entries, which hide the lower ones.
-        hidden: unionfs's marks: a path that is not among the entries is deleted, a directory
-            that is among them is opaque, and for the rest they mean nothing.
+        hidden: unionfs's marks, and the placeholders of a start: a path that is not among the
+            entries is deleted where there is one below, a directory that is among them is opaque,
+            and for the rest they mean nothing.
         attributes: how many entries have an extended attribute, by its name.
     """
 
@@ -57,11 +59,6 @@ class Upper:
     opaque: set[bytes] = field(default_factory=set)
     hidden: set[bytes] = field(default_factory=set)
     attributes: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was changed."""
-        return len(self.entries) <= 1 and not self.whiteouts and not self.hidden
 
     @property
     def has_marks(self) -> bool:
@@ -77,6 +74,9 @@ def read_upper(tree: SourceTree, scanned: Iterable[Entry]) -> Upper:
     upper = Upper([])
     for entry in scanned:
         _add(upper, entry)
+    made = placeholders(upper.entries)
+    upper.hidden.update(made)
+    upper.entries[:] = [entry for entry in upper.entries if entry.path not in made]
     for entry in upper.entries:
         if entry.is_file or entry.is_directory:  # others can have none that a user sets
             _read_attributes(upper, tree, entry)
