@@ -1,0 +1,60 @@
+"""Files of subordinate ids: a plain user can do with them what it can with its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import Account
+from tests.support.image_commands import Commands
+from tests.support.session import Session
+from tests.support.subordinate_ids import FIRST, wrapped
+
+
+@pytest.fixture
+def app(
+    new_session: Callable[..., Session], account: Account, tmp_path: Path, busybox_image: Path
+) -> Commands:
+    session = new_session(wrap=wrapped(account, tmp_path))
+    return Commands(session, session.adopt(busybox_image, "app.flatimage"))
+
+
+GIVE = (
+    "mkdir /given; echo x >/given/file; chown 7:8 /given /given/file; "
+    "chmod 4711 /given/file; chmod 0700 /given"
+)
+LOOK = "stat -c '%a %u:%g' /given /given/file"
+GIVEN = "700 7:8\n4711 7:8\n"
+
+
+def test_what_is_given_to_others_is_listed_and_thrown_away(app: Commands) -> None:
+    app.output("fim-root", "sh", "-c", GIVE)
+    given = app.data / "root" / "given"
+    assert given.stat().st_uid == FIRST + 6
+    shown = app.session.output("fimctl", "upper", "status", app.image)
+    assert shown == "+ /given/\n+ /given/file\n2 added; 2 B of files\n"
+    app.session.output("fimctl", "upper", "reset", "--yes", app.image)
+    assert not given.exists()
+
+
+@pytest.mark.parametrize("mode", ["binary", "layer", "file"])
+def test_a_commit_keeps_owners_and_special_bits(app: Commands, mode: str) -> None:
+    app.output("fim-root", "sh", "-c", GIVE)
+    path = app.session.directory / "work" / "new.layer"
+    app.output("fim-layer", "commit", mode, *([str(path)] if mode == "file" else []))
+    variables = {"FIM_LAYERS": str(path)} if mode == "file" else {}
+    again = Commands(app.session, app.image, variables)
+    assert again.output("fim-root", "sh", "-c", LOOK) == GIVEN
+    assert not (app.data / "root" / "given").exists()
+
+
+def test_a_layer_shows_the_same_owners_where_the_range_is_another(
+    app: Commands, new_session: Callable[..., Session], account: Account, tmp_path: Path
+) -> None:
+    app.output("fim-root", "sh", "-c", GIVE)
+    app.output("fim-layer", "commit", "binary")
+    scratch = tmp_path / "other"
+    scratch.mkdir()
+    other = new_session(wrap=wrapped(account, scratch, FIRST + 100_000))
+    image = other.adopt(app.image, "app.flatimage")
+    assert other.output(image, "fim-root", "sh", "-c", LOOK) == GIVEN
