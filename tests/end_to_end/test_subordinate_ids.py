@@ -1,5 +1,6 @@
 """Files of subordinate ids: a plain user can do with them what it can with its own."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.support.account import Account
 from tests.support.image_commands import Commands
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session
 from tests.support.subordinate_ids import FIRST, wrapped
 
@@ -35,6 +37,22 @@ def test_what_is_given_to_others_is_listed_and_thrown_away(app: Commands) -> Non
     assert shown == "+ /given/\n+ /given/file\n2 added; 2 B of files\n"
     app.session.output("fimctl", "upper", "reset", "--yes", app.image)
     assert not given.exists()
+
+
+@pytest.mark.parametrize("overlay", INSTALLED)
+def test_another_user_inside_reads_and_executes_what_a_layer_has(
+    app: Commands, overlay: str
+) -> None:
+    app.silent("fim-overlay", "set", overlay)
+    etc = app.data / "root" / "etc"
+    etc.mkdir(parents=True)
+    (etc / "passwd").write_text("root:x:0:0::/:/bin/sh\ndaemon:x:7:7::/:/bin/sh\n")
+    for made in (app.data, etc.parent, etc, etc / "passwd"):
+        os.chown(made, app.session.account.uid, app.session.account.gid)
+    app.output("fim-root", "sh", "-c", "mkdir -p /var; chown 7:7 /var")
+    script = "id -u; cat /etc/release; echo x >/var/mine; stat -c %u /var/mine"
+    done = app.session.run(app.image, "fim-root", "busybox", "su", "daemon", "-c", script)
+    assert (done.stdout, done.stderr) == ("7\nsmall\n7\n", "")
 
 
 @pytest.mark.parametrize("mode", ["binary", "layer", "file"])
