@@ -1,5 +1,6 @@
 """Files of subordinate ids: a plain user can do with them what it can with its own."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +77,39 @@ def test_a_layer_shows_the_same_owners_where_the_range_is_another(
     other = new_session(wrap=wrapped(account, scratch, FIRST + 100_000))
     image = other.adopt(app.image, "app.flatimage")
     assert other.output(image, "fim-root", "sh", "-c", LOOK) == GIVEN
+
+
+def test_a_copy_of_the_data_directory_shows_the_same_and_keeps_owners(app: Commands) -> None:
+    app.output("fim-root", "sh", "-c", f"{GIVE}; echo x >/one; ln /one /two; rm /etc/release")
+    app.output("fim-root", "sh", "-c", "rm -r /home; mkdir /home; touch -d @7 /one; mkfifo /fifo")
+    app.output("fim-layer", "commit", "layer")
+    app.output("fim-root", "sh", "-c", "mkdir -m 0 /closed; chown 9:9 /closed /given/file")
+    (app.data / "tmp" / "mine").write_text("mine")
+    copy = app.session.directory / "work" / "copy"
+    app.session.output("fimctl", "data", "copy", app.image, copy)
+    assert (copy / "tmp" / "mine").read_text() == "mine"
+    shown = [
+        Commands(app.session, app.image, variables).output("fim-root", "sh", "-c", script)
+        for script in ("find / -xdev | sort", "stat -c '%n %a %u:%g %Y %h' /one /given/* /closed")
+        for variables in ({}, {"FIM_DIR_DATA": str(copy)})
+    ]
+    assert shown[0] == shown[1]
+    assert shown[2] == shown[3]
+    assert (copy / "root" / "closed").stat().st_uid == FIRST + 8
+    refused = app.session.run("fimctl", "data", "copy", app.image, copy)
+    assert "is there already" in refused.stderr
+
+
+def test_a_data_directory_is_measured_and_removed(app: Commands) -> None:
+    app.output("fim-root", "sh", "-c", f"{GIVE}; head -c 3145728 /dev/zero >/big")
+    sizes = json.loads(app.session.output("fimctl", "data", "size", "--json", app.image))
+    assert sizes["changes"] == (3 << 20) + 2
+    assert "3.0 MiB" in app.session.output("fimctl", "data", "size", app.image)
+    running = app.session.background(app.image, "sleep 60")
+    refused = app.session.run("fimctl", "data", "remove", "--yes", app.image)
+    assert f"in use by process {running.pid}" in refused.stderr
+    running.kill()
+    app.session.output("fimctl", "data", "remove", "--yes", "--wait", "10", app.image)
+    assert not app.data.exists()
+    assert "there is none" in app.session.output("fimctl", "data", "remove", "--yes", app.image)
+    assert app.output("fim-root", "cat", "/etc/release") == "small\n"
