@@ -215,6 +215,7 @@ class Instances:
             global_directory=str(self._tree.global_directory),
             pid=request.pid,
             reserved_offset=image.reserved_offset,
+            is_alone=os.getuid() != 0 and self._namespace.ids == 1,
         )
 
     async def adopt(self) -> None:

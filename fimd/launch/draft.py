@@ -18,6 +18,9 @@ from fimd.launch.variables import Inside, inside
 RC_FILE: Final = "bashrc"
 SCRIPT: Final = "variables"
 """Names of files in the instance's directory."""
+APT: Final = "apt.conf"
+_APT: Final = 'APT::Sandbox::User "root";\n'
+"""apt becomes another user to fetch, and looks whether it did."""
 TEMPORARY: Final = "TMPDIR"
 _IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
 """Variables that tell who the program runs as: no stored one overrides them."""
@@ -66,6 +69,9 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     )
     runtime = request.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     caller = permissions.Caller(request.environment, runtime, who.uid == 0)
+    is_alone = place.is_alone and who.uid == 0
+    if is_alone and "APT_CONFIG" not in request.environment:
+        given["APT_CONFIG"] = os.path.join(place.directory, APT)
     grant = permissions.grant(image.permissions, caller)
     variables = inside(
         {**given, "BASHRC_FILE": os.path.join(place.directory, RC_FILE), **dict(grant.variables)},
@@ -81,6 +87,8 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
         bindings.runtime_tree(place),
     )
     files = {**accounts.first(who), RC_FILE: _bashrc(image.environment.get("PS1")), LOCK: ""}
+    if is_alone:
+        files[APT] = _APT
     if variables.script:
         files[SCRIPT] = variables.script
     return Draft(

@@ -36,6 +36,10 @@ _BASH: Final = (
     'rc=$1; shift; case ${1-} in ""|-*) ;; *) [ -e "$1" ] || '
     'case $(command -v -- "$1") in */*) exec "$@";; esac;; esac; exec bash --rcfile "$rc" "$@"'
 )
+_ALONE: Final = (
+    "root inside can give files to nobody and become nobody else, as package managers do: there "
+    "are no subordinate ids (see 'fimctl doctor'), and fimd's own program was not compiled here"
+)
 _MOST_WORDS: Final = 8000
 """Bubblewrap takes 9000, with those of the program, and refuses more in its own words."""
 
@@ -79,6 +83,9 @@ def launch_plan(
     who = draft.who
     warnings: list[str] = []
     first = own_processes and wants_own_processes(image)
+
+    if place.is_alone and who.uid == 0 and not program:
+        warnings.append(_ALONE)
 
     sandbox = [draft.bwrap]
     # root inside is that of the user's namespace, with all of its ids; others get one below it

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fimd.launch.entry import PROGRAM
 from tests.support.image_commands import Commands
 from tests.support.overlays import INSTALLED
 from tests.support.session import Session
@@ -126,3 +127,18 @@ def test_a_temporary_directory_that_is_not_there_inside_is_not_named(app: Comman
 def test_every_user_inside_has_shared_memory(app: Commands) -> None:
     assert shell(app, "stat -c %a /dev/shm; echo x >/dev/shm/x; ls /dev/shm") == "1777\nx\n"
     assert not Path("/dev/shm/x").exists()
+
+
+def test_root_without_subordinate_ids_gives_files_to_others_in_appearance(app: Commands) -> None:
+    if os.getuid() != 0 or app.session.account.uid == 0:
+        pytest.skip("root has ids, and who the tests run as may have some")
+    if not PROGRAM.exists():
+        pytest.skip("fimd's own program was not compiled")
+    give = "echo x >/f; chown 7:7 /f && stat -c %u /f; cat $APT_CONFIG"
+    expected = '0\nAPT::Sandbox::User "root";\n'
+    assert shell(app, give) == expected
+    app.session.background(app.image, "sleep 60", command="fim-root")
+    assert app.output("fim-instance", "exec", "0", "sh", "-c", "chown 7:7 /f") == ""
+    refused = app.session.run(app.image, "fim-exec", "chown", "7:7", "/f")
+    assert "Invalid argument" in refused.stderr
+    assert "APT_CONFIG" not in shell(app, "env", "fim-exec")
