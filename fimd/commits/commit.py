@@ -33,6 +33,7 @@ from fimd.dwarfs.write.entries import printable
 from fimd.flatimage.append import Appended, append_layer
 from fimd.flatimage.chain import EmbeddedLayer
 from fimd.layers.owners import are_kept
+from fimd.trees.attributes import sentences
 from fimd.trees.canonical import canonical
 from fimd.trees.diff import changes
 from fimd.trees.merged import Merged, open_layers
@@ -106,8 +107,8 @@ def entries_of(upper: Upper, held: HeldCommit, work: Work) -> list[Entry]:
             return []
     if len(entries) <= 1:
         return []
-    for name, count in sorted(upper.attributes.items()):
-        work.note(f"the attribute {name} of {count} files is not kept: DwarFS has none")
+    for sentence in sentences(upper.attributes):
+        work.note(sentence)
     return entries
 
 

@@ -11,7 +11,6 @@ Every backend writes deletions its own way, and an upper may have seen several b
   again as a directory, the lower one stays hidden.
 """
 
-import errno
 import os
 import re
 from collections import Counter
@@ -21,6 +20,7 @@ from typing import Final
 
 from fimd.dwarfs.write import Entry, PackError, SourceTree
 from fimd.dwarfs.write.entries import printable
+from fimd.trees import attributes
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import is_whiteout
 from fimd.trees.placeholders import placeholders
@@ -32,10 +32,8 @@ OPAQUE_XATTRS: Final = frozenset(
     for space in ("user", "trusted")
     for name in ("overlay.opaque", "fuseoverlayfs.opaque")
 )
-_MARKS: Final = re.compile(r"(user|trusted)\.(overlay|fuseoverlayfs)\.")
 # An entry with one of these is not what it seems: its content or its name is in a lower layer.
 _INDIRECT: Final = re.compile(r"(user|trusted)\.overlay\.(redirect|metacopy)$")
-_LABELS: Final = ("security.selinux", "security.ima", "security.evm", "security.SMACK64")
 # A file that was removed while it was open (libfuse, lib/fuse.c: hidden_name).
 _OPEN_AND_REMOVED: Final = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
 
@@ -105,7 +103,7 @@ def _add(upper: Upper, entry: Entry) -> None:
 
 def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
     with tree.open(entry) as descriptor:
-        for name in _attributes(descriptor):
+        for name in attributes.names(descriptor):
             if _INDIRECT.fullmatch(name):
                 raise PackError(
                     f"its {name} says that a lower layer has a part of it, which can't be "
@@ -115,14 +113,5 @@ def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
             if name in OPAQUE_XATTRS:
                 if os.getxattr(descriptor, name) == b"y":
                     upper.opaque.add(entry.path)
-            elif name not in _LABELS and not _MARKS.match(name):
+            elif attributes.is_lost(name):
                 upper.attributes[name] += 1
-
-
-def _attributes(descriptor: int) -> list[str]:
-    try:
-        return os.listxattr(descriptor)
-    except OSError as error:
-        if error.errno != errno.ENOTSUP:
-            raise
-        return []
