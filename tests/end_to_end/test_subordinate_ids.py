@@ -113,3 +113,25 @@ def test_a_data_directory_is_measured_and_removed(app: Commands) -> None:
     assert not app.data.exists()
     assert "there is none" in app.session.output("fimctl", "data", "remove", "--yes", app.image)
     assert app.output("fim-root", "cat", "/etc/release") == "small\n"
+
+
+def test_owners_stay_when_the_overlay_changes(app: Commands) -> None:
+    app.output("fim-root", "sh", "-c", GIVE)
+    for overlay in (*INSTALLED, "bwrap"):
+        app.silent("fim-overlay", "set", overlay)
+        assert app.output("fim-root", "sh", "-c", LOOK) == GIVEN, overlay
+        app.output("fim-root", "sh", "-c", "rm /etc/release; echo x >/etc/release")
+
+
+def test_owners_stay_when_layers_become_one_and_when_one_is_exported(app: Commands) -> None:
+    app.output("fim-root", "sh", "-c", GIVE)
+    app.output("fim-layer", "commit", "layer")
+    app.output("fim-root", "sh", "-c", "echo y >/other")
+    app.output("fim-layer", "commit", "layer")
+    app.session.output("fimctl", "layer", "squash", app.image, "1", "2")
+    assert app.output("fim-root", "sh", "-c", LOOK) == GIVEN
+    exported = app.session.directory / "work" / "exported"
+    app.session.output("fimctl", "layer", "export", app.image, "1", exported)
+    elsewhere = {"FIM_DIR_DATA": str(exported.with_name("data")), "FIM_LAYERS": str(exported)}
+    again = Commands(app.session, app.image, elsewhere)
+    assert again.output("fim-root", "sh", "-c", LOOK) == GIVEN
