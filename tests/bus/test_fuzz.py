@@ -78,6 +78,7 @@ def connection(session: Session, request: pytest.FixtureRequest) -> Any:
     path = session.directory / "run" / "bus" if is_bus else session.tree / "bus"
     with open_dbus_connection(f"unix:path={path}") as connection:
         yield connection
+    session.output("fimctl", "shutdown")  # the namespace may be lent to this process
 
 
 def settle(value: Any, scratch: bytes) -> Any:
