@@ -45,7 +45,7 @@ from fimd.mounts.output import Outputs
 from fimd.service.leaving import Leaving
 from fimd.service.scopes import Scopes, managed
 from fimd.service.session import SystemdSession
-from fimd.service.sockets import open_socket
+from fimd.service.sockets import OwnSocket, are_given
 from fimd.service.supervision import Supervision
 from fimd.stacks import prepare
 from fimd.stacks.stacks import Stacks
@@ -71,7 +71,7 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
     settings = live.settings
     async with AsyncExitStack() as undo:
         tree = RuntimeTree.open()
-        lock = await _lock(tree)
+        lock = await _lock(tree, is_patient=are_given())
         undo.callback(os.close, lock)
         undo.callback(os.close, tree.hold())
         keep_in(str(tree.state))
@@ -123,9 +123,9 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         server.export(SEARCH_PROVIDER, SearchProviderInterface(catalogue, launches))
         server.export(RUNNER, RunnerInterface(catalogue, launches))
         publish(server, layers, images, instances, changes, jobs)
-        sockets, take_away = open_socket(tree)
-        undo.callback(take_away)
-        supervision = Supervision(f"unix:path={tree.socket}", layers, instances)
+        own = OwnSocket.open(tree)
+        undo.callback(own.take_away)
+        supervision = Supervision(f"unix:path={own.path}", layers, instances)
         await undo.enter_async_context(supervision)
         launchers = Launchers(server, buses, launches)
         undo.push_async_callback(launchers.settle)
@@ -133,17 +133,17 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         await buses.join_all()
         if managed():
             undo.push_async_callback(Scopes.follow(buses, namespace, layers, instances).settle)
-        await peers.listen(sockets)
+        await peers.listen(own.sockets)
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()
         on_ready()
         log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
-        leaving = Leaving(instances, jobs, housekeeping, buses)
+        leaving = Leaving(instances, jobs, housekeeping, buses, own)
         idle = leaving.when_idle(lambda: live.settings.idle, on_demand=on_demand)
         await first(housekeeping.left.wait(), idle, buses.follow())
         log.info("stopping")
         peers.stop_listening()
-        take_away()
+        own.take_away()
         os.ftruncate(lock, 0)  # the next one, whom the bus may start before this one is gone, waits
         instances.closed = True
         try:
@@ -154,14 +154,18 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
             log.warning("the next daemon has to remove what is left", seconds=_DRAIN)
 
 
-async def _lock(tree: RuntimeTree) -> int:
-    """Take the tree, once a daemon that is leaving has left it. Raises BusyError."""
+async def _lock(tree: RuntimeTree, *, is_patient: bool) -> int:
+    """Take the tree, once a daemon that is leaving has left it. Raises BusyError.
+
+    One whose socket systemd has taken the place of is about to leave (`is_patient`).
+    """
     deadline = asyncio.get_running_loop().time() + _LEAVING
     while True:
         try:
             return tree.lock()
         except BusyError:
-            if not tree.is_being_left or asyncio.get_running_loop().time() > deadline:
+            is_left = is_patient or tree.is_being_left
+            if not is_left or asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(_GLANCE)
 

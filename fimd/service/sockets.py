@@ -3,9 +3,8 @@
 import os
 import socket
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from fimd.base.errors import AccessDeniedError
 from fimd.base.paths import RuntimeTree
@@ -15,36 +14,61 @@ _BACKLOG: Final = 4096
 """Clients that may wait to be let in; the kernel takes its own limit where that is lower."""
 
 
-def open_socket(tree: RuntimeTree) -> tuple[list[socket.socket], Callable[[], None]]:
-    """Return what to listen on, and what takes it away when the daemon leaves.
+class OwnSocket:
+    """What to listen on, and whether it is still there."""
 
-    systemd's own stays. Raises AccessDeniedError where none can be made.
-    """
-    ready = given()
-    path = tree.socket
-    if any(_lies_at(one, path) for one in ready):
-        return ready, lambda: None
-    try:
-        made = _listen(tree)
-        facts = os.lstat(path)
-    except OSError as error:
-        raise AccessDeniedError(f"{path} can't be made ({error.strerror})") from error
+    def __init__(self, path: Path, sockets: list[socket.socket], made: tuple[int, int]) -> None:
+        self.path = path
+        self.sockets = sockets
+        self._made = made
 
-    def take_away() -> None:
-        """Remove it, unless another is there by now."""
+    @classmethod
+    def open(cls, tree: RuntimeTree) -> Self:
+        """Take systemd's, or make one. Raises AccessDeniedError where none can be made."""
+        ready = given()
+        path = tree.socket
+        if any(_lies_at(one, path) for one in ready):
+            return cls(path, ready, _identity(path))
         try:
-            found = os.lstat(path)
-        except OSError:
-            return
-        if (found.st_dev, found.st_ino) == (facts.st_dev, facts.st_ino):
-            os.unlink(path)
+            made = _listen(tree)
+        except OSError as error:
+            raise AccessDeniedError(f"{path} can't be made ({error.strerror})") from error
+        return cls(path, [*ready, made], _identity(path))
 
-    return [*ready, made], take_away
+    @property
+    def is_replaced(self) -> bool:
+        """Whether somebody else, as systemd at a login, listens in its place."""
+        return _identity(self.path) not in {self._made, _NOTHING}
+
+    def take_away(self) -> None:
+        """Remove it, unless it is systemd's or has been replaced."""
+        if not are_given() and _identity(self.path) == self._made:
+            os.unlink(self.path)
+
+
+def are_given() -> bool:
+    """Tell whether systemd listens for this process."""
+    return bool(_numbers())
 
 
 def given() -> list[socket.socket]:
     """Return the sockets that systemd listens on for this process (sd_listen_fds(3))."""
-    return [socket.socket(fileno=number) for number in systemd_daemon.listen_fds(False)]
+    return [socket.socket(fileno=os.dup(one)) for one in _numbers()]
+
+
+def _numbers() -> list[int]:
+    return list(systemd_daemon.listen_fds(False))
+
+
+_NOTHING: Final = (0, 0)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return _NOTHING
+    return facts.st_dev, facts.st_ino
 
 
 def _lies_at(one: socket.socket, path: Path) -> bool:

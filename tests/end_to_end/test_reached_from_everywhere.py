@@ -195,6 +195,27 @@ def test_two_session_buses_lead_to_one_daemon(
     running.kill()
 
 
+def test_systemds_socket_takes_the_place_of_a_clients_daemon(session: Session, image: Path) -> None:
+    running = session.background(image, "sleep 60")
+    first = session.daemon()
+    socket = session.tree / "bus"
+    socket.unlink()
+    passed = [f"-E{name}={value}" for name, value in session.environment.items()]
+    activate = ("systemd-socket-activate", "-l", socket, *passed, session.directory / "bin/fimd")
+    systemd = session.start(*activate, stderr=subprocess.DEVNULL)
+    wait_for(socket.exists, 10, "the socket")
+    assert session.output(image, "fim-exec", "echo", "hello") == "hello\n"
+    assert session.daemon() == systemd.pid != first
+    [instance] = session.instances_of(running)
+    assert instance["State"] == "running"
+    assert socket.is_socket()
+    session.output("fimctl", "shutdown")
+    assert systemd.wait(20) == 0
+    assert socket.is_socket()  # it is systemd's to remove
+    running.kill()
+    assert session.output(image, "fim-exec", "echo", "anew") == "anew\n"
+
+
 # wherever there is a shell
 
 
