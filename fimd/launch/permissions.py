@@ -20,6 +20,8 @@ _NVIDIA_PLACES: Final = (
     *("/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/i386-linux-gnu", "/usr/lib32"),
     *("/usr/bin", "/usr/share", "/usr/share/vulkan/icd.d"),
 )
+_MACHINE: Final = "/etc/machine-id"
+"""Without it libraries of D-Bus refuse to go to a bus (machine-id(5))."""
 _LIBRARIES: Final = "/usr/lib/x86_64-linux-gnu:/usr/lib/i386-linux-gnu"
 """Where an image's linker may not look for libraries that the host's driver has brought along."""
 
@@ -97,7 +99,9 @@ def _wayland(caller: Caller) -> Grant:
 
 
 def _xorg(caller: Caller) -> Grant:
-    display, authority = (caller.environment.get(name) for name in ("DISPLAY", "XAUTHORITY"))
+    display, home = (caller.environment.get(name, "") for name in ("DISPLAY", "HOME"))
+    usual = os.path.join(home, ".Xauthority") if home.startswith("/") else ""
+    authority = caller.environment.get("XAUTHORITY") or usual
     if not display or not authority:
         return Grant()
     return Grant(_read_only(authority), (("DISPLAY", display), ("XAUTHORITY", authority)))
@@ -108,7 +112,8 @@ def _session_bus(caller: Caller) -> Grant:
     match = re.search(r"/[^,;]*", address)
     if match is None:
         return Grant()
-    return Grant(_writable(match[0]), (("DBUS_SESSION_BUS_ADDRESS", address),))
+    variables = (("DBUS_SESSION_BUS_ADDRESS", address),)
+    return Grant((*_writable(match[0]), *_read_only(_MACHINE)), variables)
 
 
 def _optical(_: Caller) -> Grant:
@@ -158,7 +163,10 @@ _PERMITS: Final[tuple[tuple[Permission, Callable[[Caller], Grant]], ...]] = (
     (Permission.WAYLAND, _wayland),
     (Permission.XORG, _xorg),
     (Permission.DBUS_USER, _session_bus),
-    (Permission.DBUS_SYSTEM, _always(*_writable("/run/dbus/system_bus_socket"))),
+    (
+        Permission.DBUS_SYSTEM,
+        _always(*_writable("/run/dbus/system_bus_socket"), *_read_only(_MACHINE)),
+    ),
     (Permission.UDEV, _always(*_writable("/run/udev"))),
     (Permission.INPUT, _always(*_devices("/dev/input", "/dev/uinput"))),
     (Permission.USB, _always(*_devices("/dev/bus/usb", "/dev/usb"))),

@@ -35,8 +35,6 @@ def binds(
         (Permission.MEDIA, "--bind", ["/media", "/run/media", "/mnt"]),
         (Permission.WAYLAND, "--bind", ["/run/user/7/wayland-1"]),
         (Permission.XORG, "--ro-bind", ["/run/x"]),
-        (Permission.DBUS_USER, "--bind", ["/run/user/7/bus"]),
-        (Permission.DBUS_SYSTEM, "--bind", ["/run/dbus/system_bus_socket"]),
         (Permission.UDEV, "--bind", ["/run/udev"]),
         (Permission.INPUT, "--dev-bind", ["/dev/input", "/dev/uinput"]),
         (Permission.USB, "--dev-bind", ["/dev/bus/usb", "/dev/usb"]),
@@ -51,6 +49,19 @@ def binds(
 )
 def test_paths(permission: Permission, option: str, paths: list[str]) -> None:
     assert binds(permission) == [(option, path) for path in paths]
+
+
+def test_buses_come_with_what_their_clients_know_the_machine_by() -> None:
+    machine = ("--ro-bind", "/etc/machine-id")
+    assert binds(Permission.DBUS_USER) == [("--bind", "/run/user/7/bus"), machine]
+    assert binds(Permission.DBUS_SYSTEM) == [("--bind", "/run/dbus/system_bus_socket"), machine]
+
+
+def test_the_x_authority_is_where_x_has_it_when_no_variable_says() -> None:
+    environment = {"HOME": "/home/me", "DISPLAY": ":0"}
+    assert binds(Permission.XORG, environment) == [("--ro-bind", "/home/me/.Xauthority")]
+    granted = grant(Permission.XORG, Caller(environment, "/run/user/7", root=False))
+    assert dict(granted.variables)["XAUTHORITY"] == "/home/me/.Xauthority"
 
 
 def test_audio() -> None:
