@@ -130,7 +130,7 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         launchers = Launchers(server, buses, launches)
         undo.push_async_callback(launchers.settle)
         await launchers.follow(catalogue)
-        await buses.join_all()
+        await buses.join_all(are_told=True)
         if managed():
             undo.push_async_callback(Scopes.follow(buses, namespace, layers, instances).settle)
         await peers.listen(own.sockets)

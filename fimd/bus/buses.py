@@ -9,7 +9,7 @@ from dbus_next.constants import MessageType
 from dbus_next.message import Message
 
 from fimd.base.errors import BusyError, FimError, UnsupportedError
-from fimd.bus.callers import Caller, Callers
+from fimd.bus.callers import Caller, Callers, check_listener
 from fimd.bus.connection import BusError, Connection, session_addresses
 from fimd.bus.server import ObjectServer
 
@@ -66,14 +66,17 @@ class Buses:
         """Whether there was one, and is none any more."""
         return self._had_one and not self._buses
 
-    async def join(self, address: str) -> None:
+    async def join(self, address: str, *, is_told: bool) -> None:
         """Take the daemon's names on a bus, until that ends; nothing where it has them there.
 
-        Raises UnsupportedError where there is no bus, BusyError where another has the name there.
+        `is_told` says that somebody who may has named the bus, rather than that it was found.
+        Raises UnsupportedError where there is no bus, BusyError where another has the name there,
+        AccessDeniedError where it could be a sandbox's.
         """
         async with self._turn:
             connection = await Connection.open(address)
             try:
+                check_listener(connection.socket, may_be_gone=is_told)
                 [identifier] = await connection.ask_bus("GetId", "")
                 if identifier in self._buses:
                     connection.disconnect()
@@ -102,13 +105,13 @@ class Buses:
         """Join what session buses come, for ever."""
         while True:
             await asyncio.sleep(_LOOK)
-            await self.join_all()
+            await self.join_all(are_told=False)
 
-    async def join_all(self) -> None:
+    async def join_all(self, *, are_told: bool) -> None:
         """Join the session buses that are there; one that can't be joined is told once."""
         for address in session_addresses():
             try:
-                await self.join(address)
+                await self.join(address, is_told=are_told)
             except UnsupportedError:
                 self._refused.discard(address)
             except FimError as error:

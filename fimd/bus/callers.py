@@ -6,6 +6,8 @@ by its namespaces. It may learn what the daemon is, and nothing more.
 
 import os
 import select
+import socket
+import struct
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -107,6 +109,28 @@ def refuse_confined(caller: Caller) -> None:
             f"process {caller.pid} is in a sandbox or a container (it has users, processes or a "
             "root of its own), where fimd takes no orders from: do this outside of it"
         )
+
+
+def check_listener(connected: socket.socket, *, may_be_gone: bool) -> None:
+    """Raise AccessDeniedError where a sandbox could be at the other end of a socket.
+
+    Who is a bus says who calls by it: a program inside that made one up would be whom it likes. The
+    kernel knows who began to listen, which `dbus-daemon --fork` leaves to its child.
+    """
+    facts = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, _ = struct.unpack("iII", facts)
+    if uid not in {os.getuid(), 0}:
+        raise AccessDeniedError(f"user {uid} listens there")
+    try:
+        confined = pid > 0 and is_confined(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        if not may_be_gone:
+            raise AccessDeniedError("who listens there can't be told: its process has ended") from (
+                None
+            )
+        return
+    if confined:
+        raise AccessDeniedError(f"process {pid}, which listens there, is in a sandbox")
 
 
 def identify(pid: int, uid: int, pidfd: int) -> Caller:

@@ -78,6 +78,12 @@ class Connection(MessageBus):
                     with suppress(OSError):
                         os.close(descriptor)
 
+    @property
+    def socket(self) -> socket.socket:
+        """What it is connected by."""
+        connected: socket.socket = self._sock
+        return connected
+
     def disconnect(self) -> None:
         """End the connection, unless it has ended."""
         if self.connected:

@@ -164,7 +164,7 @@ class ManagerInterface(Interface):
         Options(options).finish()
         if not address.startswith("unix:"):
             raise InvalidArgumentError(f"{address!r} is no address of a bus on a socket (unix:…)")
-        await self._buses.join(address)
+        await self._buses.join(address, is_told=True)
 
     @method("a{sv} options", "u layers, u leftovers")
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:

@@ -181,7 +181,7 @@ async def server(bus: str, is_bus: bool) -> AsyncIterator[ObjectServer]:
     server.export(ROOT, Probe())
     if is_bus:
         buses = Buses(server, NAME)
-        await buses.join(bus)
+        await buses.join(bus, is_told=True)
         yield server
         await buses.close()
         return

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,7 +14,7 @@ from dbus_next.signature import Variant
 
 from fimd.base import namespaces
 from fimd.base.errors import AccessDeniedError
-from fimd.bus.callers import Callers
+from fimd.bus.callers import Callers, check_listener
 from fimd.bus.connection import Connection
 from fimd.bus.server import ObjectServer
 from tests.bus.conftest import NAME, ROOT, Probe
@@ -116,6 +118,50 @@ class Bus:
         if self._pidfd is None:
             return [facts], []
         return [{**facts, "ProcessFD": Variant("h", 0)}], [os.dup(self._pidfd)]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "forks", "reason"),
+    [
+        ((), False, None),
+        ((), True, "can't be told: its process has ended"),
+        (("unshare", "-Ur"), False, "is in a sandbox"),
+        (("unshare", "-Ur"), True, "can't be told: its process has ended"),
+    ],
+)
+def test_a_bus_that_a_sandbox_could_be_is_none(
+    tmp_path: Path, wrap: tuple[str, ...], forks: bool, reason: str | None
+) -> None:
+    script = (
+        "import os, socket, sys, time\n"
+        "one = socket.socket(socket.AF_UNIX)\n"
+        "one.bind(sys.argv[1])\n"
+        "one.listen()\n"
+        "print(os.getpid(), flush=True)\n"
+        "if sys.argv[2] == 'True' and os.fork(): os._exit(0)\n"
+        "sys.stdin.read()\n"
+    )
+    path = str(tmp_path / "bus")
+    with (
+        subprocess.Popen(
+            [*wrap, sys.executable, "-c", script, path, str(forks)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        if forks:
+            process.wait()
+        client.connect(path)
+        if reason is None:
+            check_listener(client, may_be_gone=False)
+        else:
+            with pytest.raises(AccessDeniedError, match=reason):
+                check_listener(client, may_be_gone=False)
+        if forks:
+            check_listener(client, may_be_gone=True)
 
 
 @pytest.fixture

@@ -201,8 +201,9 @@ def test_systemds_socket_takes_the_place_of_a_clients_daemon(session: Session, i
     socket = session.tree / "bus"
     socket.unlink()
     passed = [f"-E{name}={value}" for name, value in session.environment.items()]
-    activate = ("systemd-socket-activate", "-l", socket, *passed, session.directory / "bin/fimd")
-    systemd = session.start(*activate, stderr=subprocess.DEVNULL)
+    activate = ("systemd-socket-activate", "-l", str(socket), *passed)
+    daemon = session.directory / "bin" / "fimd"
+    systemd = session.start(*activate, daemon, stderr=subprocess.DEVNULL)
     wait_for(socket.exists, 10, "the socket")
     assert session.output(image, "fim-exec", "echo", "hello") == "hello\n"
     assert session.daemon() == systemd.pid != first
