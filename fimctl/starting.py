@@ -10,7 +10,6 @@ import pwd
 import resource
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -101,6 +100,8 @@ def _by_systemd() -> bool:
     """Have this user's systemd start it, where it has a unit for that."""
     if not os.path.exists(os.path.join(session_bus.runtime_directory(), "systemd", "private")):
         return False
+    import subprocess  # noqa: PLC0415 - which takes long to import, and few need it here
+
     environment = {**os.environ, "XDG_RUNTIME_DIR": session_bus.runtime_directory()}
     command = ["systemctl", "--user", "start", _UNIT]
     try:

@@ -9,10 +9,11 @@ import os
 import secrets
 import socket
 import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from dbus_next.constants import MessageType
@@ -50,6 +51,8 @@ _UNREAD: Final = 4 << 20
 _QUIET: Final = 5.0
 """Seconds between two log messages about peers that were hung up on."""
 _SO_PEERPIDFD: Final = 77
+_KEEP: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Later asyncio would remove the file of a socket that is systemd's."""
 _LIMITS: Final = "org.freedesktop.DBus.Error.LimitsExceeded"
 _NONSENSE: Final = "org.freedesktop.DBus.Error.InconsistentMessage"
 
@@ -83,7 +86,7 @@ class Peers:
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Serve who connects to these."""
         for listening in sockets:
-            server = await asyncio.start_unix_server(self._welcome, sock=listening)
+            server = await asyncio.start_unix_server(self._welcome, sock=listening, **_KEEP)
             self._listening.append(server)
 
     def stop_listening(self) -> None:
