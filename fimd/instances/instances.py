@@ -208,6 +208,7 @@ class Instances:
             layers=data.layers,
             directory=str(self._tree.instance(request.pid)),
             join=self._namespace.join,
+            namespaces=self._namespace.links,
             shared=self._namespace.shared,
             app=str(self._tree.root),
             global_directory=str(self._tree.global_directory),

@@ -148,6 +148,11 @@ class Namespace:
         return self._there.join
 
     @property
+    def links(self) -> tuple[str, str]:
+        """Links to the namespaces that `join` enters. For who holds it."""
+        return self._there.links
+
+    @property
     def ids(self) -> int:
         """How many ids are mapped. For who holds it."""
         return self._there.ids
