@@ -11,15 +11,19 @@ import os
 import resource
 import stat
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.base.places import is_below
 from fimd.launch.bindings import Bind
-from fimd.mounts.namespace import Namespace
+from fimd.mounts.steps import Step
 
 WORKER: Final = "fimd.launch.targets"
+_SECONDS: Final = 10.0
+"""In which a tree says where the mounts of a sandbox lie in it."""
 _MOST_LINKS: Final = 40
 """As many as the kernel follows (path_resolution(7))."""
 _DEV: Final = {
@@ -69,38 +73,30 @@ class Found:
     seen: tuple[Seen, ...]
 
 
-async def find(
-    namespace: Namespace,
-    root: str,
-    binds: Sequence[Bind],
-    looks: Sequence[str],
-    *,
-    serves: tuple[str, str],
-    seconds: float,
-) -> Found:
-    """Look for the targets of mounts in the tree `root`, and at the files `looks`.
+@contextmanager
+def finding(binds: Sequence[Bind], looks: Sequence[str]) -> Iterator[Step]:
+    """Yield the step that looks for the targets of mounts in a tree, and at the files `looks`.
 
-    Raises UnsupportedError where one can't be that is needed, and MountError where the tree does
-    not answer.
+    The tree is the argument `root`.
     """
     listed = os.memfd_create("binds", os.MFD_CLOEXEC)
     try:
         words = [[bind.option, bind.source, bind.target] for bind in binds]
         os.write(listed, json.dumps(words).encode())
-        answer = await namespace.call(
-            f"{WORKER}:call",
-            {"root": root, "looks": looks},
-            name="targets",
-            files=[listed],
-            serves=serves,
-            seconds=seconds,
-        )
+        yield Step(f"{WORKER}:call", "targets", _SECONDS, {"looks": looks}, (listed,))
     finally:
         os.close(listed)
-    found, warnings = [], []
+
+
+def found(binds: Sequence[Bind], looks: Sequence[str], answer: dict[str, Any]) -> Found:
+    """Return what the step has found.
+
+    Raises UnsupportedError where a mount can't be that is needed.
+    """
+    shown, warnings = [], []
     for bind, (target, reason) in zip(binds, answer["targets"], strict=True):
         if target is not None:
-            found.append(replace(bind, target=target))
+            shown.append(replace(bind, target=target))
             continue
         what = bind.source or bind.option.removeprefix("--")
         if bind.is_needed:
@@ -111,7 +107,7 @@ async def find(
         if reason:
             warnings.append(f"{what} is not shown at {bind.target}: {reason}")
     seen = (Seen(path, *facts) for path, facts in zip(looks, answer["seen"], strict=True))
-    return Found(tuple(found), tuple(warnings), tuple(seen))
+    return Found(tuple(shown), tuple(warnings), tuple(seen))
 
 
 def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
@@ -196,7 +192,7 @@ class _View:
             here, shown = kinds if source.is_directory else reversed(kinds)
             raise _UnfitError(f"there is {here} in place of {shown}")
         self._mounts = {
-            place: mount for place, mount in self._mounts.items() if not _is_below(place, path)
+            place: mount for place, mount in self._mounts.items() if not is_below(place, path)
         }
         self._mounts[path] = source
         return path
@@ -264,7 +260,3 @@ class _View:
             return
         os.makedirs(os.path.dirname(below) or ".", mode=0o755, exist_ok=True)
         os.close(os.open(below, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory + "/")

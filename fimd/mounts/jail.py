@@ -11,7 +11,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from fimd.base.errors import FimError, UnsupportedError, named
 from fimd.base.system_calls import keep_own_descriptors
 
 _CLONE_NEWUSER: Final = 0x10000000
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -92,18 +93,27 @@ def use(caller: Caller) -> None:
     _caller.set(caller)
 
 
-def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
+def function_named(function: str) -> Callable[[dict[str, Any], list[int]], Any]:
+    """Return the function that `module:name` stands for."""
     module, _, name = function.partition(":")
-    called = getattr(importlib.import_module(module), name)
+    found: Callable[[dict[str, Any], list[int]], Any]
+    found = getattr(importlib.import_module(module), name)
+    return found
+
+
+def call_in_fork(function: str, arguments: dict[str, Any], files: Sequence[int] = ()) -> Any:
+    """Do `call_apart` by a fork of this process, of a single thread; it ends with this one."""
+    called = function_named(function)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             os.close(reader)
             with open(writer, "wb") as file:
                 try:
-                    said = {"result": called(arguments, [])}
+                    said = {"result": called(arguments, list(files))}
                 except (FimError, OSError) as error:
                     kind = error.name if isinstance(error, FimError) else FimError.name
                     said = {"error": [kind, str(error)]}
@@ -123,7 +133,7 @@ def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
     return answer["result"]
 
 
-_caller: Final[ContextVar[Caller]] = ContextVar("caller", default=_call_in_fork)
+_caller: Final[ContextVar[Caller]] = ContextVar("caller", default=call_in_fork)
 
 
 def machine_memory() -> int:

@@ -23,7 +23,8 @@ from fimd.mounts.holder import Holder
 from fimd.mounts.output import Output, Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.shared import SHARED
-from fimd.mounts.table import Mount, MountTable, mounts
+from fimd.mounts.steps import Errand, Step
+from fimd.mounts.table import Mount, MountTable
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,8 @@ class Namespace:
         self._holder: Holder | None = None
         self._kept: list[tuple[int, int]] = []
         self._table: MountTable | None = None
+        self._host_table: MountTable | None = None
+        self._is_shared = False
         self._template = Template(modules, outputs, self._descriptors)
         self._holds = 0
         self._turn = asyncio.Lock()
@@ -106,13 +109,9 @@ class Namespace:
                 if self._holder is None:
                     await self._enter(await holder.start())
                     try:
-                        await self.call(
-                            SHARE,
-                            {"target": self._shared},
-                            name="shared",
-                            serves=("fim_stack", "shared"),
-                            seconds=_PREPARE,
-                        )
+                        share = Step(SHARE, "shared", _PREPARE, {"target": self._shared})
+                        await self.call(share, serves=("fim_stack", "shared"))
+                        self._is_shared = True
                     except BaseException:
                         await self._end()
                         raise
@@ -160,8 +159,7 @@ class Namespace:
     @property
     def shared(self) -> str:
         """Where sandboxes are to take the host's /tmp from: see fimd.mounts.shared."""
-        is_there = any(mount.mount_point == self._shared for mount in self.mounts())
-        return self._shared if is_there else SHARED
+        return self._shared if self._is_shared else SHARED
 
     @property
     def process(self) -> Process:
@@ -174,8 +172,14 @@ class Namespace:
         """Return what is mounted in it and not on the host, in the order of mounting."""
         if self._table is None:
             return []
-        host = set(mounts())
+        host = set(self.host_mounts())
         return [mount for mount in self._table.mounts() if mount not in host]
+
+    def host_mounts(self) -> list[Mount]:
+        """Return what is mounted on the host, in the order of mounting."""
+        if self._host_table is None:
+            self._host_table = MountTable()
+        return self._host_table.mounts()
 
     def below(self, directory: str) -> list[Mount]:
         """Return what is mounted at or under a directory, in the order of mounting."""
@@ -210,9 +214,11 @@ class Namespace:
         """Fork a worker that serves a filesystem: see Template.serve."""
         return await self._template.serve(worker, **facts)
 
-    async def call(self, function: str, arguments: dict[str, Any], **facts: Any) -> Any:
-        """Have a function called in a process of its own: see Template.call."""
-        return await self._template.call(function, arguments, **facts)
+    async def call(
+        self, *steps: Step, serves: tuple[str, str], errand: Errand | None = None
+    ) -> list[Any]:
+        """Have steps taken in a process of their own: see Template.call."""
+        return await self._template.call(*steps, serves=serves, errand=errand)
 
     def caller(self, loop: asyncio.AbstractEventLoop) -> Callable[[str, dict[str, Any]], Any]:
         """Return what has functions called in it for threads: see fimd.mounts.jail.call_apart."""
@@ -220,8 +226,9 @@ class Namespace:
         async def call(function: str, arguments: dict[str, Any]) -> Any:
             async with self.held():
                 name = function.rpartition(":")[2]
-                facts = {"name": name, "serves": ("fim_job", name), "seconds": _CALL}
-                return await self.call(function, arguments, **facts)
+                step = Step(function, name, _CALL, arguments)
+                [result] = await self.call(step, serves=("fim_job", name))
+                return result
 
         def wait(function: str, arguments: dict[str, Any]) -> Any:
             return asyncio.run_coroutine_threadsafe(call(function, arguments), loop).result()
@@ -259,6 +266,7 @@ class Namespace:
         try:
             self._kept = found.open_namespaces()
             self._table = MountTable(found.process.pid)
+            self._is_shared = self._shared in self._table.points()
             facts = found.record()
             await asyncio.to_thread(records.write, str(self._record), facts)
         except BaseException:
@@ -316,9 +324,10 @@ class Namespace:
             await asyncio.to_thread(records.remove, str(self._record))
 
     def _forget(self) -> None:
-        if self._table is not None:
-            self._table.close()
-            self._table = None
+        for table in (self._table, self._host_table):
+            if table is not None:
+                table.close()
+        self._table = self._host_table = None
         for descriptor, _ in self._kept:
             os.close(descriptor)
         self._kept = []
