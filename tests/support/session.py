@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,11 +79,11 @@ class Session:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 40
         while any((self.tree / "instance").glob("*")) and time.monotonic() < deadline:
             time.sleep(0.02)  # the daemon releases what was just killed
         self._end_bus()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 40
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         left = self.processes(), self.mounts()
@@ -250,12 +250,7 @@ class Session:
 
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory, on the host or in its namespace."""
-        found: set[str] = set()
-        for pid in ("self", *self.processes()):
-            with suppress(OSError):  # it has ended meanwhile
-                lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-                found.update(line.split()[4] for line in lines if f" {self.directory}/" in line)
-        return sorted(found)
+        return mounted_below(self.directory, self.processes())
 
     def leftovers(self) -> list[str]:
         """Return the directories of layers, stacks and instances that are there."""
@@ -265,7 +260,7 @@ class Session:
             for path in (self.tree / kind).glob("*")
         ]
 
-    def wait_until_clean(self, seconds: float = 10) -> None:
+    def wait_until_clean(self, seconds: float = 40) -> None:
         """Wait for the linger's end, and check that no mount and no directory is left."""
         deadline = time.monotonic() + seconds
         while (self.mounts() or self.leftovers()) and time.monotonic() < deadline:
@@ -303,6 +298,16 @@ class Session:
             subprocess.run(["umount", "-l", mount], check=False)
 
 
+def mounted_below(directory: Path, processes: Iterable[int]) -> list[str]:
+    """Return what is mounted below a directory for this process or one of these."""
+    found: set[str] = set()
+    for pid in ("self", *processes):
+        with suppress(OSError):  # it has ended meanwhile
+            lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+            found.update(line.split()[4] for line in lines if f" {directory}/" in line)
+    return sorted(found)
+
+
 def byte_by_byte(path: str | os.PathLike[str]) -> str:
     """Return a path as an argument of gdbus: that of glib 2.90 sends anything for b'/path'."""
     return str(list(os.fsencode(path)))
@@ -318,7 +323,7 @@ def wait_for_bus(path: Path) -> None:
     wait_for(listens, 60, "the bus")
 
 
-def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -> Any:
+def wait_for(condition: Any, seconds: float = 40, what: str = "the condition") -> Any:
     """Wait until a function returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
