@@ -22,6 +22,8 @@ from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 
 T = TypeVar("T")
 
+_WARM: Final = 5.0
+"""Seconds that importing may take."""
 _IN_VAIN: Final = 0.5
 """Seconds to leave for a template that has not answered in time."""
 _LARGEST_RESULT: Final = 16 << 20
@@ -59,6 +61,16 @@ class Template:
             )
         ours.setblocking(False)
         self._control, self._process, self._joined = ours, process, False
+
+    async def warm(self) -> None:
+        """Wait until the process has imported all that it is to have. Raises MountError."""
+        async with self._turn:
+            try:
+                await _in_time(
+                    "template", self._exchange(request_bytes("rest", inherited()), []), _WARM
+                )
+            except EOFError as error:
+                raise MountError("the template process died: see the log") from error
 
     async def close(self, seconds: float = 5.0) -> None:
         """Let the process leave, and end it where it does not; the workers stay."""

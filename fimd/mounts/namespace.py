@@ -50,7 +50,9 @@ class Namespace:
         self._table: MountTable | None = None
         self._host_table: MountTable | None = None
         self._is_shared = False
-        self._template = Template(modules, outputs, self._descriptors)
+        self._is_leaving = False
+        self._modules = tuple(modules)
+        self._template = self._new_template()
         self._holds = 0
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +95,7 @@ class Namespace:
     async def close(self) -> None:
         """Leave it, and end it where nothing is mounted in it."""
         self._closed = True
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._turn:
             await self._template.close()
             if not self._is_used:
@@ -122,7 +125,9 @@ class Namespace:
     def release(self) -> None:
         """Let go of it; with the last one it is ended."""
         self._holds -= 1
-        if self._holds == 0 and self._holder is not None and not self._closed:
+        is_last = self._holds == 0 and self._holder is not None and not self._closed
+        if is_last and not self._is_leaving:
+            self._is_leaving = True
             task = asyncio.create_task(self._leave(), name="leave the namespace")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -257,6 +262,9 @@ class Namespace:
             raise MountError("there is no namespace for mounts: see 'fimctl doctor'")
         return self._holder
 
+    def _new_template(self) -> Template:
+        return Template(self._modules, self.outputs, self._descriptors)
+
     def _descriptors(self) -> list[tuple[int, int]]:
         if not self._kept:
             raise MountError("there is no namespace for mounts: see 'fimctl doctor'")
@@ -306,13 +314,20 @@ class Namespace:
             self._hold_by(found)
 
     async def _leave(self) -> None:
-        """End it, unless somebody has come; and have another process warm for the next one."""
-        async with self._turn:
-            if self._holds or self._holder is None or self._closed:
-                return
-            await self._end()
-            await self._template.close()
-            self._template.start()
+        """End it, unless somebody has come; with another process warm for the next one by then."""
+        successor = self._new_template()
+        try:
+            successor.start()
+            try:
+                await successor.warm()
+            finally:
+                self._is_leaving = False  # who lets go from now on leaves by itself
+            async with self._turn:
+                if not (self._holds or self._holder is None or self._closed):
+                    await self._end()
+                    self._template, successor = successor, self._template
+        finally:
+            await successor.close()
 
     async def _end(self) -> None:
         found, self._holder = self._holder, None

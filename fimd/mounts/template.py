@@ -14,6 +14,7 @@ ancillary data. It asks for one of these:
 - `call`: fork a process that takes steps, and says what each of them returns (fimd.mounts.steps).
 - `spawn`: start a program.
 - `unmount`: detach a mount.
+- `rest`: nothing; whoever asks learns that it has imported everything.
 
 The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
 the socket. What it started stays.
@@ -95,6 +96,8 @@ def main(modules: list[str]) -> None:
             if request["do"] == "join":
                 _join(request["kinds"], files)
                 joined = True
+            elif request["do"] == "rest":
+                pass
             elif request["do"] == "unmount":
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
