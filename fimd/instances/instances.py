@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -131,7 +131,7 @@ class Instances:
             place = self._place(request, image, data)
             undo.callback(self._remove, request.pid)
             asked = await asyncio.to_thread(_prepare, place, request, image)
-            with targets.finding(asked.binds, asked.looks) as finding:
+            with targets.finding(asked.binds, asked.looks, asked.directories) as finding:
                 errand = Errand(finding)
                 stack = await self._stacks.acquire(spec, layers, request.pid, changes, errand)
                 undo.push_async_callback(self._stacks.release, stack, request.pid)
@@ -173,6 +173,7 @@ class Instances:
                     Cover.of(place.app, host),
                     own_processes=own_processes,
                 )
+                _write(place, plan.files)
                 describe(instance, record)
                 return plan
 
@@ -216,6 +217,7 @@ class Instances:
             global_directory=str(self._tree.global_directory),
             pid=request.pid,
             reserved_offset=image.reserved_offset,
+            is_alone=os.getuid() != 0 and self._namespace.ids == 1,
         )
 
     async def adopt(self) -> None:
@@ -364,7 +366,12 @@ def _prepare(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     """Work out what a start asks for, and write the files that it refers to."""
     asked = draft(place, request, image)
     os.makedirs(place.directory, mode=0o700)
-    for name, text in asked.files.items():
+    _write(place, asked.files)
+    return asked
+
+
+def _write(place: Place, files: Mapping[str, str]) -> None:
+    """Write files into an instance's directory."""
+    for name, text in files.items():
         with open(os.path.join(place.directory, name), "w", errors="surrogateescape") as file:
             file.write(text)
-    return asked

@@ -3,6 +3,8 @@
 Whatever an upper or a data directory holds, and whoever exchanges it meanwhile, no path in the jail
 leads out of it. What the work needs from outside is opened before and kept as descriptors; modules
 are imported before, too. The process never leaves the jail: it is one of its own, or a fork.
+
+    python -m fimd.mounts.jail FUNCTION    calls it with arguments from standard input, as JSON
 """
 
 import ctypes
@@ -11,6 +13,8 @@ import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
@@ -93,17 +97,30 @@ def use(caller: Caller) -> None:
     _caller.set(caller)
 
 
-def function_named(function: str) -> Callable[[dict[str, Any], list[int]], Any]:
-    """Return the function that `module:name` stands for."""
-    module, _, name = function.partition(":")
-    found: Callable[[dict[str, Any], list[int]], Any]
-    found = getattr(importlib.import_module(module), name)
-    return found
+def joining(join: Sequence[str]) -> Caller:
+    """Return what calls by a program that joins a namespace; `join` are the words before it."""
+
+    def call(function: str, arguments: dict[str, Any]) -> Any:
+        words = [*join, sys.executable, "-P", "-m", __name__, function]
+        given = json.dumps(arguments).encode()
+        done = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
+        return _result(function, done.stdout)
+
+    return call
 
 
-def call_in_fork(function: str, arguments: dict[str, Any], files: Sequence[int] = ()) -> Any:
-    """Do `call_apart` by a fork of this process, of a single thread; it ends with this one."""
-    called = function_named(function)
+def main() -> None:
+    """Call the function that is the only word, with arguments from standard input."""
+    _, function = sys.argv
+    text = answer(function, json.load(sys.stdin.buffer))
+    sys.stdout.buffer.write(text)
+
+
+def answer_of_fork(function: str, arguments: dict[str, Any], files: Sequence[int] = ()) -> bytes:
+    """Return `answer` of a fork of this process, of a single thread; it ends with this one.
+
+    That is nothing where it is killed.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -112,12 +129,7 @@ def call_in_fork(function: str, arguments: dict[str, Any], files: Sequence[int] 
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             os.close(reader)
             with open(writer, "wb") as file:
-                try:
-                    said = {"result": called(arguments, list(files))}
-                except (FimError, OSError) as error:
-                    kind = error.name if isinstance(error, FimError) else FimError.name
-                    said = {"error": [kind, str(error)]}
-                file.write(json.dumps(said).encode())
+                file.write(answer(function, arguments, files))
             status = 0
         finally:
             os._exit(status)
@@ -125,6 +137,22 @@ def call_in_fork(function: str, arguments: dict[str, Any], files: Sequence[int] 
     with open(reader, "rb") as file:
         text = file.read()
     os.waitpid(child, 0)
+    return text
+
+
+def answer(function: str, arguments: dict[str, Any], files: Sequence[int] = ()) -> bytes:
+    """Call a function, and return as JSON what it returns, or which FimError it raises."""
+    module, _, name = function.partition(":")
+    called = getattr(importlib.import_module(module), name)
+    try:
+        said = {"result": called(arguments, list(files))}
+    except (FimError, OSError) as error:
+        kind = error.name if isinstance(error, FimError) else FimError.name
+        said = {"error": [kind, str(error)]}
+    return json.dumps(said).encode()
+
+
+def _result(function: str, text: bytes) -> Any:
     if not text:
         raise FimError(f"the process of {function} ended before it was done: try again")
     answer = json.loads(text)
@@ -133,7 +161,11 @@ def call_in_fork(function: str, arguments: dict[str, Any], files: Sequence[int] 
     return answer["result"]
 
 
-_caller: Final[ContextVar[Caller]] = ContextVar("caller", default=call_in_fork)
+def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
+    return _result(function, answer_of_fork(function, arguments))
+
+
+_caller: Final[ContextVar[Caller]] = ContextVar("caller", default=_call_in_fork)
 
 
 def machine_memory() -> int:
@@ -172,3 +204,7 @@ def _drop_capabilities() -> None:
         held.inheritable = 0
     if _libc.capset(ctypes.byref(header), sets):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fimd.base.errors import FimError
-from fimd.mounts.jail import call_in_fork, function_named
+from fimd.mounts.jail import answer, answer_of_fork
 
 COMM: Final = "/proc/self/comm"
 
@@ -65,15 +64,13 @@ def take(steps: Sequence[dict[str, Any]], files: list[int], report: int) -> None
             with open(COMM, "w") as comm:
                 comm.write(step["name"])
             arguments = {**step["arguments"], **passed}
-            try:
-                if step["apart"] and number + 1 < len(steps):
-                    result = call_in_fork(step["function"], arguments, given)
-                else:
-                    result = function_named(step["function"])(arguments, given)
-            except (FimError, OSError) as error:
-                kind = error.name if isinstance(error, FimError) else FimError.name
-                file.write(json.dumps({"error": [kind, str(error)]}).encode() + b"\n")
+            called = answer_of_fork if step["apart"] and number + 1 < len(steps) else answer
+            text = called(step["function"], arguments, given)
+            if not text:
                 return
-            file.write(json.dumps({"result": result}).encode() + b"\n")
+            file.write(text + b"\n")
             file.flush()
-            passed = result if isinstance(result, dict) else {}
+            said = json.loads(text)
+            if "error" in said:
+                return
+            passed = said["result"] if isinstance(said["result"], dict) else {}

@@ -34,3 +34,14 @@ def test_it_packs_at_a_level_that_a_person_waits_for(rootfs: Path) -> None:
     assert quick > thorough
     assert size(rootfs) == quick
     assert size(rootfs, FIM_COMPRESSION_LEVEL="7") == thorough
+
+
+def test_attributes_that_an_image_cannot_hold_are_told(rootfs: Path) -> None:
+    try:
+        os.setxattr(rootfs / "daemon.py", "user.mine", b"x")
+    except OSError:
+        pytest.skip("this filesystem has no user attributes")
+    words = ["image", "create", "-l", "1", str(rootfs), str(rootfs.with_name("app.flatimage"))]
+    command = [sys.executable, "-P", "-m", "fimctl", *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "the attribute user.mine of 1 file is not kept" in done.stderr
