@@ -65,13 +65,6 @@ def test_a_data_directory_that_cannot_be_written(
     assert "FIM_DIR_DATA" in said
 
 
-def test_no_session_bus(session: Session, image: Path) -> None:
-    gone = f"unix:path={session.directory}/no-bus"
-    assert "session bus" in refused(session, image, "true", DBUS_SESSION_BUS_ADDRESS=gone)
-    nowhere = {"DBUS_SESSION_BUS_ADDRESS": "", "XDG_RUNTIME_DIR": str(session.directory)}
-    assert "dbus-run-session" in refused(session, image, "true", **nowhere)
-
-
 def test_a_daemon_that_cannot_be_started(session: Session, image: Path) -> None:
     (session.directory / "bin" / "fimd").write_text("#!/bin/sh\nexit 3\n")
     assert "could not start fimd" in refused(session, image, "true")

@@ -131,7 +131,7 @@ def test_instances_of_a_former_version_go_on_and_leave_nothing(
     assert counter.exists()
     wait_for(lambda: on_the_host(session) == [], what="the end of what was mounted on the host")
     session.wait_until_clean()
-    own = {"bin", "sbin", "layers", "stacks", "instance", "state", "lost"}
+    own = {"bin", "sbin", "layers", "stacks", "instance", "state", "lost", "bus"}
     wait_for(lambda: kept(session) == own, what="a tidy tree")
     assert list((session.tree / "lost").iterdir()) == []
     wait_for(
