@@ -23,6 +23,8 @@ ROOT: Final = "/org/flatimage/Fim1"
 _ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _PATIENCE: Final = 3.0
 """Seconds after which a call that is not answered asks whether anybody is about to."""
+_TRIES: Final = 5
+"""That a first call gets where the daemon leaves, or is ended, as it comes."""
 _SECONDS: Final = 60.0
 _NOT_THERE: Final = (
     "org.freedesktop.DBus.Error.ServiceUnknown",
@@ -66,13 +68,14 @@ class Daemon:
     ) -> Any:
         """Call a method and return its out-arguments. Raises DaemonError."""
         try:
-            try:
-                reply = self._ask(path, interface, member, signature, body, seconds=seconds)
-            except ConnectionError:
-                if self.bus or self._has_answered:
-                    raise
-                self._start()  # it was just leaving
-                reply = self._ask(path, interface, member, signature, body, seconds=seconds)
+            for left in range(_TRIES - 1, -1, -1):
+                try:
+                    reply = self._ask(path, interface, member, signature, body, seconds=seconds)
+                    break
+                except ConnectionError:
+                    if self.bus or self._has_answered or not left:
+                        raise
+                    self._start()  # it was just leaving
         except TimeoutError:
             raise ClientError(
                 f"fimd did not answer within {seconds:g} s: see 'fimctl doctor' and 'fimctl logs'"

@@ -138,7 +138,7 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         supervision.ready()
         on_ready()
         log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
-        leaving = Leaving(instances, jobs, housekeeping, buses, own)
+        leaving = Leaving(instances, jobs, housekeeping, buses, server, peers, own)
         idle = leaving.when_idle(lambda: live.settings.idle, on_demand=on_demand)
         await first(housekeeping.left.wait(), idle, buses.follow())
         log.info("stopping")

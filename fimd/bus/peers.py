@@ -12,7 +12,8 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -82,6 +83,12 @@ class Peers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._of_process: Counter[int] = Counter()
         self._told = -_QUIET
+        self._expected: set[asyncio.Task[None]] = set()
+
+    @property
+    def are_expected(self) -> bool:
+        """Whether somebody has connected and is yet to call."""
+        return bool(self._expected)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Serve who connects to these."""
@@ -105,6 +112,7 @@ class Peers:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._expected.add(task)
         pid = pidfd = 0
         try:
             sock = writer.get_extra_info("socket")
@@ -116,7 +124,8 @@ class Peers:
                 raise HandshakeError("too many connections: close some")
             async with asyncio.timeout(_GREETING):
                 await greet(reader, writer, self.guid)
-            await Peer(self, pid, uid, pidfd, reader, writer).serve()
+            on_call = partial(self._expected.discard, task)
+            await Peer(self, pid, uid, pidfd, reader, writer).serve(on_call)
         except HandshakeError as error:
             self.tell(pid, str(error))
             writer.write(f"ERROR {error}\r\n".encode())
@@ -128,6 +137,7 @@ class Peers:
             pass  # the daemon leaves
         finally:
             self._tasks.discard(task)
+            self._expected.discard(task)
             self._of_process[pid] -= 1
             self._of_process += Counter()  # without those that have none
             if pidfd:
@@ -165,13 +175,14 @@ class Peer:
         self._hears = False
         """Whether it gets signals: from the end of its first call on, if it may call at all."""
 
-    async def serve(self) -> None:
-        """Answer calls until it hangs up, or has to be hung up on."""
+    async def serve(self, on_call: Callable[[], object]) -> None:
+        """Answer calls until it hangs up, or has to be hung up on. `on_call` is told of each."""
         self._peers.server.attach(self)
         try:
             while (message := await self._receive()) is not None:
                 if message.message_type is MessageType.METHOD_CALL:
                     await self._take(message)
+                    on_call()
                 async with asyncio.timeout(_SENDING):
                     await self._writer.drain()
         finally:

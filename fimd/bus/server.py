@@ -61,6 +61,11 @@ class ObjectServer:
         self._stale: dict[tuple[str, str], dict[str, Variant]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is being answered."""
+        return bool(self._tasks)
+
     def attach(self, link: Link) -> None:
         """Send signals by a link from now on."""
         self._links.add(link)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from fimd.bus.buses import Buses
+from fimd.bus.peers import Peers
+from fimd.bus.server import ObjectServer
 from fimd.instances.housekeeping import Housekeeping
 from fimd.instances.instances import Instances
 from fimd.jobs.jobs import Jobs
@@ -23,12 +25,16 @@ class Leaving:
         jobs: Jobs,
         housekeeping: Housekeeping,
         buses: Buses,
+        server: ObjectServer,
+        peers: Peers,
         own: OwnSocket,
     ) -> None:
         self._instances = instances
         self._jobs = jobs
         self._housekeeping = housekeeping
         self._buses = buses
+        self._server = server
+        self._peers = peers
         self._own = own
 
     async def when_idle(self, seconds: Callable[[], float], *, on_demand: bool) -> None:
@@ -49,7 +55,13 @@ class Leaving:
                 return
 
     def _is_used(self) -> bool:
-        return bool(len(self._instances.running) or self._housekeeping.lent or self._is_working())
+        return bool(
+            len(self._instances.running)
+            or self._housekeeping.lent
+            or self._server.is_busy
+            or self._peers.are_expected
+            or self._is_working()
+        )
 
     def _is_working(self) -> bool:
         return any(job.state == "running" for job in self._jobs.current)
