@@ -23,6 +23,7 @@ ROOT: Final = "/org/flatimage/Fim1"
 _ERROR_PREFIX: Final = "org.flatimage.Fim1.Error."
 _PATIENCE: Final = 3.0
 """Seconds after which a call that is not answered asks whether anybody is about to."""
+_LEAVING: Final = f"{_ERROR_PREFIX}ShuttingDown"
 _TRIES: Final = 5
 """That a first call gets where the daemon leaves, or is ended, as it comes."""
 _SECONDS: Final = 60.0
@@ -71,7 +72,9 @@ class Daemon:
             for left in range(_TRIES - 1, -1, -1):
                 try:
                     reply = self._ask(path, interface, member, signature, body, seconds=seconds)
-                    break
+                    if reply.fields.get(wire.ERROR_NAME) != _LEAVING or not left or self.bus:
+                        break
+                    self._start()
                 except ConnectionError:
                     if self.bus or self._has_answered or not left:
                         raise
