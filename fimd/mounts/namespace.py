@@ -100,6 +100,8 @@ class Namespace:
             await self._template.close()
             if not self._is_used:
                 await self._end()
+            elif self._holder is not None:
+                self._holder.process.close()
             self._forget()
 
     # holding it
