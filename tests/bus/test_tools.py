@@ -159,7 +159,8 @@ def test_the_page_holds_by_the_own_socket_too(
     assert running.wait(10) != 0
     session.output(image, "fim-exec", "touch", "/made")
     assert session.output(scripts["commit"], image).startswith("succeeded")
-    for command in re.findall(r"^\$ (.*--address.*(?:\\\n.*)*)", PAGE.read_text(), re.MULTILINE):
+    commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", PAGE.read_text(), re.MULTILINE)
+    for command in (one for one in commands if "--address" in one):
         shown = command.replace(f"/tmp/fim/app/u{'$UID'}", str(session.tree))
         done = session.run("sh", "-c", f"timeout 2 {shown}")
         assert done.returncode == (124 if "monitor" in shown else 0), done
