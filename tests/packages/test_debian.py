@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fimd.overlays import DEFAULT
 from tests.packages import bookworm
 from tests.support.account import Account
 from tests.support.image_commands import Commands
@@ -59,6 +60,44 @@ def root(app: Commands, *words: str) -> str:
     done = app.session.run(app.image, "fim-root", *words, variables=app.variables, seconds=SECONDS)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
+
+
+ADMINISTRATION = """
+cd /root
+groupadd -g 700 crew
+useradd -u 701 -g crew -G audio,video -m -s /bin/sh one
+useradd -r -M daemonish
+usermod -aG crew -c 'some body' daemonish
+echo one:secret | chpasswd
+passwd -l daemonish >/dev/null
+groupmod -n sailors crew
+tail -n 3 /etc/passwd; tail -n 3 /etc/group; grep -c '^one:.y' /etc/shadow
+stat -c '%n %a %U:%G' /etc/passwd /etc/shadow /etc/gshadow /home/one /home/one/.profile
+su one -c 'id; touch /home/one/mine; echo no >/etc/passwd' 2>&1
+runuser -u daemonish -- id
+su -s /bin/sh nobody -c 'cat /etc/shadow' 2>&1
+mkdir -p tree/deep; echo x >tree/deep/file; ln tree/deep/file tree/hard; ln -s nowhere tree/link
+mkfifo tree/fifo; chown -R one:sailors tree; chown -h 33:34 tree/link
+chmod 4750 tree/deep/file; chmod 2770 tree/deep; chmod 0 tree
+sleep 1.5  # unionfs shows links' attributes later
+tar cpf tree.tar tree; mkdir out; tar xpf tree.tar -C out; cp -a tree copy
+for top in tree out/tree copy; do (cd $top; stat -c '%n %a %u:%g' . * deep/file); done
+userdel -r one 2>/dev/null; getent passwd one; ls /home
+chmod 700 tree out/tree copy; rm -r tree out copy; ls
+"""
+"""What people do as root, each with what can be seen of it."""
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [pytest.param(name, marks=[] if name == DEFAULT else pytest.mark.slow) for name in INSTALLED],
+)
+def test_what_administers_a_system_does_what_it_does_in_a_chroot(
+    make: Callable[..., Commands], overlay: str
+) -> None:
+    app = make(ids=True)
+    app.session.output(app.image, "fim-overlay", "set", overlay)
+    assert root(app, "sh", "-c", ADMINISTRATION) == bookworm.in_chroot(ADMINISTRATION)
 
 
 def check_sound(app: Commands) -> None:
