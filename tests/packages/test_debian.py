@@ -1,24 +1,13 @@
 """What apt and dpkg install in an image is what they install in a chroot."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from fimd.overlays import DEFAULT
 from tests.packages import bookworm
-from tests.support.account import Account
+from tests.packages.systems import SECONDS, VARIABLES, Make, root
 from tests.support.image_commands import Commands
 from tests.support.overlays import INSTALLED
-from tests.support.session import Session
-from tests.support.subordinate_ids import wrapped
 
-VARIABLES = {
-    "DEBIAN_FRONTEND": "noninteractive",
-    "LC_ALL": "C.UTF-8",
-    "FIM_COMPRESSION_LEVEL": "1",
-}
-SECONDS = 1500
 OWNERS = (
     "stat -c '%n %a %U:%G' /usr/bin/crontab /var/spool/cron/crontabs /var/cache/man "
     "/usr/bin/ssh-agent"
@@ -38,28 +27,6 @@ CHECKS = {
     "pg_ctlcluster 15 main stop",
 }
 """Programs that print a 7."""
-
-
-@pytest.fixture
-def make(
-    new_session: Callable[..., Session], account: Account, tmp_path: Path
-) -> Callable[..., Commands]:
-    def session(*, ids: bool) -> Commands:
-        if account.uid == 0 and not ids:
-            pytest.skip("root of the machine has all ids")
-        image = bookworm.image()
-        wrap = wrapped(account, tmp_path) if ids and account.uid else []
-        started = new_session(wrap=wrap)
-        return Commands(started, started.adopt(image, "app.flatimage"), VARIABLES)
-
-    return session
-
-
-def root(app: Commands, *words: str) -> str:
-    """Do a command as root inside that succeeds, whatever it says on stderr; its stdout."""
-    done = app.session.run(app.image, "fim-root", *words, variables=app.variables, seconds=SECONDS)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout
 
 
 ADMINISTRATION = """
@@ -92,9 +59,7 @@ chmod 700 tree out/tree copy; rm -r tree out copy; ls
     "overlay",
     [pytest.param(name, marks=[] if name == DEFAULT else pytest.mark.slow) for name in INSTALLED],
 )
-def test_what_administers_a_system_does_what_it_does_in_a_chroot(
-    make: Callable[..., Commands], overlay: str
-) -> None:
+def test_what_administers_a_system_does_what_it_does_in_a_chroot(make: Make, overlay: str) -> None:
     app = make(ids=True)
     app.session.output(app.image, "fim-overlay", "set", overlay)
     assert root(app, "sh", "-c", ADMINISTRATION) == bookworm.in_chroot(ADMINISTRATION)
@@ -106,9 +71,7 @@ def check_sound(app: Commands) -> None:
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "alone"])
-def test_packages_with_groups_owners_and_special_bits_are_installed(
-    make: Callable[..., Commands], ids: bool
-) -> None:
+def test_packages_with_groups_owners_and_special_bits_are_installed(make: Make, ids: bool) -> None:
     app = make(ids=ids)
     root(app, *bookworm.INSTALL, *bookworm.THREE)
     check_sound(app)
@@ -125,9 +88,7 @@ def test_packages_with_groups_owners_and_special_bits_are_installed(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("overlay", INSTALLED)
-def test_an_installation_is_that_of_a_chroot_and_stays_it(
-    make: Callable[..., Commands], overlay: str
-) -> None:
+def test_an_installation_is_that_of_a_chroot_and_stays_it(make: Make, overlay: str) -> None:
     app = make(ids=True)
     app.session.output(app.image, "fim-overlay", "set", overlay)
     root(app, "apt-get", "update")
