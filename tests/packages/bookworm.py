@@ -60,20 +60,32 @@ def listing() -> str:
     with _locked():
         made = PLACE / "listing"
         if not made.exists() or time.time() - made.stat().st_mtime > _FRESH:
-            tree = PLACE / "chroot"
-            shutil.rmtree(tree, ignore_errors=True)
-            subprocess.run(["cp", "-a", PLACE / "tree", tree], check=True, timeout=_SECONDS)
-            script = (
-                'mount --bind "$0" "$0" && cd "$0" && mount -t proc proc proc && '
-                "chroot . apt-get update >&2 && "
-                f'chroot . {" ".join((*INSTALL, *MANY))} >&2 && chroot . sh -c "$1" '
-            )
-            words = ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", script, str(tree), LIST]
-            done = subprocess.run(
-                words, env=_ENVIRONMENT, stdout=subprocess.PIPE, check=True, timeout=_SECONDS
-            )
-            made.write_bytes(done.stdout)
+            install = f"apt-get update >&2 && {' '.join((*INSTALL, *MANY))} >&2 && {LIST}"
+            made.write_text(_in_chroot(install))
         return made.read_text()
+
+
+def in_chroot(script: str) -> str:
+    """Return what a shell prints in a fresh copy of it, as root of the machine."""
+    image()
+    with _locked():
+        return _in_chroot(script)
+
+
+def _in_chroot(script: str) -> str:
+    tree = PLACE / "chroot"
+    shutil.rmtree(tree, ignore_errors=True)
+    subprocess.run(["cp", "-a", PLACE / "tree", tree], check=True, timeout=_SECONDS)
+    enter = 'mount --bind "$0" "$0"; cd "$0"; mount -t proc proc proc; chroot . sh -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", enter, str(tree), script],
+        env=_ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=_SECONDS,
+    )
+    return done.stdout
 
 
 def _make_tree() -> None:

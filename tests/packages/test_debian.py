@@ -1,23 +1,13 @@
 """What apt and dpkg install in an image is what they install in a chroot."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
+from fimd.overlays import DEFAULT
 from tests.packages import bookworm
-from tests.support.account import Account
+from tests.packages.systems import SECONDS, VARIABLES, Make, root
 from tests.support.image_commands import Commands
 from tests.support.overlays import INSTALLED
-from tests.support.session import Session
-from tests.support.subordinate_ids import wrapped
 
-VARIABLES = {
-    "DEBIAN_FRONTEND": "noninteractive",
-    "LC_ALL": "C.UTF-8",
-    "FIM_COMPRESSION_LEVEL": "1",
-}
-SECONDS = 1500
 OWNERS = (
     "stat -c '%n %a %U:%G' /usr/bin/crontab /var/spool/cron/crontabs /var/cache/man "
     "/usr/bin/ssh-agent"
@@ -39,26 +29,40 @@ CHECKS = {
 """Programs that print a 7."""
 
 
-@pytest.fixture
-def make(
-    new_session: Callable[..., Session], account: Account, tmp_path: Path
-) -> Callable[..., Commands]:
-    def session(*, ids: bool) -> Commands:
-        if account.uid == 0 and not ids:
-            pytest.skip("root of the machine has all ids")
-        image = bookworm.image()
-        wrap = wrapped(account, tmp_path) if ids and account.uid else []
-        started = new_session(wrap=wrap)
-        return Commands(started, started.adopt(image, "app.flatimage"), VARIABLES)
+ADMINISTRATION = """
+cd /root
+groupadd -g 700 crew
+useradd -u 701 -g crew -G audio,video -m -s /bin/sh one
+useradd -r -M daemonish
+usermod -aG crew -c 'some body' daemonish
+echo one:secret | chpasswd
+passwd -l daemonish >/dev/null
+groupmod -n sailors crew
+tail -n 3 /etc/passwd; tail -n 3 /etc/group; grep -c '^one:.y' /etc/shadow
+stat -c '%n %a %U:%G' /etc/passwd /etc/shadow /etc/gshadow /home/one /home/one/.profile
+su one -c 'id; touch /home/one/mine; echo no >/etc/passwd' 2>&1
+runuser -u daemonish -- id
+su -s /bin/sh nobody -c 'cat /etc/shadow' 2>&1
+mkdir -p tree/deep; echo x >tree/deep/file; ln tree/deep/file tree/hard; ln -s nowhere tree/link
+mkfifo tree/fifo; chown -R one:sailors tree; chown -h 33:34 tree/link
+chmod 4750 tree/deep/file; chmod 2770 tree/deep; chmod 0 tree
+sleep 1.5  # unionfs shows links' attributes later
+tar cpf tree.tar tree; mkdir out; tar xpf tree.tar -C out; cp -a tree copy
+for top in tree out/tree copy; do (cd $top; stat -c '%n %a %u:%g' . * deep/file); done
+userdel -r one 2>/dev/null; getent passwd one; ls /home
+chmod 700 tree out/tree copy; rm -r tree out copy; ls
+"""
+"""What people do as root, each with what can be seen of it."""
 
-    return session
 
-
-def root(app: Commands, *words: str) -> str:
-    """Do a command as root inside that succeeds, whatever it says on stderr; its stdout."""
-    done = app.session.run(app.image, "fim-root", *words, variables=app.variables, seconds=SECONDS)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout
+@pytest.mark.parametrize(
+    "overlay",
+    [pytest.param(name, marks=[] if name == DEFAULT else pytest.mark.slow) for name in INSTALLED],
+)
+def test_what_administers_a_system_does_what_it_does_in_a_chroot(make: Make, overlay: str) -> None:
+    app = make(ids=True)
+    app.session.output(app.image, "fim-overlay", "set", overlay)
+    assert root(app, "sh", "-c", ADMINISTRATION) == bookworm.in_chroot(ADMINISTRATION)
 
 
 def check_sound(app: Commands) -> None:
@@ -67,9 +71,7 @@ def check_sound(app: Commands) -> None:
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "alone"])
-def test_packages_with_groups_owners_and_special_bits_are_installed(
-    make: Callable[..., Commands], ids: bool
-) -> None:
+def test_packages_with_groups_owners_and_special_bits_are_installed(make: Make, ids: bool) -> None:
     app = make(ids=ids)
     root(app, *bookworm.INSTALL, *bookworm.THREE)
     check_sound(app)
@@ -86,9 +88,7 @@ def test_packages_with_groups_owners_and_special_bits_are_installed(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("overlay", INSTALLED)
-def test_an_installation_is_that_of_a_chroot_and_stays_it(
-    make: Callable[..., Commands], overlay: str
-) -> None:
+def test_an_installation_is_that_of_a_chroot_and_stays_it(make: Make, overlay: str) -> None:
     app = make(ids=True)
     app.session.output(app.image, "fim-overlay", "set", overlay)
     root(app, "apt-get", "update")
