@@ -33,6 +33,7 @@ class Node:
         "found_again",
         "handles",
         "identity",
+        "is_up",
         "kind",
         "lacks_capability",
         "links",
@@ -54,6 +55,8 @@ class Node:
         self.links: list[tuple[Node, bytes]] = []
         """Every directory and stored name that leads here; none for the root or once removed."""
         self.children: dict[bytes, Node] = {} if self.kind == stat.S_IFDIR else _NO_CHILDREN
+        self.is_up = False
+        """Known to be in the upper branch of a union."""
         self.lookups = 0
         self.handles: frozenset[int] = frozenset()  # one object for all that are not open
         self.writers = 0

@@ -226,7 +226,7 @@ async def _layer(scratch: str, engine: engines.Engine, namespace: Namespace) -> 
 async def _view(scratch: str, mount: casefold.View, namespace: Namespace) -> None:
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
-    async with _mounted(await mount("doctor", directory, point, False, ()), point, namespace):
+    async with _mounted(await mount("doctor", directory, point, "on", ()), point, namespace):
         await run([*namespace.join, "test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 
 

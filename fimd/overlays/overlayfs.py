@@ -88,6 +88,11 @@ LIMITS: Final = (
         "it heeds the umask for everything else that is made",
         view_helps=True,
     ),
+    Limit(
+        "holes of layers",
+        "a layer's sparse file that is changed takes its whole size",
+        "it copies what is zero as well",
+    ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )
 

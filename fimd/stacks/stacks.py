@@ -234,7 +234,7 @@ class Stacks:
         if stack.overlay.process is not None:
             stack.overlay.process.on_end(lambda: self.fail(stack, "the overlay"))
         if stack.view is not None:
-            stack.view.on_end(lambda: self.fail(stack, "the case-insensitive view"))
+            stack.view.on_end(lambda: self.fail(stack, "the view"))
 
     async def _mount_overlay(
         self, directory: StackDirectory, spec: StackSpec
@@ -272,12 +272,12 @@ class Stacks:
     async def _mount_view(
         self, directory: StackDirectory, spec: StackSpec, overlay: Overlay
     ) -> Process | None:
-        if spec.casefold == "off":
+        if spec.casefold == "off" and not overlay.branches:
             return None
         point = os.path.join(directory.path, "view")
         os.mkdir(point)
-        preserve = spec.casefold == "preserve"
-        return await self._view(spec.id, overlay.root, point, preserve, overlay.branches)
+        naming = "exact" if spec.casefold == "off" else spec.casefold
+        return await self._view(spec.id, overlay.root, point, naming, overlay.branches)
 
     def fail(self, stack: Stack, what: str) -> None:
         """Take note that something under a stack's users has died, and detach it."""
