@@ -97,8 +97,9 @@ class _Copy:
             self._fd = self._open()
             try:
                 _copy_content(source, self._fd, status.st_size if size is None else size)
-                os.fchown(self._fd, status.st_uid, status.st_gid)
-                os.fchmod(self._fd, stat.S_IMODE(status.st_mode))
+                with suppress(PermissionError):  # some file systems keep neither
+                    os.fchown(self._fd, status.st_uid, status.st_gid)
+                    os.fchmod(self._fd, stat.S_IMODE(status.st_mode))
                 os.utime(self._fd, ns=(status.st_atime_ns, status.st_mtime_ns))
                 os.fsync(self._fd)
             except BaseException:
@@ -158,9 +159,10 @@ def _make(union: int, name: bytes, directory: int, status: os.stat_result) -> No
         os.mkdir(name, stat.S_IMODE(status.st_mode), dir_fd=directory)
     else:
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=directory)
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=directory, follow_symlinks=False)
-    if not stat.S_ISLNK(status.st_mode):  # chown has cleared bits, and mkdir knows none of them
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=directory)
+    with suppress(PermissionError):  # some file systems keep neither
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode):  # chown has cleared bits, and mkdir knows none of them
+            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=directory)
     times = (status.st_atime_ns, status.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 

@@ -28,13 +28,17 @@ class Backend:
     mount: Mount
     marks: Callable[[], bytes | None] = _devices
     limits: tuple[Limit, ...] = ()
+    takes_files: bool = False
+    """Whether it reads a file `.wh.NAME` as a deletion, too, where there can be no devices."""
     sees_ghosts: bool = False
     """Whether it looks for names in layers from which one above hides them."""
 
 
 BACKENDS: Final = {
     "bwrap": Backend(kernel.mount, limits=kernel.LIMITS),
-    "overlayfs": Backend(overlayfs.mount, limits=overlayfs.LIMITS, sees_ghosts=True),
+    "overlayfs": Backend(
+        overlayfs.mount, limits=overlayfs.LIMITS, takes_files=True, sees_ghosts=True
+    ),
     "unionfs": Backend(unionfs.mount, unionfs.marks_directory, unionfs.LIMITS),
 }
 

@@ -7,11 +7,12 @@ import json
 import os
 from typing import Any, Final
 
+from fimd.base.abilities import missing
 from fimd.base.errors import DataDirectoryError
 from fimd.base.removal import remove_tree
 from fimd.commits.lock import exclusive
 from fimd.commits.lost import lose
-from fimd.commits.opened import OpenData
+from fimd.commits.opened import DIRECTORY, OpenData
 from fimd.commits.recovery import recover
 from fimd.dwarfs.codecs import load_codecs
 from fimd.dwarfs.errors import DwarfsError
@@ -47,7 +48,13 @@ def prepare(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
             work = os.stat(name, dir_fd=opened.work, follow_symlinks=False)
             marks = None if facts["marks"] is None else os.fsencode(facts["marks"])
             try:
-                adapt(opened, layers, overlay, marks, name, copies=facts["copies"], ids=ids)
+                adapt(
+                    *(opened, layers, overlay, marks, name),
+                    by_files=facts["by_files"],
+                    copies=facts["copies"],
+                    ids=ids,
+                )
+                notes += _missing(opened, name)
                 found = _ghosts(opened, layers, facts["hidden"])
             except (DwarfsError, OSError, MemoryError) as error:
                 reason = str(error) or "they are too many for its memory"
@@ -56,6 +63,21 @@ def prepare(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
                     f"{overlay}: {reason}"
                 ) from error
     return {"notes": notes, "work": [work.st_dev, work.st_ino], "ghosts": found}
+
+
+def _missing(data: OpenData, work: str) -> list[str]:
+    """Return a sentence where the file system of the changes keeps less than programs rely on."""
+    directory = os.open(work, DIRECTORY, dir_fd=data.work)
+    try:
+        found = missing(directory)
+    finally:
+        os.close(directory)
+    if not found:
+        return []
+    return [
+        f"the file system of {data.root} keeps no {', no '.join(found)}: what programs "
+        "do with them is refused or lost; set FIM_DIR_DATA to a directory on another file system"
+    ]
 
 
 def _ghosts(

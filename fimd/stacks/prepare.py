@@ -102,6 +102,7 @@ def _facts(overlay: str, sources: tuple[LayerSource, ...]) -> dict[str, Any]:
     return {
         "layers": [(source.path, source.offset, source.size) for source in sources],
         "marks": None if marks is None else os.fsdecode(marks),
+        "by_files": backend.takes_files,
         # a unionfs copies devices up from layers, where it shows them
         "copies": marks is not None and any(map(whiteouts, sources)),
         "hidden": [list(map(os.fsdecode, paths)) for paths in hidden] if any(hidden) else None,

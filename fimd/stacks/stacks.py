@@ -265,7 +265,7 @@ class Stacks:
         prepared = await prepare(self._namespace, spec.data, spec.id, name, directory.sources)
         for note in prepared.notes:
             log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
-        notes += prepared.notes
+        notes += [said for said in prepared.notes if said not in notes]
         place = replace(directory, work=prepared.work, ghosts=prepared.ghosts)
         return await BACKENDS[name].mount(place, self._namespace, self._seconds)
 

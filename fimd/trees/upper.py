@@ -105,7 +105,7 @@ def _add(upper: Upper, entry: Entry) -> None:
 
 def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
     with tree.open(entry) as descriptor:
-        for name in _attributes(descriptor):
+        for name in attributes(descriptor):
             if _INDIRECT.fullmatch(name):
                 raise PackError(
                     f"its {name} says that a lower layer has a part of it, which can't be "
@@ -119,7 +119,8 @@ def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
                 upper.attributes[name] += 1
 
 
-def _attributes(descriptor: int) -> list[str]:
+def attributes(descriptor: int) -> list[str]:
+    """Return the names of an open file's extended attributes: none where there can be none."""
     try:
         return os.listxattr(descriptor)
     except OSError as error:
