@@ -159,7 +159,7 @@ def bus(open_directory: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"unix:path={socket}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         config.unlink()
 
 

@@ -103,7 +103,7 @@ def jobs(connection: DBusConnection) -> list[dict[str, Any]]:
 def ask(connection: DBusConnection, path: str, interface: str, member: str, *call: Any) -> Any:
     """Call, and check that the answer is one."""
     address = DBusAddress(path, bus_name=BUS_NAME, interface=interface)
-    reply = connection.send_and_get_reply(new_method_call(address, member, *call), timeout=20)
+    reply = connection.send_and_get_reply(new_method_call(address, member, *call), timeout=60)
     if reply.header.message_type is MessageType.error:
         name = reply.header.fields[HeaderFields.error_name]
         assert name.startswith(("org.flatimage.Fim1.Error.", "org.freedesktop.DBus.Error.")), name

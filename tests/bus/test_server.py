@@ -218,7 +218,7 @@ async def test_descriptors_that_come_with_a_call_are_closed(
         ):
             for _ in range(count):
                 message = new_method_call(address, member, "h", (file,))
-                reply = connection.send_and_get_reply(message, timeout=10)
+                reply = connection.send_and_get_reply(message, timeout=60)
                 failed = reply.header.message_type is MessageType.error
                 answers.append(None if failed else reply.body)
         return answers
@@ -246,7 +246,7 @@ async def test_another_user_is_refused(
 
     def send(switch: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            command, **switch, check=False, capture_output=True, text=True, timeout=20
+            command, **switch, check=False, capture_output=True, text=True, timeout=60
         )
 
     other = await asyncio.to_thread(send, plain_account.switch)

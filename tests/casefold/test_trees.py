@@ -190,7 +190,7 @@ def test_a_listing_begins_with_the_directory_and_the_one_above(plain: View) -> N
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=60,
     ).stdout.split()
     numbers = [(plain.root / "dir").stat().st_ino, plain.root.stat().st_ino]
     assert listing == [str(numbers[0]), ".", str(numbers[1]), ".."]
@@ -228,7 +228,7 @@ def as_user(open_up: Callable[[Path], None]) -> RunAs:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=60,
         )
 
     return run
@@ -293,7 +293,7 @@ def test_a_slow_read_holds_nobody_up(source: Path, serving: Serving, tmp_path: P
             assert reader.is_alive()
             reader.join()
     finally:
-        subprocess.run(["umount", source], check=True, timeout=20)
+        subprocess.run(["umount", source], check=True, timeout=60)
         assert slow.wait(20) == 0
         slow.stdout.close()
 

@@ -175,7 +175,7 @@ def test_a_mount_point_within_the_source_is_refused(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert result.returncode != 0
@@ -229,7 +229,7 @@ with serving(base / "source", base / "view", log=base / "log") as view:
     if subprocess.run(
         ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", "import pyfuse3"],
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     ).returncode:
         pytest.skip("the interpreter is closed to other users")

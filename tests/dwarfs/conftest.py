@@ -185,7 +185,7 @@ class Mounter:
         try:
             yield mount_point
         finally:
-            subprocess.run(["umount", mount_point], check=True, timeout=10)
+            subprocess.run(["umount", mount_point], check=True, timeout=60)
             assert self._line() == "left 0"
 
     def _line(self) -> str:

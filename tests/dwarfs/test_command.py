@@ -99,15 +99,15 @@ def test_mount_returns_when_the_tree_is_there(images: Path, tmp_path: Path) -> N
     )
     mount = [sys.executable, "-c", code, "dwarfs", "mount", str(images / "made/tiny.dwarfs")]
     root = Path(__file__).parents[2]
-    subprocess.run([*mount, str(tmp_path)], check=True, timeout=20, cwd=root, capture_output=True)
+    subprocess.run([*mount, str(tmp_path)], check=True, timeout=60, cwd=root, capture_output=True)
     try:
         assert (tmp_path / "a.txt").read_text() == "A" * 10
     finally:
-        subprocess.run(["umount", tmp_path], check=True, timeout=10)
+        subprocess.run(["umount", tmp_path], check=True, timeout=60)
     failed = subprocess.run(
         [*mount, str(tmp_path / "missing")],
         check=False,
-        timeout=20,
+        timeout=60,
         cwd=root,
         capture_output=True,
         text=True,

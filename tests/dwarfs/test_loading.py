@@ -41,7 +41,7 @@ class SlowImage:
         self.loads.append(number)
         block = memoryview(bytearray(100))
         for end in (50, 100):
-            assert self.steps.acquire(timeout=10)
+            assert self.steps.acquire(timeout=60)
             if end == 100 and self._error:
                 raise self._error
             block[end - 50 : end] = bytes([number]) * 50

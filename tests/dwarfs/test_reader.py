@@ -156,7 +156,7 @@ def test_a_block_is_loaded_once_however_many_ask_for_it() -> None:
     def load(number: int) -> bytes:
         loads.append(number)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return bytes(10)
 
     cache = BlockCache(load, 100)
@@ -164,7 +164,7 @@ def test_a_block_is_loaded_once_however_many_ask_for_it() -> None:
     threads = [threading.Thread(target=lambda: found.append(cache.get(7))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     go_on.set()
     for thread in threads:
         thread.join()

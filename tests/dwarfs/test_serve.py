@@ -188,7 +188,7 @@ with Image.open(sys.argv[1]) as image:
             with pytest.raises(PermissionError):  # the user's mount is the user's
                 os.listdir(point)
         finally:
-            subprocess.run(["umount", point], check=True, timeout=10)
+            subprocess.run(["umount", point], check=True, timeout=60)
     assert process.returncode == 0
 
 
@@ -243,7 +243,7 @@ asyncio.run(main())
         check=False,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         cwd=Path(__file__).parents[2],
     )
     assert (done.stdout, done.stderr, done.returncode) == ("cancelled\n", "", 0)
@@ -266,7 +266,7 @@ except RuntimeError as error:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         cwd=Path(__file__).parents[2],
     )
     assert "could not mount" in done.stdout
@@ -349,7 +349,7 @@ def test_a_links_target_is_asked_for_once(mount: Mount, mounter: Any, tmp_path: 
         assert {name: os.readlink(root / name) for name in targets} == targets
         with stopped(worker):
             again = [pool.submit(os.readlink, root / name) for name in targets]
-            assert not wait(again, timeout=10).not_done
+            assert not wait(again, timeout=60).not_done
         assert [target.result() for target in again] == list(targets.values())
 
 

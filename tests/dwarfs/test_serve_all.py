@@ -50,7 +50,7 @@ def mount(open_directory: Path) -> Callable[..., contextlib.AbstractContextManag
             try:
                 yield point
             finally:
-                subprocess.run(["umount", point], check=True, timeout=10)
+                subprocess.run(["umount", point], check=True, timeout=60)
         assert process.returncode == 0
         point.rmdir()
 

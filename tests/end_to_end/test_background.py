@@ -155,10 +155,10 @@ def test_a_program_that_has_entered_counts(session: Session, image: Path, overla
     assert entered.stdout is not None
     assert entered.stdout.readline() == b"up\n"
     session.output(image, "fim-exec", "touch", "/end")
-    assert instance.wait(10) == 0
+    assert instance.wait(60) == 0
     wait_for(lambda: in_the_background(session), what="the background")
     assert session.run(image, "fim-layer", "commit", "layer").returncode == 125
-    said, _ = entered.communicate(b"line\n", timeout=10)
+    said, _ = entered.communicate(b"line\n", timeout=60)
     assert (said, entered.returncode) == (b"line\n", 9)
     gone(session)
     assert session.output(image, "fim-exec", "cat", "/kept") == "line\n"
@@ -169,7 +169,7 @@ def test_one_that_was_entered_ends_with_the_users_process(session: Session, imag
     entered = session.start(image, "fim-instance", "exec", "0", "sleep", "61")
     wait_for(lambda: "sleep 61 " in session.processes().values())
     instance.kill()
-    assert entered.wait(10) == 137
+    assert entered.wait(60) == 137
     gone(session)
 
 

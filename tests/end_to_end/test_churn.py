@@ -58,7 +58,7 @@ class Churn:
         with suppress(ProcessLookupError):
             os.kill(victim, self.dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+            process.wait(60)
         if process.poll() is None:
             process.kill()
         process.wait()

@@ -248,7 +248,7 @@ def test_shutdown_ends_everything_where_it_is_to(session: Session, image: Path) 
     wait_for(lambda: not Path(f"/proc/{first}").exists())
     assert program.poll() is None
     session.output("fimctl", "shutdown", "--kill")
-    assert program.wait(5) == 5
+    assert program.wait(60) == 5
     wait_for(lambda: session.processes() == {}, what="the end of every process")
     assert session.mounts() == []
 

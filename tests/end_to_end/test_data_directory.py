@@ -20,7 +20,7 @@ def medium(session: Session, busybox_image: Path) -> Iterator[Commands]:
     """An image on a file system that is mounted read-only."""
     with tmpfs(session.directory.with_name(f"{session.directory.name}-medium"), "64m") as point:
         shutil.copy(busybox_image, point / "app.flatimage")
-        subprocess.run(["mount", "-o", "remount,ro", str(point)], check=True, timeout=10)
+        subprocess.run(["mount", "-o", "remount,ro", str(point)], check=True, timeout=60)
         yield Commands(session, point / "app.flatimage")
         session.wait_until_clean()
 

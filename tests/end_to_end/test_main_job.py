@@ -132,7 +132,7 @@ def test_stop_lets_the_program_clean_up(session: Session, image: Path) -> None:
     script = "trap 'echo bye > /said; exit 3' TERM; while :; do sleep 0.1; done"
     process = session.background(image, script)
     session.output("fimctl", "stop", str(process.pid))
-    assert process.wait(5) == 3
+    assert process.wait(60) == 3
     assert session.output(image, "fim-exec", "cat", "/said") == "bye\n"
 
 
@@ -143,7 +143,7 @@ def test_events_are_shown_as_they_happen(session: Session, image: Path) -> None:
     session.output(image, "fim-exec", "true")
     time.sleep(0.5)
     monitor.send_signal(signal.SIGINT)
-    output, _ = monitor.communicate(timeout=10)
+    output, _ = monitor.communicate(timeout=60)
     assert b'"event": "added", "kind": "instance"' in output
     assert b'"event": "removed", "kind": "instance"' in output
     assert b'"kind": "layer"' in output

@@ -119,7 +119,7 @@ def test_a_program_that_waits_for_it_can_be_stopped(
     time.sleep(0.3)  # it runs into the mount
     with at_most(15):
         patient.output("fimctl", "stop", str(program.pid), "--timeout", "1")
-    program.wait(5)
+    program.wait(60)
     check_that_it_starts_afresh(patient, image)
 
 
@@ -143,7 +143,7 @@ def test_the_daemon_leaves_in_time_and_the_next_one_goes_on(
     with at_most(20):
         patient.output("fimctl", "shutdown", "--kill", "--timeout", "1")
         wait_for(lambda: patient.processes() == {}, seconds=15, what="the end of every process")
-    program.wait(5)
+    program.wait(60)
     assert patient.mounts() == []
 
 

@@ -70,7 +70,7 @@ def test_a_program_may_answer_a_key_itself(
     process = terminal.run(session, image, "fim-exec", "sh", "-c", answering(signal))
     terminal.type(key)
     terminal.wait_for(b"caught")
-    assert process.wait(10) == 3
+    assert process.wait(60) == 3
 
 
 def test_a_program_without_an_answer_ends_by_ctrl_c(
@@ -78,7 +78,7 @@ def test_a_program_without_an_answer_ends_by_ctrl_c(
 ) -> None:
     process = terminal.run(session, image, "fim-exec", "sh", "-c", "echo up; sleep 60")
     terminal.type(CTRL_C)
-    assert process.wait(10) == 130
+    assert process.wait(60) == 130
     wait_for(lambda: session.objects("ps") == [], what="the instance's end")
 
 
@@ -99,7 +99,7 @@ def test_a_program_that_has_a_terminal_to_itself_ends_with_it(
 ) -> None:
     process = terminal.run(session, image, "fim-exec", "sh", "-c", "echo up; sleep 60")
     terminal.hang_up()
-    process.wait(10)
+    process.wait(60)
     wait_for(lambda: session.objects("ps") == [], what="the instance's end")
 
 
@@ -111,7 +111,7 @@ def test_a_signal_that_was_ignored_stays_ignored(
     terminal.type(CTRL_C)
     terminal.type(b"\n")
     terminal.wait_for(b"answered")
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_what_runs_in_a_namespace_of_its_own_has_its_signals_too(
@@ -121,7 +121,7 @@ def test_what_runs_in_a_namespace_of_its_own_has_its_signals_too(
     process = terminal.run(session, image, "fim-root", "sh", "-c", answering("INT"))
     terminal.type(CTRL_C)
     terminal.wait_for(b"caught")
-    assert process.wait(10) == 3
+    assert process.wait(60) == 3
 
 
 def test_a_process_without_a_terminal_ends_by_a_signal_of_its_own(
@@ -129,7 +129,7 @@ def test_a_process_without_a_terminal_ends_by_a_signal_of_its_own(
 ) -> None:
     process = session.background(image, "sleep 60", start_new_session=True)
     process.send_signal(2)
-    assert process.wait(10) in {-2, 130}
+    assert process.wait(60) in {-2, 130}
     wait_for(lambda: session.objects("ps") == [], what="the instance's end")
 
 

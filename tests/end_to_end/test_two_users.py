@@ -17,9 +17,9 @@ from tests.support.session import Session, wait_for
 OTHER = "news"  # as PLAIN_ACCOUNT: on every Debian, owns nothing, nobody logs in as it
 PRIVATE = """\
 set -e
-mkdir -m 1777 "$1/tmp"; mkdir "$1/tmp/${2##*/}"
+mkdir -m 1777 "$1/tmp"; mkdir -p "$1/$2"
 mount --make-rprivate /
-mount --bind "$2" "$1/tmp/${2##*/}"; mount --rbind "$1/tmp" /tmp
+mount --bind "$2" "$1/$2"; mount --rbind "$1/tmp" /tmp
 echo up; exec sleep infinity
 """
 

@@ -99,7 +99,7 @@ def test_the_image_starts(tmp_path: Path, layers: list[Path]) -> None:
         env={"FIM_MAIN_OFFSET": "1", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.stdout == b"4096\n"
 

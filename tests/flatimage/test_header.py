@@ -48,7 +48,7 @@ def run(
         check=False,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
 
 

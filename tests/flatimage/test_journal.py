@@ -128,7 +128,7 @@ def test_a_forged_journal_does_not_reach_beyond_the_table(
 
 def test_a_full_disk_keeps_the_old_value(build: "Build", small_disk: Path) -> None:
     image = small_disk / "image"
-    subprocess.run(["cp", "--sparse=always", build("script").path, image], check=True, timeout=10)
+    subprocess.run(["cp", "--sparse=always", build("script").path, image], check=True, timeout=60)
     sample = dataclasses.replace(build("script"), path=image)
     old = {"a": "old"}
     sample.put(ENVIRONMENT, old)

@@ -178,7 +178,10 @@ def test_root_keeps_owners_and_makes_devices(write: Callable[[bytes], Path], tar
 
 
 @needs_root
-def test_a_plain_user_is_told_what_was_left_out(tmp_path: Path) -> None:
+def test_a_plain_user_is_told_what_was_left_out(tmp_path: Path, open_directory: Path) -> None:
+    scratch = open_directory / "scratch"
+    scratch.mkdir()
+    scratch.chmod(0o777)
     path = tmp_path / "rootfs.tar"
     path.write_bytes(
         archive(
@@ -196,7 +199,7 @@ def test_a_plain_user_is_told_what_was_left_out(tmp_path: Path) -> None:
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
-                with open_rootfs(f"/proc/self/fd/{file.fileno()}") as rootfs:
+                with open_rootfs(f"/proc/self/fd/{file.fileno()}", scratch=scratch) as rootfs:
                     out.write((rootfs.path / "etc/shadow").read_text())
                     out.write((rootfs.path / "closed/file").read_text())
                     out.write("\n" + "\n".join(rootfs.notes))

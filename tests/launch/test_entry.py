@@ -82,7 +82,7 @@ class Sandbox:
 
     def run(self, script: str, keep: Sequence[int] = ()) -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
-            self.command(script), capture_output=True, timeout=20, check=False, pass_fds=keep
+            self.command(script), capture_output=True, timeout=60, check=False, pass_fds=keep
         )
 
 
@@ -102,7 +102,7 @@ def test_a_sandbox_that_can_not_be_made_is_told_by_bubblewrap(sandbox: Sandbox) 
     command.insert(4, "--bind")
     command[5:5] = ["/no/such", "/x"]
     command[2] = str(int(str(command[2])) + 3)
-    done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"bwrap: Can't" in done.stderr
 

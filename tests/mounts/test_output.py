@@ -49,7 +49,7 @@ async def test_lines_are_logged_with_what_the_program_serves(
     outputs: Outputs, heard: list[MutableMapping[str, Any]], tmp_path: Path
 ) -> None:
     process = start(outputs, r"echo out; printf 'err \001\377\n\nno newline' >&2")
-    await process.wait(5)
+    await process.wait(60)
     await until(lambda: not pipes(tmp_path))
     assert [entry["event"] for entry in heard] == ["out", "err \ufffd\ufffd", "no newline"]
     for entry in heard:
@@ -67,7 +67,7 @@ async def test_the_program_speaks_on_while_nobody_reads(
     assert process.alive
     second = Outputs(tmp_path)
     second.adopt()
-    await process.wait(5)
+    await process.wait(60)
     assert process.status == 0
     await until(lambda: not pipes(tmp_path))
     assert [entry["event"] for entry in heard] == ["one", "two", "three"]
@@ -77,7 +77,7 @@ async def test_a_pipe_that_nobody_reads_never_blocks(tmp_path: Path) -> None:
     outputs = Outputs(tmp_path)
     process = start(outputs, "sleep 0.1; head -c 300000 /dev/zero; echo done >&2; exit 3")
     outputs.close()
-    assert await process.wait(5)
+    assert await process.wait(60)
     assert process.status == 3
 
 
@@ -85,7 +85,7 @@ async def test_a_pipe_whose_program_ended_meanwhile_is_removed(tmp_path: Path) -
     first = Outputs(tmp_path)
     process = start(first, "true")
     first.close()
-    await process.wait(5)
+    await process.wait(60)
     assert pipes(tmp_path)
     second = Outputs(tmp_path)
     second.adopt()

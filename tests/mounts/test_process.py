@@ -15,7 +15,7 @@ async def test_the_end_of_a_child_is_seen_with_its_status() -> None:
     process = Process.spawn(["sh", "-c", "exit 7"])
     told = asyncio.Event()
     process.on_end(told.set)
-    assert await process.wait(5)
+    assert await process.wait(60)
     assert process.status == 7
     await asyncio.wait_for(told.wait(), 1)
     assert not process.alive
@@ -23,7 +23,7 @@ async def test_the_end_of_a_child_is_seen_with_its_status() -> None:
 
 async def test_an_observer_that_comes_late_is_told_too() -> None:
     process = Process.spawn(["true"])
-    await process.wait(5)
+    await process.wait(60)
     told = asyncio.Event()
     process.on_end(told.set)
     await asyncio.wait_for(told.wait(), 1)
@@ -34,8 +34,8 @@ async def test_a_process_of_somebody_else_is_watched_by_its_pid() -> None:
     watcher = Process.watch(child.pid)
     assert not await watcher.wait(0.05)
     child.send_signal(signal.SIGKILL)
-    assert await watcher.wait(5)
-    await child.wait(5)
+    assert await watcher.wait(60)
+    await child.wait(60)
     with pytest.raises(ProcessGoneError, match=str(child.pid)):
         Process.watch(child.pid)
 

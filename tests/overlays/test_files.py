@@ -371,7 +371,7 @@ for action in (lambda: open("file"), lambda: open("new", "w"), lambda: os.unlink
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     os.close(here)
     assert done.stdout.split() == ["refused"] * 3

@@ -138,7 +138,7 @@ def test_a_layers_directory_is_copied_where_it_can_not_be_renamed(place: Place, 
         with pytest.raises(OSError, match="cross-device"):  # on which mv copies
             os.rename(path, place / "moved")
         assert tree(path) == before
-        subprocess.run(["mv", path, place / "moved"], check=True, timeout=20)
+        subprocess.run(["mv", path, place / "moved"], check=True, timeout=60)
         assert tree(place / "moved") == before
     else:
         os.rename(path, place / "moved")
@@ -286,7 +286,7 @@ def test_a_deleted_directory_made_again_is_empty(place: Place, name: str) -> Non
 def test_a_deleted_directory_made_again_may_be_renamed(place: Place, name: str) -> None:
     remove(place / name)
     (place / name).mkdir()
-    subprocess.run(["mv", place / name, place / "renamed"], check=True, timeout=20)
+    subprocess.run(["mv", place / name, place / "renamed"], check=True, timeout=60)
     assert os.listdir(place / "renamed") == []
     returns = "renaming directories made again" in place.limits
     assert (name in os.listdir(place.path)) == returns

@@ -37,7 +37,7 @@ def notified(new_session: Callable[..., Session]) -> Iterator[tuple[Session, lis
         yield session, heard
         daemon.terminate()
         wait_for(lambda: "STOPPING=1" in listen(), what="the farewell")
-        daemon.wait(10)
+        daemon.wait(60)
 
 
 def test_systemd_hears_of_readiness_life_and_contents(

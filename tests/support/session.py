@@ -79,11 +79,11 @@ class Session:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 40
         while any((self.tree / "instance").glob("*")) and time.monotonic() < deadline:
             time.sleep(0.02)  # the daemon releases what was just killed
         self._end_bus()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 40
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         left = self.processes(), self.mounts()
@@ -265,7 +265,7 @@ class Session:
             for path in (self.tree / kind).glob("*")
         ]
 
-    def wait_until_clean(self, seconds: float = 10) -> None:
+    def wait_until_clean(self, seconds: float = 40) -> None:
         """Wait for the linger's end, and check that no mount and no directory is left."""
         deadline = time.monotonic() + seconds
         while (self.mounts() or self.leftovers()) and time.monotonic() < deadline:
@@ -318,7 +318,7 @@ def wait_for_bus(path: Path) -> None:
     wait_for(listens, 60, "the bus")
 
 
-def wait_for(condition: Any, seconds: float = 10, what: str = "the condition") -> Any:
+def wait_for(condition: Any, seconds: float = 40, what: str = "the condition") -> Any:
     """Wait until a function returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

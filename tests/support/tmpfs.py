@@ -16,10 +16,10 @@ def tmpfs(point: Path, size: str) -> Iterator[Path]:
         pytest.skip("only root can mount a filesystem")
     point.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "small", str(point)]
-    if subprocess.run(mount, check=False, timeout=10, capture_output=True).returncode != 0:
+    if subprocess.run(mount, check=False, timeout=60, capture_output=True).returncode != 0:
         pytest.skip("mounting is not allowed here")
     try:
         yield point
     finally:
-        subprocess.run(["umount", str(point)], check=True, timeout=10)
+        subprocess.run(["umount", str(point)], check=True, timeout=60)
         point.rmdir()
