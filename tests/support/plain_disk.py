@@ -1,8 +1,8 @@
 """A file system that keeps names and bytes and nothing else, as exFAT does.
 
 No links, no devices, fifos or sockets, no owners, no modes, no extended attributes, no files
-without a name, and no two names that trade places. As a program it takes SOURCE MOUNT_POINT UID GID,
-whose everything is.
+without a name, and no two names that trade places. As a program it takes SOURCE MOUNT_POINT UID
+GID, whose everything is.
 """
 
 # ruff: noqa: ARG002 -- the handlers' meaning and parameters are those of pyfuse3.Operations
