@@ -41,7 +41,6 @@ _JAIL: Final = "union"
 _INODES: Final = "it knows files by their paths: to the kernel each name is a file of its own"
 
 LIMITS: Final = (
-    Limit("temporary files", "O_TMPFILE is refused (EOPNOTSUPP)", "it is not in its protocol"),
     Limit(
         "links",
         "hard links show each other's changes only after a second",
@@ -62,6 +61,17 @@ LIMITS: Final = (
         "exchanging names",
         "RENAME_EXCHANGE is refused (EINVAL)",
         "it has no rename with flags",
+    ),
+    Limit(
+        "locks by another name",
+        "a lock by one of a file's hard links does not keep out who comes by another",
+        _INODES,
+    ),
+    Limit(
+        "long paths",
+        "a path from the root ends at about 1000 bytes (ENAMETOOLONG, ERANGE), however it is come "
+        "to",
+        "it has no room for more",
     ),
     Limit("extended attributes", "they are refused (EOPNOTSUPP)", "it is built without them"),
 )

@@ -22,8 +22,9 @@ KINDS = [(name, view) for name in BACKENDS for view in ("off", "on")]
 
 def limits_of(overlay: str, view: str) -> frozenset[str]:
     """The names of the limits that hold for one kind of stack."""
-    limits = [limit for limit in BACKENDS[overlay].limits if view == "off" or not limit.view_helps]
-    return frozenset(limit.name for limit in (*limits, *(VIEW_LIMITS if view != "off" else ())))
+    has_view = view != "off" or overlay == "unionfs"
+    limits = [limit for limit in BACKENDS[overlay].limits if not (has_view and limit.view_helps)]
+    return frozenset(limit.name for limit in (*limits, *(VIEW_LIMITS if has_view else ())))
 
 
 @dataclass(frozen=True)
