@@ -43,12 +43,14 @@ class Tree:
     the source at most.
     """
 
-    def __init__(self, source: str, descriptors: int, naming: Naming) -> None:
-        """`descriptors` is how many directories may be open at once."""
+    def __init__(
+        self, source: str, descriptors: int, naming: Naming, *, numbers_hold: bool = True
+    ) -> None:
+        """`descriptors` is how many directories may be open at once; see NodeTable."""
         self.naming = naming
         self._root = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="source")
-        self.nodes = NodeTable(os.fstat(self._root), self._is_link_to)
+        self.nodes = NodeTable(os.fstat(self._root), self._is_link_to, numbers_hold=numbers_hold)
         self.directories = Directories(self.nodes.root, self._root, descriptors, naming.fold)
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ async def serve(
     """
     _check_outside(source, mount_point)
     os.umask(0)  # the kernel has applied the caller's
-    tree = Tree(source, _raise_descriptor_limit(), naming)
+    tree = Tree(source, _raise_descriptor_limit(), naming, numbers_hold=not branches)
     spellings = Spellings()
     copy_up = CopyUp(tree, branches)
     files = OpenFiles(tree)

@@ -64,7 +64,8 @@ LIMITS: Final = (
     ),
     Limit(
         "locks by another name",
-        "a lock by one of a file's hard links does not keep out who comes by another",
+        "a lock by one hard link does not keep out who comes by another that was made before the "
+        "mount",
         _INODES,
     ),
     Limit(

@@ -1,5 +1,6 @@
 """What a change makes of a layer's file: it comes up whole or not at all, and nothing else does."""
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ import pytest
 from fimd.dwarfs.write import create
 from tests.overlays.conftest import need
 from tests.overlays.stacks import KINDS, Mounter, limits_of
+from tests.support.files import is_locked
 from tests.support.tmpfs import tmpfs
 
 LONG_AGO = 1_000_000_000 * 10**9
@@ -40,16 +42,19 @@ def lower(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 
 @pytest.fixture
-def stack(
-    kind: tuple[str, str], lower: tuple[Path, bytes], tmp_path: Path
-) -> Iterator[tuple[Path, Path]]:
-    """The mounted stack of a data directory with 8 MiB of room, and its upper."""
+def mounter(kind: tuple[str, str], lower: tuple[Path, bytes], tmp_path: Path) -> Iterator[Mounter]:
+    """What mounts the stack of a data directory with 8 MiB of room."""
     need(kind[0])
     with ExitStack() as undo:
         (tmp_path / "stack").mkdir()
         data = undo.enter_context(tmpfs(tmp_path / "room", "8m"))
-        mounter = undo.enter_context(Mounter(tmp_path / "stack", [lower[0]], data))
-        root = undo.enter_context(mounter.mounted(*kind))
+        yield undo.enter_context(Mounter(tmp_path / "stack", [lower[0]], data))
+
+
+@pytest.fixture
+def stack(kind: tuple[str, str], mounter: Mounter) -> Iterator[tuple[Path, Path]]:
+    """The mounted stack, and its upper."""
+    with mounter.mounted(*kind) as root:
         yield root, mounter.data / "root"
 
 
@@ -117,3 +122,15 @@ def test_a_hole_of_a_layers_file_stays_one(stack: tuple[Path, Path], kind: tuple
     with sparse.open("rb") as file:
         file.seek(HOLE)
         assert file.read() == b"end"
+
+
+@kinds
+def test_a_lock_by_a_name_that_was_made_before_is_seen_by_another(
+    kind: tuple[str, str], mounter: Mounter
+) -> None:
+    with mounter.mounted(*kind) as root:
+        (root / "one").touch()
+        os.link(root / "one", root / "two")
+    with mounter.mounted(*kind) as root, (root / "one").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_locked(root / "two", "flock") == ("locks by another name" not in limits_of(*kind))
