@@ -111,3 +111,22 @@ def test_changes_beside_an_image_that_became_read_only_are_not_left_out_in_silen
         f"the changes in {app.data}/root are left out" in line for line in texts(done.stderr)
     )
     assert app.output("fim-exec", "cat", "/before") == "before\n"
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_what_another_user_has_made_where_everybody_may_write_is_not_used(
+    session: Session, image: Path, below: str
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make something another user's")
+    strange = session.directory / "strange"
+    strange.mkdir()
+    strange.chmod(0o777)
+    os.chown(strange, 65534, 65534)
+    variables = {"FIM_DIR_DATA": str(strange / below)}
+    for words in (["fim-exec", "true"], ["fim-layer", "commit", "layer"]):
+        done = session.run(image, *words, variables=variables)
+        assert done.returncode == 125
+        assert f"{strange} lies where everybody may write, and another user has made" in done.stderr
+        assert "name a directory of your own by FIM_DIR_DATA" in done.stderr
+    assert os.listdir(strange) == []
