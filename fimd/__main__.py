@@ -10,6 +10,9 @@ import sys
 from fimd import __version__
 from fimd.base.errors import FimError
 
+_STARTED_BY_BUS = "DBUS_STARTER_BUS_TYPE"
+"""A variable that dbus-daemon(1) gives what it starts."""
+
 
 def main() -> int:
     """Run the daemon; its exit status is EX_CONFIG where it can't start as things are."""
@@ -23,12 +26,14 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from fimd.base.live import LiveSettings  # noqa: PLC0415
-    from fimd.base.logs import setup  # noqa: PLC0415
+    from fimd.base.logs import leave_terminal, setup  # noqa: PLC0415
     from fimd.daemon import run  # noqa: PLC0415 - --help need not wait for it
     from fimd.mounts import descriptors  # noqa: PLC0415
 
     try:
         live = LiveSettings.load()
+        if _STARTED_BY_BUS in os.environ:
+            leave_terminal()
         setup(live.settings.log_level, json=arguments.json)
         descriptors.take()
         asyncio.run(run(live))
@@ -44,7 +49,7 @@ def _tell_caller(error: FimError) -> None:
     from fimd.bus.refusal import refuse  # noqa: PLC0415 - only where it is needed
     from fimd.service.scopes import managed  # noqa: PLC0415
 
-    if "DBUS_STARTER_BUS_TYPE" not in os.environ and not managed():  # dbus-daemon(1)
+    if _STARTED_BY_BUS not in os.environ and not managed():
         return
     with contextlib.suppress(FimError):  # the bus itself may be what is missing
         asyncio.run(refuse(error))
