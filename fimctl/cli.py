@@ -27,6 +27,7 @@ COMMANDS: Final = (
     "image",
     "layer",
     "upper",
+    "data",
     "dwarfs",
     "overlay",
     "casefold",

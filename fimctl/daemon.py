@@ -124,6 +124,14 @@ class Daemon:
         [opened] = self.manager("OpenImage", "aya{sv}", (path, data_option(image)))
         return str(opened)
 
+    def join_namespace(self) -> list[str]:
+        """Return the beginning of a command that is run where everything is mounted.
+
+        The namespace stays for as long as this process lives.
+        """
+        [join] = self.manager("JoinNamespace", "a{sv}", ({},))
+        return [os.fsdecode(bytes(word)) for word in join]
+
     def image(
         self,
         path: str,

@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
         words = words[1:]
     command = words or [os.environ.get("SHELL") or "/bin/sh"]
     with Daemon() as daemon:
-        [join] = daemon.manager("JoinNamespace", "a{sv}", ({},))
+        join = daemon.join_namespace()
         if image is not None:
             command = ["sh", "-c", _IN, "sh", _mount(daemon, image), *command]
-    argv = [*(os.fsdecode(bytes(word)) for word in join), *command]
+    argv = [*join, *command]
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - an argument list
     except OSError as error:

@@ -67,6 +67,7 @@ def _create(arguments: argparse.Namespace) -> None:
     from fimd.dwarfs.write import create  # noqa: PLC0415
     from fimd.flatimage.create import create_image  # noqa: PLC0415
     from fimd.flatimage.rootfs import open_rootfs  # noqa: PLC0415
+    from fimd.trees.attributes import lost_below  # noqa: PLC0415
 
     level = compression_level(QUICK) if arguments.level is None else arguments.level
     folder = Path(arguments.output).absolute().parent
@@ -77,6 +78,8 @@ def _create(arguments: argparse.Namespace) -> None:
     ):
         for note in rootfs.notes:
             ProgressBar.note(note)
+        for sentence in lost_below(os.fspath(rootfs.path)):
+            ProgressBar.note(sentence)
         layer = os.path.join(scratch, "layer")
         left_out: list[str] = []
         with ProgressBar(f"compressing (level {level})") as compressing:

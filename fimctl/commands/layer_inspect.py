@@ -169,14 +169,17 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from fimd.layers.owners import are_kept  # noqa: PLC0415
+    from fimd.layers.owners import are_kept, mapped_ids  # noqa: PLC0415
     from fimd.trees.diff import changes  # noqa: PLC0415
     from fimd.trees.entries import entry_of  # noqa: PLC0415
     from fimd.trees.merged import Merged  # noqa: PLC0415
 
     with _chosen(arguments) as (_, layers):
         entries = (entry_of(path, layers[-1], facts.inode) for path, facts in layers[-1].walk())
-        found = changes(entries, Merged(layers[:-1]), owners=all(map(are_kept, layers)))
+        ids = mapped_ids()
+        found = changes(
+            entries, Merged(layers[:-1]), owners=all(are_kept(layer, ids) for layer in layers)
+        )
         print_changes(found, as_json=arguments.json)
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import layers_of, print_changes, stack_options
+from fimctl.daemon import Daemon
 from fimctl.environment import data_given, data_of
 from fimctl.errors import ClientError
 from fimctl.table import size_text
@@ -48,9 +49,12 @@ def _summary(changes: list[Any]) -> str:
 
 def _changes(image: str) -> list[Any]:
     from fimd.base.errors import FimError  # noqa: PLC0415 - for this command only
+    from fimd.mounts.jail import joining, use  # noqa: PLC0415
     from fimd.stacks.status import changed  # noqa: PLC0415
 
     places, _ = layers_of(image)
+    with Daemon() as daemon:
+        use(joining(daemon.join_namespace()))  # where its files are root's, whoever has them
     try:
         return changed(os.path.realpath(image), data_given(), places)
     except FimError as error:

@@ -157,6 +157,24 @@ class ImageInterface(Interface):
         data = taken.take_path("data")
         return await self._start(call, taken, lambda: self._changes.reset(self._image, data))
 
+    @method("a{sv} options", "o job")
+    async def RemoveData(self, call: Call, options: dict[str, Variant]) -> list[object]:
+        """Remove the data directory, with the managed layers. Options: data ay, wait d."""
+        taken = Options(options)
+        data = taken.take_path("data")
+        return await self._start(call, taken, lambda: self._changes.remove_data(self._image, data))
+
+    @method("ay target, a{sv} options", "o job")
+    async def CopyData(
+        self, call: Call, target: bytes, options: dict[str, Variant]
+    ) -> list[object]:
+        """Copy the data directory to a path where nothing is. Options: data ay, wait d."""
+        taken = Options(options)
+        data, path = taken.take_path("data"), decode_path(target)
+        return await self._start(
+            call, taken, lambda: self._changes.copy_data(self._image, path, data)
+        )
+
     async def _start(
         self, call: Call, taken: Options, start: Callable[[], Awaitable[Job]]
     ) -> list[object]:

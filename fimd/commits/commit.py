@@ -12,7 +12,7 @@ of it can be done in a jail.
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,8 +33,10 @@ from fimd.dwarfs.write import Entry, PackError, Settings, SourceTree, create_fro
 from fimd.dwarfs.write.entries import printable
 from fimd.flatimage.append import Appended, append_layer
 from fimd.flatimage.chain import EmbeddedLayer
-from fimd.layers.place import LayerPlace
+from fimd.layers.owners import are_kept
+from fimd.trees.attributes import sentences
 from fimd.trees.canonical import canonical
+from fimd.trees.diff import changes
 from fimd.trees.merged import Merged, open_layers
 from fimd.trees.order import check_visible
 from fimd.trees.upper import Upper, read_upper
@@ -72,8 +74,8 @@ def commit(held: HeldCommit, work: Work, done: Callable[[Committed | None], None
             scanned = tree.scan(cancelled=work.cancelled)
             upper = read_upper(tree, scanned)
             committed, aside = None, None
-            if not upper.is_empty:
-                committed = _store(held, work, tree, scanned, upper)
+            if entries := entries_of(upper, held, work):
+                committed = _store(held, work, tree, scanned, entries)
                 aside = _empty(data, tree, scanned, work)
             if aside is not None:
                 work.unerased(list(aside.kept(scanned)))
@@ -100,21 +102,29 @@ def opened_tree(data: OpenData) -> Iterator[SourceTree]:
         os.close(directory)
 
 
-def entries_of(upper: Upper, lower: Sequence[LayerPlace], work: Work) -> list[Entry]:
-    """Return what a layer of the upper holds, which has deletions in their canonical form."""
-    with open_layers(lower if upper.has_marks else ()) as images:
-        entries = canonical(upper, Merged(images))
-    for name, count in sorted(upper.attributes.items()):
-        work.note(f"the attribute {name} of {count} files is not kept: DwarFS has none")
+def entries_of(upper: Upper, held: HeldCommit, work: Work) -> list[Entry]:
+    """Return what a layer of the upper holds, which has deletions in their canonical form.
+
+    That is nothing where nothing was changed.
+    """
+    with open_layers(held.lower if upper.has_marks else ()) as images:
+        merged = Merged(images)
+        entries = canonical(upper, merged)
+        seen = all(are_kept(image, held.ids) for image in images)
+        if upper.has_marks and not any(changes(entries, merged, owners=seen)):
+            return []
+    if len(entries) <= 1:
+        return []
+    for sentence in sentences(upper.attributes):
+        work.note(sentence)
     return entries
 
 
 def _store(
-    held: HeldCommit, work: Work, tree: SourceTree, scanned: list[Entry], upper: Upper
+    held: HeldCommit, work: Work, tree: SourceTree, scanned: list[Entry], entries: list[Entry]
 ) -> Committed:
     """Make the layer and publish it."""
     request, data = held.request, held.data
-    entries = entries_of(upper, held.lower, work)
     if request.above:
         with open_layers(held.lower[-request.above :]) as above:
             check_visible(entries, above)

@@ -11,6 +11,7 @@ from fimd.dwarfs.reader import Image
 from fimd.dwarfs.verify import verify
 from fimd.dwarfs.write import create
 from fimd.dwarfs.write.entries import printable
+from fimd.trees.attributes import lost_below
 
 _LONGEST_LIST = 256 << 20
 
@@ -33,6 +34,8 @@ def create_layer(
         raise InvalidArgumentError(f"Source directory '{directory}' does not exist")
     if not os.path.isdir(directory):
         raise InvalidArgumentError(f"Source '{directory}' is not a directory")
+    for sentence in lost_below(directory, _read_list(file_list) if file_list else None):
+        work.note(sentence)
     part = f"{output}.{os.getpid()}.part"
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

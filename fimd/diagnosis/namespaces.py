@@ -8,6 +8,7 @@ from typing import Final
 
 from fimd.base.errors import UnsupportedError
 from fimd.diagnosis.finding import Finding, Verdict, fine, note, problem
+from fimd.launch import entry
 from fimd.launch.sandbox import Sandbox
 from fimd.mounts.holder import RANGES, subordinate_ids
 from fimd.mounts.process import CommandError, run
@@ -69,17 +70,24 @@ def _ids() -> Finding:
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         return note(
             "subordinate ids",
-            "newuidmap is not installed: root inside can't give files to other users",
+            f"newuidmap is not installed: {_alone()}",
             "install the package uidmap",
         )
     counts = [sum(given.count for given in subordinate_ids(path)) for path in RANGES.values()]
     if not all(counts):
         return note(
             "subordinate ids",
-            "this user has none: root inside can't give files to other users",
+            f"this user has none: {_alone()}",
             "have root do: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
         )
     return fine("subordinate ids", f"{counts[0]} of users, {counts[1]} of groups")
+
+
+def _alone() -> str:
+    """Say what root inside is without them."""
+    if entry.PROGRAM.is_file():
+        return "root inside gives files to others, and becomes others, in appearance alone"
+    return "root inside can't give files to other users"
 
 
 def _switch(name: str, bad: str, *, works: bool) -> Finding:

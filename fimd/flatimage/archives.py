@@ -46,7 +46,7 @@ def open_tar(file: BinaryIO) -> Iterator[tarfile.TarFile]:
 
     Raises one of DAMAGE where it is none, and on leaving where there is more than was read.
     """
-    plain = _Forward(_decompressed(file))
+    plain = Forward(_decompressed(file))
     with tarfile.open(fileobj=cast("BinaryIO", plain), mode="r:", errors="surrogateescape") as tar:
         yield tar
     plain.check_end()
@@ -61,11 +61,11 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _Forward:
+class Forward:
     """A file that is read from its beginning to its end, as the library reads an archive.
 
-    It seeks what it wants of a member's content. What it reads on and on, in one piece or (Python
-    3.14) in many, is a header, which a block of its own comes before.
+    What the library reads on and on, in one piece or (Python 3.14) in many, is a header, which a
+    block of its own comes before. A member's content is its reader's, who asks for it by name.
     """
 
     def __init__(self, source: _Readable) -> None:
@@ -80,6 +80,14 @@ class _Forward:
         self._header = self._header + size if size > tarfile.BLOCKSIZE else 0
         if size < 0 or self._header > MOST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims more than {MOST_HEADER_BYTES} bytes")
+        return self._read(size)
+
+    def content(self, size: int) -> bytes:
+        """The same of a member's content."""
+        self._header = 0
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         pieces = []
         while size and (data := self._source.read(size)):
             pieces.append(data)
@@ -96,9 +104,8 @@ class _Forward:
         """Read on to a position, or to the end where that comes first."""
         if position < self._position:
             raise tarfile.ReadError("a header points back")
-        self._header = 0
-        while (left := position - self._position) and self.read(min(left, PIECE)):
-            self._header = 0
+        while (left := position - self._position) and self.content(min(left, PIECE)):
+            pass
         return self._position
 
     def seekable(self) -> bool:

@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Self, cast
+from typing import Final, Self, cast
 
+from .archives import Forward
 from .errors import RootfsError
 from .file import FULL
 
@@ -151,7 +152,7 @@ class Unpacker:
     def _write_file(
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str
     ) -> None:
-        stored = cast("BinaryIO", tar.fileobj)
+        stored = cast("Forward", tar.fileobj)
         stored.seek(member.offset_data)
         sparse = cast("list[tuple[int, int]] | None", member.sparse)
         with os.fdopen(os.open(name, NEW_FILE, 0o600, dir_fd=folder), "wb", buffering=0) as file:
@@ -159,7 +160,7 @@ class Unpacker:
             for start, size in sparse or [(0, member.size)]:
                 position, end = start, start + size
                 while position < end:
-                    data = stored.read(min(PIECE, end - position))
+                    data = stored.content(min(PIECE, end - position))
                     if not data:
                         raise tarfile.ReadError(f"{member.name!r} ends at byte {position}")
                     if data != ZEROS[: len(data)]:

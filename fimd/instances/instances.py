@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -141,6 +141,7 @@ class Instances:
                 stack.root,
                 asked.binds,
                 asked.looks,
+                asked.directories,
                 serves=("fim_stack", spec.id),
                 seconds=_TARGETS,
             )
@@ -161,6 +162,7 @@ class Instances:
                     own_processes=own_processes,
                 )
             )
+            await asyncio.to_thread(_write, place, plan.files)
             warnings += [*asked.warnings, *found.warnings, *plan.warnings]
             instance = Instance(
                 process=process,
@@ -213,6 +215,7 @@ class Instances:
             global_directory=str(self._tree.global_directory),
             pid=request.pid,
             reserved_offset=image.reserved_offset,
+            is_alone=os.getuid() != 0 and self._namespace.ids == 1,
         )
 
     async def adopt(self) -> None:
@@ -361,7 +364,12 @@ def _prepare(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     """Work out what a start asks for, and write the files that it refers to."""
     asked = draft(place, request, image)
     os.makedirs(place.directory, mode=0o700)
-    for name, text in asked.files.items():
+    _write(place, asked.files)
+    return asked
+
+
+def _write(place: Place, files: Mapping[str, str]) -> None:
+    """Write files into an instance's directory."""
+    for name, text in files.items():
         with open(os.path.join(place.directory, name), "w", errors="surrogateescape") as file:
             file.write(text)
-    return asked

@@ -149,11 +149,27 @@ class Changes:
 
     async def reset(self, image: Image, data: str | None) -> Job:
         """Throw away what was changed in the data directory."""
+        return await self._change_data("reset", "a reset", image, data, {})
+
+    async def remove_data(self, image: Image, data: str | None) -> Job:
+        """Remove the data directory, with all that was changed and the managed layers."""
+        return await self._change_data("remove-data", "a removal", image, data, {})
+
+    async def copy_data(self, image: Image, target: str, data: str | None) -> Job:
+        """Copy the data directory to a path where nothing is."""
+        if not target.startswith("/") or target.rstrip("/") == "":
+            raise InvalidArgumentError(f"{target!r} is not an absolute path of a directory")
+        arguments = {"target": target.rstrip("/")}
+        return await self._change_data("copy-data", "a copy", image, data, arguments)
+
+    async def _change_data(
+        self, what: str, purpose: str, image: Image, data: str | None, arguments: dict[str, Any]
+    ) -> Job:
+        """Start what takes a data directory as a whole."""
         async with AsyncExitStack() as held:
-            layers = await self._reserve(held, "a reset", image, (), data)
-            return self._start(
-                "reset", image, {"data": asdict(layers.data)}, held, self._namespace.join
-            )
+            layers = await self._reserve(held, purpose, image, (), data)
+            facts = {"data": asdict(layers.data), **arguments}
+            return self._start(what, image, facts, held, self._namespace.join)
 
     async def _reserve(
         self,

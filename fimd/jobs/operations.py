@@ -8,17 +8,19 @@ process is imprisoned, and only then anything in the directory is looked at.
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 
-from fimd.base.errors import FimError
+from fimd.base.errors import FimError, InvalidArgumentError
+from fimd.commits import whole
 from fimd.commits.add import add_layer
 from fimd.commits.chains import export, held_chain, remove_topmost, reset, squash
 from fimd.commits.commit import commit
 from fimd.commits.create import create_layer
-from fimd.commits.opened import OpenData
-from fimd.commits.request import CommitRequest, held_commit
+from fimd.commits.opened import DIRECTORY, OpenData
+from fimd.commits.request import CommitRequest, held_commit, opened_target
 from fimd.commits.work import Work
 from fimd.dwarfs.codecs import load_codecs
 from fimd.layers.place import LayerPlace, opened_files
@@ -91,6 +93,35 @@ def _reset(arguments: dict[str, Any], work: Work, done: Done) -> None:
     done({})
 
 
+def _remove_data(arguments: dict[str, Any], _work: Work, done: Done) -> None:
+    data = DataDirectory(**arguments["data"])
+    with data.opened() as opened, opened_target(os.path.dirname(data.path)) as parent:
+        _imprison(opened)
+        whole.remove(opened, parent)
+    done({"path": data.path})
+
+
+def _copy_data(arguments: dict[str, Any], work: Work, done: Done) -> None:
+    target = arguments["target"]
+    name = os.path.basename(target)
+    with (
+        DataDirectory(**arguments["data"]).opened() as opened,
+        opened_target(os.path.dirname(target)) as parent,
+    ):
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            raise InvalidArgumentError(f"{target} is there already: choose another name") from None
+        directory = os.open(name, DIRECTORY, dir_fd=parent)
+        _imprison(opened)
+        try:
+            whole.copy(opened, directory, work)
+        except BaseException:
+            os.rmdir(name, dir_fd=parent)
+            raise
+    done({"path": target})
+
+
 def _imprison(data: OpenData) -> None:
     """Enter the jail, with all that the libraries would otherwise import at its first use."""
     load_codecs()
@@ -106,6 +137,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "remove": _remove,
     "export": _export,
     "reset": _reset,
+    "remove-data": _remove_data,
+    "copy-data": _copy_data,
 }
 
 

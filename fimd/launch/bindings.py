@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fimd.flatimage.settings import Binding, BindingType, Unshare
+from fimd.launch import accounts
 from fimd.launch.ceiling import shows_secrets
 from fimd.launch.expansion import expand
 from fimd.launch.place import Place
@@ -31,11 +32,13 @@ class Bind:
     """One mount of a sandbox, as bubblewrap makes it."""
 
     option: str
-    """Bubblewrap's; `--dev` and `--proc` show nothing of the host."""
+    """Bubblewrap's; `--dev`, `--proc` and `--tmpfs` show nothing of the host."""
     source: str
     """A path of the host; empty where the option takes none."""
     target: str
     """An absolute path inside."""
+    mode: str = ""
+    """The permissions of an empty file system, in octal digits."""
     is_needed: bool = False
     """Whether nothing can start without it."""
     is_ours: bool = False
@@ -44,19 +47,27 @@ class Bind:
     @property
     def words(self) -> tuple[str, ...]:
         """The arguments of bubblewrap."""
-        return tuple(word for word in (self.option, self.source, self.target) if word)
+        mode = ("--perms", self.mode) if self.mode else ()
+        return (*mode, *(word for word in (self.option, self.source, self.target) if word))
 
 
-def standard(place: Place) -> Iterator[Bind]:
-    """Yield what every sandbox has, whatever its image asks for."""
+def standard(place: Place, runtime: str) -> Iterator[Bind]:
+    """Yield what every sandbox has, whatever its image asks for.
+
+    `runtime` is XDG_RUNTIME_DIR. Both of the empty file systems are memory that others can have:
+    all users of a machine the one, nobody but the caller the other.
+    """
     yield Bind("--dev", "", "/dev")
+    yield Bind("--tmpfs", "", "/dev/shm", mode="1777")  # noqa: S108 - the sandbox's own
+    if runtime.startswith("/"):
+        yield Bind("--tmpfs", "", runtime, mode="0700")
     yield Bind("--proc", "", "/proc")
     has_programs = place.app.startswith(SHARED + "/")
     yield Bind("--bind", place.shared, SHARED, is_needed=has_programs)
     yield Bind("--bind", "/sys", "/sys")
-    yield Bind("--bind-try", "/etc/group", "/etc/group")
-    passwd = os.path.join(place.directory, "passwd")
-    yield Bind("--bind-try", passwd, "/etc/passwd", is_ours=True)
+    for name, target in accounts.PLACES.items():
+        source = os.path.join(place.directory, name)
+        yield Bind("--ro-bind-try", source, target, is_ours=True)
 
 
 def runtime_tree(place: Place) -> Bind:

@@ -1,12 +1,13 @@
 """What a start asks for, by its caller and its image, before the image's tree is looked at."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.namespaces import has_own_mounts
 from fimd.images.image import ImageFacts
-from fimd.launch import bindings, identity, outside, permissions
+from fimd.launch import accounts, bindings, identity, outside, permissions
 from fimd.launch.bindings import SHARED, Bind
 from fimd.launch.expansion import expand, expand_value
 from fimd.launch.identity import Identity
@@ -15,9 +16,12 @@ from fimd.launch.request import StartRequest
 from fimd.launch.variables import Inside, inside
 
 RC_FILE: Final = "bashrc"
-PASSWD: Final = "passwd"  # noqa: S105 - a name
 SCRIPT: Final = "variables"
 """Names of files in the instance's directory."""
+APT: Final = "apt.conf"
+_APT: Final = 'APT::Sandbox::User "root";\n'
+"""apt becomes another user to fetch, and looks whether it did."""
+TEMPORARY: Final = "TMPDIR"
 _IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
 """Variables that tell who the program runs as: no stored one overrides them."""
 
@@ -39,6 +43,8 @@ class Draft:
     """A shell that the sandbox has."""
     files: dict[str, str]
     """Texts by their names in the instance's directory."""
+    directories: tuple[str, ...]
+    """What the caller's TMPDIR says is one, which is of use inside only where it is."""
     looks: tuple[str, ...]
     """Files that the process is to have by the same names as the user's namespace has."""
     warnings: tuple[str, ...]
@@ -63,6 +69,9 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     )
     runtime = request.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     caller = permissions.Caller(request.environment, runtime, who.uid == 0)
+    is_alone = place.is_alone and who.uid == 0
+    if is_alone and "APT_CONFIG" not in request.environment:
+        given["APT_CONFIG"] = os.path.join(place.directory, APT)
     grant = permissions.grant(image.permissions, caller)
     variables = inside(
         {**given, "BASHRC_FILE": os.path.join(place.directory, RC_FILE), **dict(grant.variables)},
@@ -72,12 +81,14 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     )
     program, *rest = image.boot
     binds = (
-        *bindings.standard(place),
+        *bindings.standard(place, runtime),
         *bindings.stored(image.bindings, known, warnings, trusted=request.executed),
         *grant.binds,
         bindings.runtime_tree(place),
     )
-    files = {PASSWD: who.passwd, RC_FILE: _bashrc(image.environment.get("PS1")), LOCK: ""}
+    files = {**accounts.first(who), RC_FILE: _bashrc(image.environment.get("PS1")), LOCK: ""}
+    if is_alone:
+        files[APT] = _APT
     if variables.script:
         files[SCRIPT] = variables.script
     return Draft(
@@ -89,6 +100,7 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
         boot=(expand(program, known).text, *rest),
         shell=shell,
         files=files,
+        directories=tuple(_temporary(request, image)),
         looks=_looks(place, request),
         warnings=tuple(warnings),
     )
@@ -111,6 +123,13 @@ def _stored_identity(
         else:
             found[key] = word.text
     return found
+
+
+def _temporary(request: StartRequest, image: ImageFacts) -> Iterator[str]:
+    """Yield the caller's TMPDIR, unless the image has one of its own."""
+    given = request.environment.get(TEMPORARY)
+    if given and TEMPORARY not in image.environment:
+        yield given
 
 
 def _looks(place: Place, request: StartRequest) -> tuple[str, ...]:

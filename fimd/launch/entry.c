@@ -30,6 +30,9 @@
    all that it starts inherits. Where the kernel has no filters it gets a session of its own, which
    has no terminal to type into, and no job control either.
 
+   Where root inside has no id but one, what takes others succeeds for PROGRAM without effect, by a
+   filter too: package managers give each file an owner, and become other users to fetch it.
+
    The monitor and init go by the name of bubblewrap, whose parts they take: that is what people look
    for among their processes.
 
@@ -71,16 +74,40 @@ typedef unsigned long word;
 #define IOCTL_TOO 514
 #define NUMBER_MASK ~0x40000000u
 #define ARCHITECTURE_32 AUDIT_ARCH_I386
+#define FAKED(FAKE) /* chown fchown lchown fchownat capset set: groups, uid, gid, re-, res-, fs- */ \
+  FAKE(92) FAKE(93) FAKE(94) FAKE(260) FAKE(126) FAKE(116) FAKE(105) FAKE(106) FAKE(113) FAKE(114) \
+  FAKE(117) FAKE(119) FAKE(122) FAKE(123)
+#define MKNOD 133
+#define MKNODAT 259
+#define FCHOWNAT_32 298
+#define MKNODAT_32 297
 #elif defined(__aarch64__)
 #define ARCHITECTURE AUDIT_ARCH_AARCH64
 #define IOCTL 29
 #define IOCTL_TOO 29
 #define NUMBER_MASK ~0u
 #define ARCHITECTURE_32 AUDIT_ARCH_ARM
+#define FAKED(FAKE) /* fchown fchownat capset set: groups, uid, gid, re-, res-, fs- */ \
+  FAKE(55) FAKE(54) FAKE(91) FAKE(159) FAKE(146) FAKE(144) FAKE(145) FAKE(143) FAKE(147) FAKE(149) \
+  FAKE(151) FAKE(152)
+#define MKNOD MKNODAT /* there is no other */
+#define MKNODAT 33
+#define FCHOWNAT_32 325
+#define MKNODAT_32 324
 #else
 #error "fimd/launch/entry.c does not know this machine: it needs its way of calling the kernel"
 #endif
 #define IOCTL_32 54
+#define FAKED_32(FAKE) /* the same, each by 16 and by 32 bits */ \
+  FAKE(182) FAKE(95) FAKE(16) FAKE(FCHOWNAT_32) FAKE(185) FAKE(81) FAKE(23) FAKE(46) FAKE(70) FAKE(71) \
+  FAKE(164) FAKE(170) FAKE(138) FAKE(139) FAKE(212) FAKE(207) FAKE(198) FAKE(206) FAKE(213) FAKE(214) \
+  FAKE(203) FAKE(204) FAKE(208) FAKE(210) FAKE(215) FAKE(216)
+#define MKNOD_32 14
+#ifdef __NR_setfsuid32
+#define SETFSUID __NR_setfsuid32
+#else
+#define SETFSUID __NR_setfsuid
+#endif
 
 #if defined(__x86_64__)
 __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call begin\n hlt\n");
@@ -198,13 +225,45 @@ static const struct sock_filter FILTER[] = {
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 };
 
-static void keep_from_typing(void) {
-  struct sock_fprog program = {sizeof FILTER / sizeof *FILTER, (struct sock_filter *)FILTER};
-  call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+/* One filter for each way of calling the kernel, all of the same form. */
+#define SUCCEED BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO)
+#define FAKE(number) IF(number, 0, 1), SUCCEED,
+#define FAKE_DEVICES(number, mode) /* whose mode is that argument */ \
+  IF(number, 0, 6), LOAD(args[mode]), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0170000), \
+      FAKE(0020000) FAKE(0060000)
+#define ROOT(architecture, mask, faked, mknod, mknodat) \
+  {LOAD(arch), \
+   IF(architecture, 1, 0), \
+   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW), \
+   LOAD(nr), \
+   BPF_STMT(BPF_ALU | BPF_AND | BPF_K, mask), \
+   faked(FAKE) FAKE_DEVICES(mknodat, 2) FAKE_DEVICES(mknod, 1) \
+   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}
+static const struct sock_filter ROOT_NATIVE[] =
+    ROOT(ARCHITECTURE, NUMBER_MASK, FAKED, MKNOD, MKNODAT);
+static const struct sock_filter ROOT_32[] =
+    ROOT(ARCHITECTURE_32, ~0u, FAKED_32, MKNOD_32, MKNODAT_32);
+
+/* For who has given up to gain rights; tells whether the kernel has taken it. */
+static int filter(const struct sock_filter *words, word size) {
+  struct sock_fprog program = {(unsigned short)(size / sizeof *words), (struct sock_filter *)words};
   /* without the flag, older kernels make all that the program does slower (spec_store_bypass) */
-  if (call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, (word)&program, 0,
-           0) != 0)
-    call(__NR_setsid, 0, 0, 0, 0, 0);
+  return call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, (word)&program,
+              0, 0) == 0;
+}
+
+static void keep_from_typing(void) {
+  call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (!filter(FILTER, sizeof FILTER)) call(__NR_setsid, 0, 0, 0, 0, 0);
+}
+
+/* Whether this is root, and nobody else is there to become. */
+static int is_root_alone(void) {
+  if (call(__NR_geteuid, 0, 0, 0, 0, 0) != 0) return 0;
+  call(SETFSUID, 1, 0, 0, 0, 0); /* which tells nothing but who it was before */
+  int is_alone = call(SETFSUID, (word)-1, 0, 0, 0, 0) != 1;
+  call(SETFSUID, 0, 0, 0, 0, 0);
+  return is_alone;
 }
 
 static void be_called_bubblewrap(void) {
@@ -229,6 +288,10 @@ static void set_action(unsigned signal, word action) {
 static __attribute__((noreturn)) void become(const char *signals, const char *program, char **words,
                                              char **environment) {
   for (; *signals; signals++) set_action((unsigned)*signals & 31, 0);
+  if (is_root_alone()) {
+    filter(ROOT_NATIVE, sizeof ROOT_NATIVE);
+    filter(ROOT_32, sizeof ROOT_32);
+  }
   call(__NR_execve, (word)program, (word)words, (word)environment, 0, 0);
   fail(program, " can't be executed: the image lacks it, or what it needs.\n");
 }

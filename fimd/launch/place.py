@@ -33,6 +33,9 @@ class Place:
     shared: str = "/tmp"  # noqa: S108 - by FlatImage's contract
     """What the sandbox gets for its /tmp: the host's, without what is mounted in the namespace."""
 
+    is_alone: bool = False
+    """Whether root inside has no id but one, to give files to nobody else."""
+
     @property
     def programs(self) -> str:
         """FIM_DIR_APP_BIN."""

@@ -6,18 +6,18 @@ environment: nothing that the image says bears on what runs outside of the sandb
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
 from fimd.base.texts import label
 from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
-from fimd.launch import entry, rights
+from fimd.launch import accounts, entry, rights
 from fimd.launch.bindings import SHARED, Bind, unshare_options
 from fimd.launch.cover import Cover, is_hidden, revealed
-from fimd.launch.draft import RC_FILE, SCRIPT, Draft
+from fimd.launch.draft import RC_FILE, SCRIPT, TEMPORARY, Draft
 from fimd.launch.expansion import quoted
 from fimd.launch.place import Place
 from fimd.launch.programs import ENTRY
@@ -36,6 +36,10 @@ _BASH: Final = (
     'rc=$1; shift; case ${1-} in ""|-*) ;; *) [ -e "$1" ] || '
     'case $(command -v -- "$1") in */*) exec "$@";; esac;; esac; exec bash --rcfile "$rc" "$@"'
 )
+_ALONE: Final = (
+    "root inside can give files to nobody and become nobody else, as package managers do: there "
+    "are no subordinate ids (see 'fimctl doctor'), and fimd's own program was not compiled here"
+)
 _MOST_WORDS: Final = 8000
 """Bubblewrap takes 9000, with those of the program, and refuses more in its own words."""
 
@@ -51,6 +55,8 @@ class LaunchPlan:
     """Files that the client has to have by the same names, or else not to execute `argv`."""
     warnings: tuple[str, ...] = ()
     """What of the image's settings is left out, and why."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Texts by their names in the instance's directory, to be written before."""
 
 
 def launch_plan(
@@ -78,13 +84,18 @@ def launch_plan(
     warnings: list[str] = []
     first = own_processes and wants_own_processes(image)
 
+    if place.is_alone and who.uid == 0 and not program:
+        warnings.append(_ALONE)
+
     sandbox = [draft.bwrap]
     # root inside is that of the user's namespace, with all of its ids; others get one below it
     sandbox += () if who.uid == who.gid == 0 else ("--unshare-user",)
     sandbox += ["--bind", root, "/", "--uid", str(who.uid), "--gid", str(who.gid)]
     *binds, tree = found.binds  # the last is the runtime tree: see fimd.launch.draft
+    texts = accounts.shown(who, found.accounts)
+    own = {os.path.join(place.directory, name) for name in accounts.PLACES.keys() - texts.keys()}
     hidden = False  # the runtime tree's own place
-    for bind in binds:
+    for bind in (bind for bind in binds if bind.source not in own):
         words = tuple(_shown(bind, place, tree.target, cover or Cover((place.app,)), warnings))
         sandbox += words
         hidden = is_hidden(tree.target, words, bind.target, hidden)
@@ -93,6 +104,7 @@ def launch_plan(
     sandbox += unshare_options(without(image.unshare, Unshare.PID))
     sandbox += rights.options(root=who.uid == 0)
     sandbox += draft.variables.words()
+    sandbox += () if found.directories.issuperset(draft.directories) else ("--unsetenv", TEMPORARY)
     sandbox += ("--unshare-pid",) if first else ()
     if len(sandbox) > _MOST_WORDS:
         raise UnsupportedError(
@@ -105,6 +117,7 @@ def launch_plan(
         signals,
         found.seen,
         tuple(warnings),
+        texts,
     )
 
 

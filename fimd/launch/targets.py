@@ -11,13 +11,15 @@ import os
 import resource
 import stat
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.launch import accounts
 from fimd.launch.bindings import Bind
 from fimd.mounts.namespace import Namespace
+from fimd.trees import placeholders
 
 WORKER: Final = "fimd.launch.targets"
 _MOST_LINKS: Final = 40
@@ -37,6 +39,10 @@ class Seen:
     path: str
     device: int
     inode: int
+
+
+_EMPTY: Final = ("--dev", "--tmpfs")
+"""Options that show a file system of the sandbox's own."""
 
 
 class _UnfitError(Exception):
@@ -67,6 +73,10 @@ class Found:
     warnings: tuple[str, ...]
     """One for each that is left out."""
     seen: tuple[Seen, ...]
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    """The tree's own files of fimd.launch.accounts, by their names."""
+    directories: frozenset[str] = frozenset()
+    """Which of those that were asked for the sandbox has."""
 
 
 async def find(
@@ -74,11 +84,14 @@ async def find(
     root: str,
     binds: Sequence[Bind],
     looks: Sequence[str],
+    directories: Sequence[str],
     *,
     serves: tuple[str, str],
     seconds: float,
 ) -> Found:
     """Look for the targets of mounts in the tree `root`, and at the files `looks`.
+
+    `directories` may be there once all is mounted.
 
     Raises UnsupportedError where one can't be that is needed, and MountError where the tree does
     not answer.
@@ -89,7 +102,7 @@ async def find(
         os.write(listed, json.dumps(words).encode())
         answer = await namespace.call(
             f"{WORKER}:call",
-            {"root": root, "looks": looks},
+            {"root": root, "looks": looks, "directories": directories},
             name="targets",
             files=[listed],
             serves=serves,
@@ -111,7 +124,8 @@ async def find(
         if reason:
             warnings.append(f"{what} is not shown at {bind.target}: {reason}")
     seen = (Seen(path, *facts) for path, facts in zip(looks, answer["seen"], strict=True))
-    return Found(tuple(found), tuple(warnings), tuple(seen))
+    there = frozenset(answer["directories"])
+    return Found(tuple(found), tuple(warnings), tuple(seen), answer["accounts"], there)
 
 
 def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
@@ -121,7 +135,14 @@ def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
         binds = json.load(file)
     root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     seen = [_look(path) for path in arguments["looks"]]
-    return {"targets": resolve(root, binds), "seen": seen}
+    targets, view = resolve(root, binds)
+    return {
+        "targets": targets,
+        "seen": seen,
+        # only now, in the chroot, do links lead where they lead inside
+        "accounts": {name: accounts.read(path) for name, path in accounts.PLACES.items()},
+        "directories": list(filter(view.is_directory, arguments["directories"])),
+    }
 
 
 def _look(path: str) -> tuple[int, int]:
@@ -132,7 +153,9 @@ def _look(path: str) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def resolve(root: int, binds: Sequence[Sequence[str]]) -> list[tuple[str | None, str]]:
+def resolve(
+    root: int, binds: Sequence[Sequence[str]]
+) -> tuple[list[tuple[str | None, str]], "View"]:
     """Return for each bind its target, None where it is left out, and the reason for that.
 
     `binds` are options of bubblewrap with source and target; a source that is not there is no
@@ -144,7 +167,7 @@ def resolve(root: int, binds: Sequence[Sequence[str]]) -> list[tuple[str | None,
     os.fchdir(root)
     os.chroot(".")
     os.umask(0o022)
-    view = _View(root)
+    view = View(root)
     found: list[tuple[str | None, str]] = []
     for (_, _, target), source in zip(binds, sources, strict=True):
         if isinstance(source, OSError):
@@ -157,12 +180,12 @@ def resolve(root: int, binds: Sequence[Sequence[str]]) -> list[tuple[str | None,
             found.append((None, str(error)))
         except OSError as error:
             found.append((None, f"{error.filename or target}: {error.strerror}"))
-    return found
+    return found, view
 
 
 def _opened(option: str, source: str) -> _Mount | OSError:
     """Open what is to be shown, as the host has it."""
-    if option == "--dev":
+    if option in _EMPTY:
         return _Mount(option=option)
     try:
         descriptor = os.open(source or "/proc", os.O_PATH | os.O_CLOEXEC)
@@ -174,7 +197,7 @@ def _opened(option: str, source: str) -> _Mount | OSError:
     return _Mount(option=option, is_directory=False)
 
 
-class _View:
+class View:
     """The tree as a sandbox sees it, with what is mounted in it so far."""
 
     def __init__(self, root: int) -> None:
@@ -186,6 +209,8 @@ class _View:
         Raises _UnfitError or OSError.
         """
         path = self._path(target)
+        if source.option == "--tmpfs" and not self._may_be_empty(path):
+            raise _UnfitError("")
         if path == "/":
             raise _UnfitError("it would hide all of the image")
         kind = self._kind(path)
@@ -200,6 +225,18 @@ class _View:
         }
         self._mounts[path] = source
         return path
+
+    def is_directory(self, path: str) -> bool:
+        """Tell whether there is a directory at a path."""
+        try:
+            return self._kind(self._path(path)) == stat.S_IFDIR
+        except (_UnfitError, OSError):
+            return False
+
+    def _may_be_empty(self, path: str) -> bool:
+        """Tell whether an empty file system hides nothing of the host, nor all of the image."""
+        mount, _ = self._holder(path)
+        return path != "/" and (mount.is_tree or mount.option in _EMPTY)
 
     def _path(self, target: str) -> str:
         """Follow a path as the kernel does; what is missing of it is taken as it is written."""
@@ -237,8 +274,8 @@ class _View:
         mount, below = self._holder(path)
         if below == ".":
             return stat.S_IFDIR if mount.is_directory else stat.S_IFREG
-        if mount.option == "--dev":
-            return _DEV.get(below)
+        if mount.option in _EMPTY:
+            return _DEV.get(below) if mount.option == "--dev" else None
         if mount.option == "--proc" and below.split("/")[0].isdigit():
             raise _UnfitError("processes are not to be hidden")
         try:
@@ -255,15 +292,11 @@ class _View:
     def _make(self, path: str, source: _Mount) -> None:
         """Make what a mount needs to lie on, and the directories above."""
         mount, below = self._holder(path)
-        if mount.option == "--dev":
+        if mount.option in _EMPTY:
             return  # bubblewrap makes it, in memory
         if not mount.is_tree:
             raise _UnfitError("there is no such thing, and on the host nothing is made for it")
-        if source.is_directory:
-            os.makedirs(below, mode=0o755, exist_ok=True)
-            return
-        os.makedirs(os.path.dirname(below) or ".", mode=0o755, exist_ok=True)
-        os.close(os.open(below, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        placeholders.make(below, mount.descriptor, is_directory=source.is_directory)
 
 
 def _is_below(path: str, directory: str) -> bool:

@@ -49,17 +49,17 @@ class Owners:
         return NOBODY if self.ids > NOBODY else ROOT
 
 
-def are_kept(layer: Image) -> bool:
-    """Whether a layer shows the owners that it holds, in this process's user namespace."""
+def are_kept(layer: Image, ids: int) -> bool:
+    """Whether a layer shows the owners that it holds, where ids below `ids` are mapped."""
     top = layer.stat(layer.root)
-    return mapped_ids() > 1 and (top.uid, top.gid) == (ROOT, ROOT)
+    return ids > 1 and (top.uid, top.gid) == (ROOT, ROOT)
 
 
 def keeps(arguments: dict[str, Any], files: list[int]) -> bool:
     """Answer whether `are_kept` for a layer in a file. Raises BadLayerError."""
     try:
         with Image.open(files[0], arguments["offset"], arguments["size"]) as image:
-            return are_kept(image)
+            return are_kept(image, mapped_ids())
     except DwarfsError as error:
         raise BadLayerError(f"layer {arguments['path']}: {error}") from error
 

@@ -3,6 +3,8 @@
 Whatever an upper or a data directory holds, and whoever exchanges it meanwhile, no path in the jail
 leads out of it. What the work needs from outside is opened before and kept as descriptors; modules
 are imported before, too. The process never leaves the jail: it is one of its own, or a fork.
+
+    python -m fimd.mounts.jail FUNCTION    calls it with arguments from standard input, as JSON
 """
 
 import ctypes
@@ -11,7 +13,9 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -92,9 +96,26 @@ def use(caller: Caller) -> None:
     _caller.set(caller)
 
 
+def joining(join: Sequence[str]) -> Caller:
+    """Return what calls by a program that joins a namespace; `join` are the words before it."""
+
+    def call(function: str, arguments: dict[str, Any]) -> Any:
+        words = [*join, sys.executable, "-P", "-m", __name__, function]
+        given = json.dumps(arguments).encode()
+        done = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
+        return _result(function, done.stdout)
+
+    return call
+
+
+def main() -> None:
+    """Call the function that is the only word, with arguments from standard input."""
+    _, function = sys.argv
+    text = _answer(function, json.load(sys.stdin.buffer))
+    sys.stdout.buffer.write(text)
+
+
 def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
-    module, _, name = function.partition(":")
-    called = getattr(importlib.import_module(module), name)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -102,12 +123,7 @@ def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
         try:
             os.close(reader)
             with open(writer, "wb") as file:
-                try:
-                    said = {"result": called(arguments, [])}
-                except (FimError, OSError) as error:
-                    kind = error.name if isinstance(error, FimError) else FimError.name
-                    said = {"error": [kind, str(error)]}
-                file.write(json.dumps(said).encode())
+                file.write(_answer(function, arguments))
             status = 0
         finally:
             os._exit(status)
@@ -115,6 +131,21 @@ def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
     with open(reader, "rb") as file:
         text = file.read()
     os.waitpid(child, 0)
+    return _result(function, text)
+
+
+def _answer(function: str, arguments: dict[str, Any]) -> bytes:
+    module, _, name = function.partition(":")
+    called = getattr(importlib.import_module(module), name)
+    try:
+        said = {"result": called(arguments, [])}
+    except (FimError, OSError) as error:
+        kind = error.name if isinstance(error, FimError) else FimError.name
+        said = {"error": [kind, str(error)]}
+    return json.dumps(said).encode()
+
+
+def _result(function: str, text: bytes) -> Any:
     if not text:
         raise FimError(f"the process of {function} ended before it was done: try again")
     answer = json.loads(text)
@@ -162,3 +193,7 @@ def _drop_capabilities() -> None:
         held.inheritable = 0
     if _libc.capset(ctypes.byref(header), sets):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+if __name__ == "__main__":
+    main()

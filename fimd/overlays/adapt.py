@@ -27,16 +27,11 @@ from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.write import Entry, SourceTree
 from fimd.layers.owners import Owners
 from fimd.layers.place import LayerPlace
+from fimd.trees import attributes
 from fimd.trees.canonical import canonical
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import Merged, is_whiteout, open_layers
-from fimd.trees.upper import (
-    OPAQUE_NAMES,
-    OPAQUE_XATTRS,
-    WHITEOUT_PREFIX,
-    attributes,
-    read_upper,
-)
+from fimd.trees.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
 
 _RECORD: Final = ".overlay"
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -267,7 +262,7 @@ def _remove_attributes(beneath: Beneath, opaque: Iterable[bytes]) -> None:
     for directory in opaque:
         descriptor = beneath.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for name in OPAQUE_XATTRS & set(attributes(descriptor)):
+            for name in OPAQUE_XATTRS & set(attributes.names(descriptor)):
                 os.removexattr(descriptor, name)
         finally:
             os.close(descriptor)

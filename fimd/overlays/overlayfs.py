@@ -133,7 +133,8 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
         seconds=seconds,
     )
     lower = ":".join(f"/{name}".replace("/layers/", "/lower/") for name in stack.lower(marked))
-    options = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}"]
+    # layers have no access lists, and to ask them for some is an error for all but the owner
+    options = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}", "noacl"]
     return await mount_fuse(program, options, [], stack, namespace, seconds, jailed=True)
 
 

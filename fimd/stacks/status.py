@@ -8,7 +8,7 @@ from fimd.base.errors import FimError
 from fimd.dwarfs.codecs import load_codecs
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.write import SourceTree
-from fimd.layers.owners import are_kept
+from fimd.layers.owners import are_kept, mapped_ids
 from fimd.layers.place import LayerPlace, opened_files
 from fimd.mounts.jail import call_apart, imprison
 from fimd.stacks.data import opened_upper
@@ -46,7 +46,8 @@ def changed_in_jail(arguments: dict[str, Any], _files: list[int]) -> list[tuple[
         ):
             if upper is None:
                 return []
-            seen = all(map(are_kept, layers))
+            ids = mapped_ids()
+            seen = all(are_kept(layer, ids) for layer in layers)
             imprison(upper, seconds=_SECONDS)
             with SourceTree("the changes", directory=upper) as tree:
                 lower = Merged(layers)

@@ -11,7 +11,6 @@ Every backend writes deletions its own way, and an upper may have seen several b
   again as a directory, the lower one stays hidden.
 """
 
-import errno
 import os
 import re
 from collections import Counter
@@ -21,8 +20,10 @@ from typing import Final
 
 from fimd.dwarfs.write import Entry, PackError, SourceTree
 from fimd.dwarfs.write.entries import printable
+from fimd.trees import attributes
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import is_whiteout
+from fimd.trees.placeholders import placeholders
 
 WHITEOUT_PREFIX: Final = b".wh."
 OPAQUE_NAMES: Final = (b".wh..wh..opq", b".wh..opq")
@@ -31,10 +32,8 @@ OPAQUE_XATTRS: Final = frozenset(
     for space in ("user", "trusted")
     for name in ("overlay.opaque", "fuseoverlayfs.opaque")
 )
-_MARKS: Final = re.compile(r"(user|trusted)\.(overlay|fuseoverlayfs)\.")
 # An entry with one of these is not what it seems: its content or its name is in a lower layer.
 _INDIRECT: Final = re.compile(r"(user|trusted)\.overlay\.(redirect|metacopy)$")
-_LABELS: Final = ("security.selinux", "security.ima", "security.evm", "security.SMACK64")
 # A file that was removed while it was open (libfuse, lib/fuse.c: hidden_name).
 _OPEN_AND_REMOVED: Final = re.compile(rb"\.fuse_hidden[0-9a-f]{16}")
 
@@ -47,8 +46,9 @@ class Upper:
         entries: what is there, without any mark.
         whiteouts: deleted names, in directories that are among the entries.
         opaque: directories among the entries, which hide the lower ones.
-        hidden: unionfs's marks: a path that is not among the entries is deleted, a directory
-            that is among them is opaque, and for the rest they mean nothing.
+        hidden: unionfs's marks, and the placeholders of a start: a path that is not among the
+            entries is deleted where there is one below, a directory that is among them is opaque,
+            and for the rest they mean nothing.
         attributes: how many entries have an extended attribute, by its name.
     """
 
@@ -57,11 +57,6 @@ class Upper:
     opaque: set[bytes] = field(default_factory=set)
     hidden: set[bytes] = field(default_factory=set)
     attributes: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was changed."""
-        return len(self.entries) <= 1 and not self.whiteouts and not self.hidden
 
     @property
     def has_marks(self) -> bool:
@@ -77,6 +72,9 @@ def read_upper(tree: SourceTree, scanned: Iterable[Entry]) -> Upper:
     upper = Upper([])
     for entry in scanned:
         _add(upper, entry)
+    made = placeholders(upper.entries)
+    upper.hidden.update(made)
+    upper.entries[:] = [entry for entry in upper.entries if entry.path not in made]
     for entry in upper.entries:
         if entry.is_file or entry.is_directory:  # others can have none that a user sets
             _read_attributes(upper, tree, entry)
@@ -105,7 +103,7 @@ def _add(upper: Upper, entry: Entry) -> None:
 
 def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
     with tree.open(entry) as descriptor:
-        for name in attributes(descriptor):
+        for name in attributes.names(descriptor):
             if _INDIRECT.fullmatch(name):
                 raise PackError(
                     f"its {name} says that a lower layer has a part of it, which can't be "
@@ -115,15 +113,5 @@ def _read_attributes(upper: Upper, tree: SourceTree, entry: Entry) -> None:
             if name in OPAQUE_XATTRS:
                 if os.getxattr(descriptor, name) == b"y":
                     upper.opaque.add(entry.path)
-            elif name not in _LABELS and not _MARKS.match(name):
+            elif attributes.is_lost(name):
                 upper.attributes[name] += 1
-
-
-def attributes(descriptor: int) -> list[str]:
-    """Return the names of an open file's extended attributes: none where there can be none."""
-    try:
-        return os.listxattr(descriptor)
-    except OSError as error:
-        if error.errno != errno.ENOTSUP:
-            raise
-        return []

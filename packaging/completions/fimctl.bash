@@ -3,11 +3,11 @@ _fimctl() {
 	local current=${COMP_WORDS[COMP_CWORD]} command=fimctl words= files= i
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case "$command ${COMP_WORDS[i]}" in
-		'fimctl app'|'fimctl run'|'fimctl instance'|'fimctl instance list'|'fimctl instance exec'|'fimctl ps'|'fimctl stop'|'fimctl enter'|'fimctl status'|'fimctl prune'|'fimctl shutdown'|'fimctl stack'|'fimctl monitor'|'fimctl images'|'fimctl layers'|'fimctl image'|'fimctl image create'|'fimctl layer'|'fimctl layer create'|'fimctl layer add'|'fimctl layer commit'|'fimctl layer list'|'fimctl layer info'|'fimctl layer verify'|'fimctl layer extract'|'fimctl layer diff'|'fimctl layer remove'|'fimctl layer squash'|'fimctl layer export'|'fimctl upper'|'fimctl upper status'|'fimctl upper reset'|'fimctl dwarfs'|'fimctl dwarfs info'|'fimctl dwarfs list'|'fimctl dwarfs check'|'fimctl dwarfs extract'|'fimctl dwarfs create'|'fimctl dwarfs mount'|'fimctl overlay'|'fimctl overlay set'|'fimctl overlay show'|'fimctl casefold'|'fimctl boot'|'fimctl boot set'|'fimctl boot show'|'fimctl boot clear'|'fimctl env'|'fimctl env add'|'fimctl env set'|'fimctl env del'|'fimctl env clear'|'fimctl env list'|'fimctl perms'|'fimctl perms add'|'fimctl perms del'|'fimctl perms set'|'fimctl perms clear'|'fimctl perms list'|'fimctl bind'|'fimctl bind add'|'fimctl bind del'|'fimctl bind list'|'fimctl unshare'|'fimctl unshare add'|'fimctl unshare del'|'fimctl unshare set'|'fimctl unshare clear'|'fimctl unshare list'|'fimctl desktop'|'fimctl desktop install'|'fimctl desktop uninstall'|'fimctl desktop list'|'fimctl desktop setup'|'fimctl desktop enable'|'fimctl desktop dump'|'fimctl desktop clean'|'fimctl notify'|'fimctl version'|'fimctl describe'|'fimctl setup'|'fimctl settings'|'fimctl logs'|'fimctl doctor') command+=" ${COMP_WORDS[i]}" ;;
+		'fimctl app'|'fimctl run'|'fimctl instance'|'fimctl instance list'|'fimctl instance exec'|'fimctl ps'|'fimctl stop'|'fimctl enter'|'fimctl status'|'fimctl prune'|'fimctl shutdown'|'fimctl stack'|'fimctl monitor'|'fimctl images'|'fimctl layers'|'fimctl image'|'fimctl image create'|'fimctl layer'|'fimctl layer create'|'fimctl layer add'|'fimctl layer commit'|'fimctl layer list'|'fimctl layer info'|'fimctl layer verify'|'fimctl layer extract'|'fimctl layer diff'|'fimctl layer remove'|'fimctl layer squash'|'fimctl layer export'|'fimctl upper'|'fimctl upper status'|'fimctl upper reset'|'fimctl data'|'fimctl data remove'|'fimctl data copy'|'fimctl data size'|'fimctl dwarfs'|'fimctl dwarfs info'|'fimctl dwarfs list'|'fimctl dwarfs check'|'fimctl dwarfs extract'|'fimctl dwarfs create'|'fimctl dwarfs mount'|'fimctl overlay'|'fimctl overlay set'|'fimctl overlay show'|'fimctl casefold'|'fimctl boot'|'fimctl boot set'|'fimctl boot show'|'fimctl boot clear'|'fimctl env'|'fimctl env add'|'fimctl env set'|'fimctl env del'|'fimctl env clear'|'fimctl env list'|'fimctl perms'|'fimctl perms add'|'fimctl perms del'|'fimctl perms set'|'fimctl perms clear'|'fimctl perms list'|'fimctl bind'|'fimctl bind add'|'fimctl bind del'|'fimctl bind list'|'fimctl unshare'|'fimctl unshare add'|'fimctl unshare del'|'fimctl unshare set'|'fimctl unshare clear'|'fimctl unshare list'|'fimctl desktop'|'fimctl desktop install'|'fimctl desktop uninstall'|'fimctl desktop list'|'fimctl desktop setup'|'fimctl desktop enable'|'fimctl desktop dump'|'fimctl desktop clean'|'fimctl notify'|'fimctl version'|'fimctl describe'|'fimctl setup'|'fimctl settings'|'fimctl logs'|'fimctl doctor') command+=" ${COMP_WORDS[i]}" ;;
 		esac
 	done
 	case $command in
-	'fimctl') words='app run instance ps stop enter status prune shutdown stack monitor images layers image layer upper dwarfs overlay casefold boot env perms bind unshare desktop notify version describe setup settings logs doctor -h --help --version' ;;
+	'fimctl') words='app run instance ps stop enter status prune shutdown stack monitor images layers image layer upper data dwarfs overlay casefold boot env perms bind unshare desktop notify version describe setup settings logs doctor -h --help --version' ;;
 	'fimctl app') words='-h --help' files=1 ;;
 	'fimctl run') words='-h --help --root --overlay --casefold --layer --data --all-bindings --wait' files=1 ;;
 	'fimctl instance') words='list exec -h --help' ;;
@@ -40,6 +40,10 @@ _fimctl() {
 	'fimctl upper') words='status reset -h --help' ;;
 	'fimctl upper status') words='-h --help --json' files=1 ;;
 	'fimctl upper reset') words='-h --help -y --yes --wait' files=1 ;;
+	'fimctl data') words='remove copy size -h --help' ;;
+	'fimctl data remove') words='-h --help -y --yes --wait' files=1 ;;
+	'fimctl data copy') words='-h --help --wait' files=1 ;;
+	'fimctl data size') words='-h --help --json' files=1 ;;
 	'fimctl dwarfs') words='info list check extract create mount -h --help' ;;
 	'fimctl dwarfs info') words='-h --help -O --image-offset --image-size --json' files=1 ;;
 	'fimctl dwarfs list') words='-h --help -O --image-offset --image-size --json -l --long' files=1 ;;

@@ -48,6 +48,21 @@ def test_only_what_a_list_names_is_packed(source: Path, tmp_path: Path, separato
     assert names(tmp_path / "out") == {b"a", b"sub", b"sub/c"}
 
 
+def test_attributes_that_a_layer_cannot_hold_are_told(source: Path, tmp_path: Path) -> None:
+    for name in ("a", "sub", "sub/c"):
+        try:
+            os.setxattr(source / name, "user.mine", b"x")
+        except OSError:
+            pytest.skip("this filesystem has no user attributes")
+    notes: list[str] = []
+    create_layer(str(source), str(tmp_path / "out"), 1, Work(note=notes.append))
+    assert notes == ["the attribute user.mine of 3 files is not kept: DwarFS has none"]
+    notes.clear()
+    (tmp_path / "list").write_text("b\nsub/c\n")
+    create_layer(str(source), str(tmp_path / "out"), 1, Work(note=notes.append), f"{tmp_path}/list")
+    assert notes == ["the attribute user.mine of 2 files is not kept: DwarFS has none"]
+
+
 def test_the_layer_itself_is_no_part_of_what_it_is_made_of(source: Path) -> None:
     for _ in range(2):
         create_layer(str(source), str(source / "out"), 1, Work(), program="/never/started")

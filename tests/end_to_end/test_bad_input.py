@@ -89,6 +89,24 @@ def test_what_is_no_number_of_seconds_is_said_to_be_none(session: Session, image
     assert "argument --wait: 'abc' is no number of seconds" in done.stderr
 
 
+@pytest.mark.usefixtures("plain_only")
+def test_what_who_makes_an_image_may_not_read_is_told_with_what_to_do(session: Session) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make something another user's")
+    tree = session.directory / "tree"
+    for number in range(8):
+        (tree / f"closed{number}").mkdir(parents=True)
+        (tree / f"closed{number}").chmod(0o700)
+    done = session.run("fimctl", "image", "create", "-l", "1", tree, "new.flatimage")
+    assert done.returncode == 0, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == (
+        "8 files and directories that this user may not read are not in the image: make it as root "
+        "to have them"
+    )
+
+
 def test_a_data_directory_that_cannot_be_written(
     session: Session, image: Path, plain_only: None
 ) -> None:

@@ -154,7 +154,7 @@ def test_mounts_live_in_scopes_and_outlive_a_kill_under_load(
         "systemctl", "--user", "list-units", "--plain", "--no-legend", "*.scope"
     )
     kinds = sorted(line.split("-")[1] for line in scopes.splitlines() if line.startswith("fimd-"))
-    assert kinds == ["layer", "stack"]
+    assert kinds == ["layer", "namespace"]
     before = {instance["Pid"] for instance in instances(session)}
     for _ in range(3):
         old = main_pid(session)

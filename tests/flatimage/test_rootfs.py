@@ -137,6 +137,12 @@ def test_what_gnu_tar_packs_comes_back_the_same(tmp_path: Path, target: Path, op
     assert (target / "sparse").stat().st_nlink == 2
 
 
+def test_a_large_file_comes_back_the_same(write: Callable[[bytes], Path], target: Path) -> None:
+    content = random.Random(1).randbytes((5 << 20) + 7)
+    assert unpack(write(archive((member("large"), content))), target) == ()
+    assert (target / "large").read_bytes() == content
+
+
 def test_a_hole_of_many_terabytes_is_passed_over(tmp_path: Path, target: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

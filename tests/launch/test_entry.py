@@ -56,6 +56,84 @@ def test_it_is_nothing_for_users() -> None:
         assert b"is not for users" in done.stderr
 
 
+CALLS = r"""
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static void tell(const char *what, long result) { printf("%s=%ld ", what, result ? errno : 0L); }
+
+int main(int count, char **words) {
+  (void)count;
+  const char *file = words[1];
+  gid_t group = 7;
+  tell("chown", chown(file, 7, 8) | lchown(file, 7, 8) | fchownat(AT_FDCWD_, file, 7, 8, 0));
+  tell("device", mknod("device", S_IFCHR | 0600, makedev(1, 3)) |
+                     mknodat(AT_FDCWD_, "device", S_IFBLK | 0600, makedev(1, 3)));
+  tell("fifo", mknod("fifo", S_IFIFO | 0600, 0));
+  tell("groups", setgroups(1, &group));
+  tell("user", setgid(7) | setuid(7) | setresgid(7, 7, 7) | setresuid(7, 7, 7) | setreuid(7, 7));
+#ifdef __x86_64__
+  /* where 32-bit calls reach it too */
+  char *low = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+  strcpy(low, file);
+  long chowned, made, user;
+  __asm__ volatile("int $0x80" : "=a"(chowned) : "a"(212), "b"(low), "c"(7), "d"(8) : "memory");
+  strcpy(low, "device");
+  __asm__ volatile("int $0x80" : "=a"(made) : "a"(14), "b"(low), "c"(S_IFCHR), "d"(259) : "memory");
+  __asm__ volatile("int $0x80" : "=a"(user) : "a"(213), "b"(7) : "memory");
+  tell("old", (int)chowned | (int)made | (int)user);
+#else
+  tell("old", 0);
+#endif
+  printf("%d\n", getuid());
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that makes the calls by which root takes others' ids, and says what came of it."""
+    directory = tmp_path_factory.mktemp("calls")
+    source, program = directory / "calls.c", directory / "calls"
+    source.write_text(CALLS.replace("AT_FDCWD_", "-100"))
+    command: list[str | Path] = ["gcc", "-static", "-O1", "-w", "-o", program, source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no C program can be made here: {done.stderr[-200:]}")
+    return program
+
+
+def test_root_of_one_id_alone_takes_others_in_appearance(calls: Path, tmp_path: Path) -> None:
+    command = ["unshare", "--user", "--map-root-user", *exec_(str(calls), "file")]
+    (tmp_path / "file").touch()
+    before = (tmp_path / "file").stat()
+    done = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    assert done.stdout == b"chown=0 device=0 fifo=0 groups=0 user=0 old=0 0\n"
+    after = (tmp_path / "file").stat()
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "fifo"}
+
+
+def test_who_is_no_root_or_has_more_ids_makes_the_calls_in_earnest(
+    calls: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(exec_(str(calls), "file"), capture_output=True, check=True, cwd=tmp_path)
+    if os.getuid() == 0:
+        assert done.stdout.startswith(b"chown=0 ")
+        assert done.stdout.endswith(b" 7\n")
+        assert (tmp_path / "file").stat().st_uid == 7
+    else:
+        assert done.stdout.startswith(b"chown=1 device=1 fifo=0 groups=1 user=1 ")
+
+
 class Sandbox:
     """Programs started as a launch plan has it, but in a sandbox that shows all of the host."""
 

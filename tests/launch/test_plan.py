@@ -112,7 +112,11 @@ def test_paths_of_bindings_are_final_and_those_that_are_none_are_left_out() -> N
     ]
     bindings = tuple(Binding(BindingType.RO, *pair) for pair in pairs)
     asked, _ = make(bindings=bindings)
-    shown = [(bind.source, bind.target) for bind in asked.binds if bind.option == "--ro-bind-try"]
+    shown = [
+        (bind.source, bind.target)
+        for bind in asked.binds
+        if bind.option == "--ro-bind-try" and not bind.is_ours
+    ]
     assert shown == [("/home/me/x", "/xme"), ("/home/me", "/home"), ("/[a]*", "/p")]
     command, absolute = "no command is run for a path", "it is not an absolute path"
     assert list(asked.warnings) == [

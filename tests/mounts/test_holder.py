@@ -11,6 +11,7 @@ import pytest
 
 from fimd.mounts.holder import IdRange, subordinate_ids
 from tests.support.account import PROJECT, Account, own, plain
+from tests.support.subordinate_ids import with_ranges
 
 SCRIPT = Path(__file__).with_name("try_holder.py")
 
@@ -64,19 +65,6 @@ def ask(account: Account, scratch: Path, what: str, setup: str = "", path: str =
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def with_ranges(account: Account, scratch: Path, count: int) -> str:
-    """The shell's words that give an account that many subordinate ids."""
-    if os.getuid() != 0:
-        pytest.skip("only root can give ids to somebody")
-    if not Path("/usr/bin/newuidmap").exists():
-        pytest.skip("newuidmap (package uidmap) is not installed")
-    file = scratch / "ranges"
-    file.write_text(f"nobody:7:7\n\n:::\n{account.name}:300000:{count}\n")
-    file.chmod(0o644)
-    names = ("/etc/subuid", "/etc/subgid")
-    return "\n".join(f"touch {name}; mount --bind {file} {name}" for name in names)
 
 
 def test_a_user_is_root_in_it_and_without_subordinate_ids_alone(

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,12 +250,7 @@ class Session:
 
     def mounts(self) -> list[str]:
         """Return what is mounted below the session's directory, on the host or in its namespace."""
-        found: set[str] = set()
-        for pid in ("self", *self.processes()):
-            with suppress(OSError):  # it has ended meanwhile
-                lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-                found.update(line.split()[4] for line in lines if f" {self.directory}/" in line)
-        return sorted(found)
+        return mounted_below(self.directory, self.processes())
 
     def leftovers(self) -> list[str]:
         """Return the directories of layers, stacks and instances that are there."""
@@ -301,6 +296,16 @@ class Session:
             os.kill(pid, signal.SIGKILL)
         for mount in reversed(self.mounts()):
             subprocess.run(["umount", "-l", mount], check=False)
+
+
+def mounted_below(directory: Path, processes: Iterable[int]) -> list[str]:
+    """Return what is mounted below a directory for this process or one of these."""
+    found: set[str] = set()
+    for pid in ("self", *processes):
+        with suppress(OSError):  # it has ended meanwhile
+            lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+            found.update(line.split()[4] for line in lines if f" {directory}/" in line)
+    return sorted(found)
 
 
 def byte_by_byte(path: str | os.PathLike[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.support.account import Account
-from tests.support.session import wait_for
+from tests.support.session import mounted_below, wait_for
 
 MANAGER: Final = Path("/lib/systemd/systemd")
 _BOOTED: Final = Path("/run/systemd/system")
@@ -162,9 +162,8 @@ class SystemdSession:
         return sorted(found)
 
     def mounts(self) -> list[str]:
-        """Return what is mounted below the session's directory."""
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        return [line.split()[4] for line in lines if f" {self.directory}/" in line]
+        """Return what is mounted below the session's directory, on the host or in its namespace."""
+        return mounted_below(self.directory, self.processes())
 
     def said(self) -> str:
         """Return what the manager and the daemon logged."""
