@@ -11,7 +11,7 @@ from fimd.base.abilities import missing
 from fimd.base.errors import DataDirectoryError
 from fimd.base.removal import remove_tree
 from fimd.commits.lock import exclusive
-from fimd.commits.lost import lose
+from fimd.commits.lost import find_lost, lose, remove_lost
 from fimd.commits.opened import DIRECTORY, OpenData
 from fimd.commits.recovery import recover
 from fimd.dwarfs.codecs import load_codecs
@@ -98,6 +98,18 @@ def discard(arguments: dict[str, Any], _files: list[int]) -> None:
     with DataDirectory(**arguments["data"]).opened(unchanged=False) as opened:
         imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
         _remove_work(opened, arguments["work"])
+
+
+def prune(arguments: dict[str, Any], _files: list[int]) -> tuple[int, list[str]]:
+    """Remove what is kept as lost, by this process, which is imprisoned.
+
+    Returns how much that was, and the paths of what had to stay.
+    """
+    with DataDirectory(**arguments["data"]).opened(unchanged=False) as opened:
+        imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
+        with exclusive(opened):
+            found, kept = find_lost(opened), remove_lost(opened)
+    return len(found) - len(kept), [os.path.join(opened.path, "tmp", name) for name in kept]
 
 
 def _remove_work(data: OpenData, name: str) -> list[str]:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from fimd.base.errors import FimError
 from fimd.layers.source import LayerSource
+from fimd.mounts.jail import call_apart
 from fimd.mounts.namespace import Namespace
 from fimd.overlays import BACKENDS
 from fimd.stacks.data import DataDirectory
@@ -81,6 +83,20 @@ async def discard(namespace: Namespace, data: DataDirectory, stack_id: str) -> N
         serves=("fim_stack", stack_id),
         seconds=_SECONDS,
     )
+
+
+def prune(data: DataDirectory) -> int:
+    """Remove what is kept as lost in a data directory; return how much that was.
+
+    Blocks, as `call_apart`. Raises FimError for what has to stay.
+    """
+    removed, kept = call_apart(f"{JAILED}:prune", {"data": asdict(data)})
+    if kept:
+        raise FimError(
+            f"{', '.join(kept)} can't be removed, since it is another user's or something is "
+            "mounted there: remove it as root"
+        )
+    return int(removed)
 
 
 def _in_memory(facts: dict[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """Where an image's changes are kept: beside it, or with the user who can't write there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -130,3 +131,32 @@ def test_what_another_user_has_made_where_everybody_may_write_is_not_used(
         assert f"{strange} lies where everybody may write, and another user has made" in done.stderr
         assert "name a directory of your own by FIM_DIR_DATA" in done.stderr
     assert os.listdir(strange) == []
+
+
+def test_what_could_not_be_removed_is_told_and_removed_once_that_can_be(
+    session: Session, image: Path
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make something another user's")
+    session.output(image, "fim-exec", "true")
+    tmp = image.parent / f".{image.name}.data" / "tmp"
+    for name in ("lost-0123", "lost-4567"):
+        (tmp / name).mkdir()
+        (tmp / name / "file").touch()
+        os.chown(tmp / name, session.account.uid, session.account.gid)
+    if session.account.uid:
+        os.chown(tmp / "lost-4567", 65534, 65534)
+    done = session.run("fimctl", "doctor", "--json", image)
+    [found] = [item for item in json.loads(done.stdout)["space"] if item["name"] == "lost changes"]
+    assert (found["verdict"], "lost-0123, lost-4567" in found["detail"]) == ("note", True)
+    assert "fimctl prune IMAGE" in found["remedy"]
+    done = session.run("fimctl", "prune", image)
+    if session.account.uid:
+        assert done.returncode == 125
+        assert f"{tmp}/lost-4567 can't be removed" in done.stderr
+        assert os.listdir(tmp) == ["lost-4567"]
+        os.chown(tmp / "lost-4567", session.account.uid, session.account.gid)
+        done = session.run("fimctl", "prune", image)
+        assert "1 directory removed" in done.stdout
+    assert (done.returncode, os.listdir(tmp)) == (0, [])
+    session.wait_until_clean()
