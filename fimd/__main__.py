@@ -8,7 +8,7 @@ import os
 import sys
 
 from fimd import __version__
-from fimd.base.errors import FimError
+from fimd.base.errors import NO_ROOM, FimError, no_room
 
 _STARTED_BY_BUS = "DBUS_STARTER_BUS_TYPE"
 """A variable that dbus-daemon(1) gives what it starts."""
@@ -41,6 +41,12 @@ def main() -> int:
         print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         _tell_caller(error)
         return os.EX_CONFIG  # sysexits.h; the unit is not restarted for it
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"fimd: {no_room(error)}", file=sys.stderr)  # noqa: T201 - as above
+        _tell_caller(FimError(no_room(error)))
+        return os.EX_CONFIG
     return 0
 
 
