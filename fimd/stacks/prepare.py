@@ -48,13 +48,21 @@ async def prepare(
     stack_id: str,
     overlay: str,
     sources: tuple[LayerSource, ...],
+    *,
+    casefold: bool = False,
 ) -> Prepared:
     """Make a data directory ready. For who has it alone, and holds the namespace.
 
-    Raises DataDirectoryError; BusyError during a commit; and other FimErrors.
+    `casefold` says that a case-insensitive view is to lie over it: what that hides is among the
+    notes. Raises DataDirectoryError; BusyError during a commit; and other FimErrors.
     """
     facts = await asyncio.to_thread(_facts, overlay, sources)
-    arguments = {"data": asdict(data), "work": stack_id, "overlay": overlay}
+    arguments = {
+        "data": asdict(data),
+        "work": stack_id,
+        "overlay": overlay,
+        "casefold": casefold,
+    }
     given = _in_memory(facts)
     try:
         said = await namespace.call(

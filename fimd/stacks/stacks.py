@@ -262,7 +262,10 @@ class Stacks:
         self, name: str, directory: StackDirectory, spec: StackSpec, notes: list[str]
     ) -> Overlay:
         """Mount by one backend, over an upper in the form that it reads; add to `notes`."""
-        prepared = await prepare(self._namespace, spec.data, spec.id, name, directory.sources)
+        prepared = await prepare(
+            *(self._namespace, spec.data, spec.id, name, directory.sources),
+            casefold=spec.casefold != "off",
+        )
         for note in prepared.notes:
             log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
         notes += [said for said in prepared.notes if said not in notes]
