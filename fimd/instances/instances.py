@@ -34,7 +34,7 @@ from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, start_time
-from fimd.mounts.table import mounts
+from fimd.mounts.steps import Errand
 from fimd.overlays import DEFAULT
 from fimd.stacks.data import DataDirectory
 from fimd.stacks.stack import Stack, StackSpec
@@ -46,8 +46,6 @@ log = structlog.get_logger(__name__)
 _PID = re.compile("[1-9][0-9]{0,9}")
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
-_TARGETS = 10.0
-"""Seconds in which a tree says where the mounts of a sandbox lie in it."""
 _NO_PROCESSES = (
     "programs see and may end the host's processes: no process namespace can be had here ({})"
 )
@@ -130,40 +128,24 @@ class Instances:
             undo.callback(self._layers.release, layers)
             overlay, casefold = _choose(request, image)
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
-            stack = await self._stacks.acquire(spec, layers, request.pid, changes)
-            undo.push_async_callback(self._stacks.release, stack, request.pid)
-            warnings += stack.warnings
             place = self._place(request, image, data)
             undo.callback(self._remove, request.pid)
             asked = await asyncio.to_thread(_prepare, place, request, image)
-            found = await targets.find(
-                self._namespace,
-                stack.root,
-                asked.binds,
-                asked.looks,
-                asked.directories,
-                serves=("fim_stack", spec.id),
-                seconds=_TARGETS,
-            )
+            with targets.finding(asked.binds, asked.looks, asked.directories) as finding:
+                errand = Errand(finding)
+                stack = await self._stacks.acquire(spec, layers, request.pid, changes, errand)
+                undo.push_async_callback(self._stacks.release, stack, request.pid)
+                if errand.result is None:
+                    there = {**finding.arguments, "root": stack.root}
+                    [errand.result] = await self._namespace.call(
+                        replace(finding, arguments=there), serves=("fim_stack", spec.id)
+                    )
+            found = targets.found(asked.binds, asked.looks, errand.result)
+            warnings += stack.warnings
             own_processes = wants_own_processes(image)
             if own_processes and self._sandbox.no_processes:
                 own_processes = False
                 warnings.append(_NO_PROCESSES.format(self._sandbox.no_processes))
-            plan = await asyncio.to_thread(
-                lambda: launch_plan(
-                    place,
-                    stack.root,
-                    request,
-                    image,
-                    asked,
-                    found,
-                    terminal_signals(request.pid),
-                    Cover.of(place.app, mounts()),
-                    own_processes=own_processes,
-                )
-            )
-            await asyncio.to_thread(_write, place, plan.files)
-            warnings += [*asked.warnings, *found.warnings, *plan.warnings]
             instance = Instance(
                 process=process,
                 process_started=started,
@@ -177,7 +159,26 @@ class Instances:
                 own_processes=own_processes,
             )
             record = self._tree.record(KIND, str(instance.pid))
-            await asyncio.to_thread(describe, instance, record)
+            host = self._namespace.host_mounts()
+
+            def settle() -> LaunchPlan:
+                plan = launch_plan(
+                    place,
+                    stack.root,
+                    request,
+                    image,
+                    asked,
+                    found,
+                    terminal_signals(request.pid),
+                    Cover.of(place.app, host),
+                    own_processes=own_processes,
+                )
+                _write(place, plan.files)
+                describe(instance, record)
+                return plan
+
+            plan = await asyncio.to_thread(settle)
+            warnings += [*asked.warnings, *found.warnings, *plan.warnings]
             if not process.alive:
                 raise ProcessGoneError(f"process {request.pid} ended before its start was over")
             undo.pop_all()
@@ -210,6 +211,7 @@ class Instances:
             layers=data.layers,
             directory=str(self._tree.instance(request.pid)),
             join=self._namespace.join,
+            namespaces=self._namespace.links,
             shared=self._namespace.shared,
             app=str(self._tree.root),
             global_directory=str(self._tree.global_directory),
@@ -323,7 +325,7 @@ class Instances:
             await self._stacks.release(instance.stack, instance.pid)
         finally:
             self._layers.release(instance.layers)
-            self._remove(instance.pid)
+            await asyncio.to_thread(self._remove, instance.pid)
             instance.process.close()
             self.running.remove(instance.id)
             log.info("instance ended", fim_instance=instance.pid, fim_image=instance.image)

@@ -30,8 +30,6 @@ _IDENTITY: Final = ("HOME", "USER", "SHELL", "XDG_RUNTIME_DIR")
 class Draft:
     """A launch plan, but for where its mounts lie in the tree."""
 
-    join: tuple[str, ...]
-    """The beginning of a command that is run in the user's namespace."""
     bwrap: str
     who: Identity
     variables: Inside
@@ -55,8 +53,7 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
 
     Raises UnsupportedError where a program is missing that makes the sandbox.
     """
-    path = request.environment.get("PATH")
-    join, bwrap = outside.command(place.join, path), outside.find("bwrap", path)
+    bwrap = outside.find("bwrap", request.environment.get("PATH"))
     warnings: list[str] = []
     given = exported(place, request.environment)
     known = {**request.environment, **given}
@@ -92,7 +89,6 @@ def draft(place: Place, request: StartRequest, image: ImageFacts) -> Draft:
     if variables.script:
         files[SCRIPT] = variables.script
     return Draft(
-        join=join,
         bwrap=bwrap,
         who=who,
         variables=variables,

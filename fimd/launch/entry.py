@@ -15,9 +15,12 @@ INDEX: Final = 2
 _NUMBER: Final = "0000000000"
 
 
-def monitor(entry: str) -> tuple[str, ...]:
-    """Return the words before bubblewrap's; the one at INDEX is yet to be said."""
-    return (entry, "monitor", "")
+def monitor(entry: str, namespaces: tuple[str, str]) -> tuple[str, ...]:
+    """Return the words before bubblewrap's; the one at INDEX is yet to be said.
+
+    `namespaces` are links to those to be joined: see fimd.mounts.holder.Holder.links.
+    """
+    return (entry, "monitor", "", *namespaces)
 
 
 def init(lock: str, signals: tuple[int, ...]) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ class Place:
     reserved_offset: int
     join: tuple[str, ...] = ()
     """The beginning of a command that is run in the user's namespace."""
+    namespaces: tuple[str, str] = ("", "")
+    """Links to the namespaces that it joins: see fimd.mounts.holder.Holder.links."""
     shared: str = "/tmp"  # noqa: S108 - by FlatImage's contract
     """What the sandbox gets for its /tmp: the host's, without what is mounted in the namespace."""
 

@@ -14,7 +14,7 @@ from fimd.base.errors import UnsupportedError
 from fimd.base.texts import label
 from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
-from fimd.launch import accounts, entry, rights
+from fimd.launch import accounts, entry, outside, rights
 from fimd.launch.bindings import SHARED, Bind, unshare_options
 from fimd.launch.cover import Cover, is_hidden, revealed
 from fimd.launch.draft import RC_FILE, SCRIPT, TEMPORARY, Draft
@@ -111,9 +111,13 @@ def launch_plan(
             f"{image.path} has {len(binds)} bindings and {len(draft.variables.plain)} "
             "variables, which is more than bubblewrap takes: remove some"
         )
-    outside = (*draft.join, *_around(program, sandbox, place.lock, signals, first=first))
+    if program:
+        around = _around(program, sandbox, place, signals, first=first)
+    else:
+        join = outside.command(place.join, request.environment.get("PATH"))
+        around = (*join, *sandbox, "--die-with-parent", "--")
     return LaunchPlan(
-        (*outside, *_inside(place, request, image, draft)),
+        (*around, *_inside(place, request, image, draft)),
         signals,
         found.seen,
         tuple(warnings),
@@ -140,19 +144,17 @@ def _shown(bind: Bind, place: Place, own: str, cover: Cover, warnings: list[str]
 
 
 def _around(
-    program: str, sandbox: list[str], lock: str, signals: tuple[int, ...], *, first: bool
+    program: str, sandbox: list[str], place: Place, signals: tuple[int, ...], *, first: bool
 ) -> tuple[str, ...]:
     """Return bubblewrap's words with what waits for it, and what it runs before all others.
 
-    Without our own program bubblewrap ends what is left with the program that left it. `first` is
-    for a PID namespace.
+    `first` is for a PID namespace.
     """
-    if not program:
-        return (*sandbox, "--die-with-parent", "--")
-    words = [*entry.monitor(program), *sandbox, *(("--as-pid-1",) if first else ())]
+    words = [*entry.monitor(program, place.namespaces), *sandbox]
+    words += ("--as-pid-1",) if first else ()
     words += ["--", program, "init"]
     words[entry.INDEX] = str(len(words))
-    return (*words, *entry.init(lock, signals))
+    return (*words, *entry.init(place.lock, signals))
 
 
 def _inside(

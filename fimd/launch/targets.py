@@ -11,17 +11,21 @@ import os
 import resource
 import stat
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fimd.base.errors import UnsupportedError
+from fimd.base.places import is_below
 from fimd.launch import accounts
 from fimd.launch.bindings import Bind
-from fimd.mounts.namespace import Namespace
+from fimd.mounts.steps import Step
 from fimd.trees import placeholders
 
 WORKER: Final = "fimd.launch.targets"
+_SECONDS: Final = 10.0
+"""In which a tree says where the mounts of a sandbox lie in it."""
 _MOST_LINKS: Final = 40
 """As many as the kernel follows (path_resolution(7))."""
 _DEV: Final = {
@@ -79,41 +83,33 @@ class Found:
     """Which of those that were asked for the sandbox has."""
 
 
-async def find(
-    namespace: Namespace,
-    root: str,
-    binds: Sequence[Bind],
-    looks: Sequence[str],
-    directories: Sequence[str],
-    *,
-    serves: tuple[str, str],
-    seconds: float,
-) -> Found:
-    """Look for the targets of mounts in the tree `root`, and at the files `looks`.
+@contextmanager
+def finding(
+    binds: Sequence[Bind], looks: Sequence[str], directories: Sequence[str]
+) -> Iterator[Step]:
+    """Yield the step that looks for the targets of mounts in a tree, and at the files `looks`.
 
-    `directories` may be there once all is mounted.
-
-    Raises UnsupportedError where one can't be that is needed, and MountError where the tree does
-    not answer.
+    The tree is the argument `root`; `directories` may be there once all is mounted.
     """
     listed = os.memfd_create("binds", os.MFD_CLOEXEC)
     try:
         words = [[bind.option, bind.source, bind.target] for bind in binds]
         os.write(listed, json.dumps(words).encode())
-        answer = await namespace.call(
-            f"{WORKER}:call",
-            {"root": root, "looks": looks, "directories": directories},
-            name="targets",
-            files=[listed],
-            serves=serves,
-            seconds=seconds,
-        )
+        asked = {"looks": looks, "directories": directories}
+        yield Step(f"{WORKER}:call", "targets", _SECONDS, asked, (listed,))
     finally:
         os.close(listed)
-    found, warnings = [], []
+
+
+def found(binds: Sequence[Bind], looks: Sequence[str], answer: dict[str, Any]) -> Found:
+    """Return what the step has found.
+
+    Raises UnsupportedError where a mount can't be that is needed.
+    """
+    shown, warnings = [], []
     for bind, (target, reason) in zip(binds, answer["targets"], strict=True):
         if target is not None:
-            found.append(replace(bind, target=target))
+            shown.append(replace(bind, target=target))
             continue
         what = bind.source or bind.option.removeprefix("--")
         if bind.is_needed:
@@ -125,7 +121,7 @@ async def find(
             warnings.append(f"{what} is not shown at {bind.target}: {reason}")
     seen = (Seen(path, *facts) for path, facts in zip(looks, answer["seen"], strict=True))
     there = frozenset(answer["directories"])
-    return Found(tuple(found), tuple(warnings), tuple(seen), answer["accounts"], there)
+    return Found(tuple(shown), tuple(warnings), tuple(seen), answer["accounts"], there)
 
 
 def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
@@ -221,7 +217,7 @@ class View:
             here, shown = kinds if source.is_directory else reversed(kinds)
             raise _UnfitError(f"there is {here} in place of {shown}")
         self._mounts = {
-            place: mount for place, mount in self._mounts.items() if not _is_below(place, path)
+            place: mount for place, mount in self._mounts.items() if not is_below(place, path)
         }
         self._mounts[path] = source
         return path
@@ -297,7 +293,3 @@ class View:
         if not mount.is_tree:
             raise _UnfitError("there is no such thing, and on the host nothing is made for it")
         placeholders.make(below, mount.descriptor, is_directory=source.is_directory)
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory + "/")

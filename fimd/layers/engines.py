@@ -14,6 +14,7 @@ from fimd.layers.source import LayerSource
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
+from fimd.mounts.steps import Step
 from fimd.mounts.template import MAX_FILES
 
 WORKER: Final = "fimd.layers.worker"
@@ -146,17 +147,12 @@ async def _keeps_owners(layer: LayerSource, namespace: Namespace, seconds: float
     """Ask a process in the namespace, whose ids count, and which may die of what it reads."""
     descriptor = _open(layer)
     try:
-        kept: bool = await namespace.call(
-            "fimd.layers.owners:keeps",
-            {"path": layer.path, "offset": layer.offset, "size": layer.size},
-            files=[descriptor],
-            name="owners",
-            serves=("fim_layer", layer.id),
-            seconds=seconds,
-        )
+        arguments = {"path": layer.path, "offset": layer.offset, "size": layer.size}
+        step = Step("fimd.layers.owners:keeps", "owners", seconds, arguments, (descriptor,))
+        [kept] = await namespace.call(step, serves=("fim_layer", layer.id))
     finally:
         os.close(descriptor)
-    return kept
+    return bool(kept)
 
 
 def _open(layer: LayerSource) -> int:

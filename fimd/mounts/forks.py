@@ -7,17 +7,23 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
 
-from fimd.base.errors import MountError, UnsupportedError, named
+from fimd.base.errors import FimError, MountError, UnsupportedError, named
 from fimd.base.logs import inherited
 from fimd.mounts import fuse_device
-from fimd.mounts.output import Output, Outputs
-from fimd.mounts.pipes import read_to_end, readable
+from fimd.mounts.output import Output, Outputs, log_file
+from fimd.mounts.pipes import Lines, read_to_end, readable
 from fimd.mounts.process import Process
+from fimd.mounts.steps import Errand, Step
 from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
 
+T = TypeVar("T")
+
+_WARM: Final = 5.0
+"""Seconds that importing may take."""
 _IN_VAIN: Final = 0.5
 """Seconds to leave for a template that has not answered in time."""
 _LARGEST_RESULT: Final = 16 << 20
@@ -56,6 +62,16 @@ class Template:
         ours.setblocking(False)
         self._control, self._process, self._joined = ours, process, False
 
+    async def warm(self) -> None:
+        """Wait until the process has imported all that it is to have. Raises MountError."""
+        async with self._turn:
+            try:
+                await _in_time(
+                    "template", self._exchange(request_bytes("rest", inherited()), []), _WARM
+                )
+            except EOFError as error:
+                raise MountError("the template process died: see the log") from error
+
     async def close(self, seconds: float = 5.0) -> None:
         """Let the process leave, and end it where it does not; the workers stay."""
         if self._control is not None:
@@ -84,7 +100,12 @@ class Template:
         Raises MountError, with what the worker said, where it fails or takes too long.
         """
         facts = {"worker": worker, "name": name, "arguments": arguments, "fields": dict([serves])}
-        process, said, _ = await self._heard("serve", facts, files, serves, seconds)
+        _, output = self._outputs.new(name, *serves)
+        try:
+            async with self._forked("serve", facts, [output, *files], seconds) as (process, status):
+                said = await _in_time(name, read_to_end(status), seconds)
+        finally:
+            os.close(output)
         if said != b"ready":
             await process.wait(seconds)
             reason = await asyncio.to_thread(fuse_device.missing)
@@ -93,31 +114,51 @@ class Template:
         return process
 
     async def call(
-        self,
-        function: str,
-        arguments: dict[str, Any],
-        *,
-        name: str,
-        files: Sequence[int] = (),
-        serves: tuple[str, str],
-        seconds: float,
-    ) -> Any:
-        """Have a function called in a process of its own, and return what it returns.
+        self, *steps: Step, serves: tuple[str, str], errand: Errand | None = None
+    ) -> list[Any]:
+        """Have steps taken in a process of their own, and return what they return.
 
-        `function` is `module:name`; it takes `arguments` and the files, and returns what JSON can
-        hold. Raises the FimError that it raises, and MountError where it dies or takes too long.
+        An errand that fails is left to be done by who needs it. Raises the FimError that a step
+        raises, and MountError where one dies or takes too long.
         """
-        facts = {"function": function, "name": name, "arguments": arguments}
-        facts["fields"] = dict([serves])
-        process, said, output = await self._heard("call", facts, files, serves, seconds)
-        if not said:
-            await process.wait(seconds)
-            await output.ended(_IN_VAIN)
-            raise MountError(f"{name} died: {output.last or 'it said nothing'}")
-        answer = json.loads(said)
+        said = os.memfd_create("said", os.MFD_CLOEXEC)
+        try:
+            results: list[Any] = []
+            try:
+                await self._take(
+                    [*steps, *([errand.step] if errand else [])], serves, said, results
+                )
+            except FimError:
+                if len(results) < len(steps):
+                    raise
+            if errand and len(results) > len(steps):
+                errand.result = results.pop()
+            return results
+        finally:
+            os.close(said)
+
+    async def _take(
+        self, steps: list[Step], serves: tuple[str, str], said: int, results: list[Any]
+    ) -> None:
+        """Have steps taken, and add to their results."""
+        facts: dict[str, Any] = {"name": steps[0].name, "fields": dict([serves])}
+        facts["steps"] = [step.words() for step in steps]
+        files = [said, *(file for step in steps for file in step.files)]
+        async with self._forked("call", facts, files, steps[0].seconds) as (process, status):
+            lines = Lines(status, _LARGEST_RESULT)
+            for step in steps:
+                line = await _in_time(step.name, lines.next(), step.seconds)
+                answer = json.loads(line) if line.endswith(b"\n") else {}
+                if "result" not in answer:
+                    break
+                results.append(answer["result"])
         if "error" in answer:
             raise named(*answer["error"])
-        return answer["result"]
+        if "result" not in answer:
+            await process.wait(step.seconds)
+        last = log_file(said, step.name, *serves)
+        if "result" not in answer:
+            raise MountError(f"{step.name} died: {last or 'it said nothing'}")
 
     async def spawn(
         self,
@@ -159,36 +200,25 @@ class Template:
         except TimeoutError:
             raise MountError(f"{mount_point} was not unmounted within {seconds:g} s") from None
 
-    async def _heard(
-        self,
-        what: str,
-        facts: dict[str, Any],
-        files: Sequence[int],
-        serves: tuple[str, str],
-        seconds: float,
-    ) -> tuple[Process, bytes, Output]:
-        """Fork, and wait for what the process says on its status pipe."""
-        name = facts["name"]
+    @asynccontextmanager
+    async def _forked(
+        self, what: str, facts: dict[str, Any], files: list[int], seconds: float
+    ) -> AsyncIterator[tuple[Process, int]]:
+        """Fork, and yield the process and its status pipe; stop it where what follows fails."""
         status, report = os.pipe()
-        followed, output = self._outputs.new(name, *serves)
         try:
             try:
-                async with asyncio.timeout(seconds):
-                    process = await self._fork(what, facts, [report, output, *files])
+                asked = self._fork(what, facts, [report, *files])
+                process = await _in_time(facts["name"], asked, seconds)
             finally:
                 os.close(report)
-                os.close(output)
             try:
-                async with asyncio.timeout(seconds):
-                    said = await read_to_end(status, _LARGEST_RESULT)
+                yield process, status
             except BaseException:
                 await process.stop()
                 raise
-        except TimeoutError:
-            raise MountError(f"{name} was not ready within {seconds:g} s") from None
         finally:
             os.close(status)
-        return process, said, followed
 
     async def _fork(self, what: str, facts: dict[str, Any], files: list[int]) -> Process:
         answer, pidfd = await self._ask(what, facts, files)
@@ -249,3 +279,11 @@ class Template:
                 os.close(pidfd)
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
         return answer, pidfd
+
+
+async def _in_time(name: str, work: Coroutine[Any, Any, T], seconds: float) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise MountError(f"{name} was not ready within {seconds:g} s") from None

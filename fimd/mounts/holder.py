@@ -72,6 +72,12 @@ class Holder:
         user = () if os.getuid() == 0 else ("--user", "--preserve-credentials")
         return ("nsenter", "--target", str(self.process.pid), "--mount", *user, "--wd=.", "--")
 
+    @property
+    def links(self) -> tuple[str, str]:
+        """Links to its user namespace, "" for the machine's, and to its mount namespace."""
+        links = namespaces_of(self.process.pid)
+        return "" if os.getuid() == 0 else links[CLONE_NEWUSER], links[CLONE_NEWNS]
+
     def record(self) -> dict[str, int]:
         """What a later daemon finds it by."""
         return {"pid": self.process.pid, "process_started": self.process.started, "ids": self.ids}

@@ -23,6 +23,7 @@ from fimd.base.errors import FimError, UnsupportedError, named
 from fimd.base.system_calls import keep_own_descriptors
 
 _CLONE_NEWUSER: Final = 0x10000000
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -111,19 +112,24 @@ def joining(join: Sequence[str]) -> Caller:
 def main() -> None:
     """Call the function that is the only word, with arguments from standard input."""
     _, function = sys.argv
-    text = _answer(function, json.load(sys.stdin.buffer))
+    text = answer(function, json.load(sys.stdin.buffer))
     sys.stdout.buffer.write(text)
 
 
-def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
+def answer_of_fork(function: str, arguments: dict[str, Any], files: Sequence[int] = ()) -> bytes:
+    """Return `answer` of a fork of this process, of a single thread; it ends with this one.
+
+    That is nothing where it is killed.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             os.close(reader)
             with open(writer, "wb") as file:
-                file.write(_answer(function, arguments))
+                file.write(answer(function, arguments, files))
             status = 0
         finally:
             os._exit(status)
@@ -131,14 +137,15 @@ def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
     with open(reader, "rb") as file:
         text = file.read()
     os.waitpid(child, 0)
-    return _result(function, text)
+    return text
 
 
-def _answer(function: str, arguments: dict[str, Any]) -> bytes:
+def answer(function: str, arguments: dict[str, Any], files: Sequence[int] = ()) -> bytes:
+    """Call a function, and return as JSON what it returns, or which FimError it raises."""
     module, _, name = function.partition(":")
     called = getattr(importlib.import_module(module), name)
     try:
-        said = {"result": called(arguments, [])}
+        said = {"result": called(arguments, list(files))}
     except (FimError, OSError) as error:
         kind = error.name if isinstance(error, FimError) else FimError.name
         said = {"error": [kind, str(error)]}
@@ -152,6 +159,10 @@ def _result(function: str, text: bytes) -> Any:
     if "error" in answer:
         raise named(*answer["error"])
     return answer["result"]
+
+
+def _call_in_fork(function: str, arguments: dict[str, Any]) -> Any:
+    return _result(function, answer_of_fork(function, arguments))
 
 
 _caller: Final[ContextVar[Caller]] = ContextVar("caller", default=_call_in_fork)

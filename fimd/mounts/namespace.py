@@ -23,7 +23,8 @@ from fimd.mounts.holder import Holder
 from fimd.mounts.output import Output, Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.shared import SHARED
-from fimd.mounts.table import Mount, MountTable, mounts
+from fimd.mounts.steps import Errand, Step
+from fimd.mounts.table import Mount, MountTable
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +48,11 @@ class Namespace:
         self._holder: Holder | None = None
         self._kept: list[tuple[int, int]] = []
         self._table: MountTable | None = None
-        self._template = Template(modules, outputs, self._descriptors)
+        self._host_table: MountTable | None = None
+        self._is_shared = False
+        self._is_leaving = False
+        self._modules = tuple(modules)
+        self._template = self._new_template()
         self._holds = 0
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,10 +95,13 @@ class Namespace:
     async def close(self) -> None:
         """Leave it, and end it where nothing is mounted in it."""
         self._closed = True
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._turn:
             await self._template.close()
             if not self._is_used:
                 await self._end()
+            elif self._holder is not None:
+                self._holder.process.close()
             self._forget()
 
     # holding it
@@ -106,13 +114,9 @@ class Namespace:
                 if self._holder is None:
                     await self._enter(await holder.start())
                     try:
-                        await self.call(
-                            SHARE,
-                            {"target": self._shared},
-                            name="shared",
-                            serves=("fim_stack", "shared"),
-                            seconds=_PREPARE,
-                        )
+                        share = Step(SHARE, "shared", _PREPARE, {"target": self._shared})
+                        await self.call(share, serves=("fim_stack", "shared"))
+                        self._is_shared = True
                     except BaseException:
                         await self._end()
                         raise
@@ -123,7 +127,9 @@ class Namespace:
     def release(self) -> None:
         """Let go of it; with the last one it is ended."""
         self._holds -= 1
-        if self._holds == 0 and self._holder is not None and not self._closed:
+        is_last = self._holds == 0 and self._holder is not None and not self._closed
+        if is_last and not self._is_leaving:
+            self._is_leaving = True
             task = asyncio.create_task(self._leave(), name="leave the namespace")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -148,6 +154,11 @@ class Namespace:
         return self._there.join
 
     @property
+    def links(self) -> tuple[str, str]:
+        """Links to the namespaces that `join` enters. For who holds it."""
+        return self._there.links
+
+    @property
     def ids(self) -> int:
         """How many ids are mapped. For who holds it."""
         return self._there.ids
@@ -155,8 +166,7 @@ class Namespace:
     @property
     def shared(self) -> str:
         """Where sandboxes are to take the host's /tmp from: see fimd.mounts.shared."""
-        is_there = any(mount.mount_point == self._shared for mount in self.mounts())
-        return self._shared if is_there else SHARED
+        return self._shared if self._is_shared else SHARED
 
     @property
     def process(self) -> Process:
@@ -169,8 +179,14 @@ class Namespace:
         """Return what is mounted in it and not on the host, in the order of mounting."""
         if self._table is None:
             return []
-        host = set(mounts())
+        host = set(self.host_mounts())
         return [mount for mount in self._table.mounts() if mount not in host]
+
+    def host_mounts(self) -> list[Mount]:
+        """Return what is mounted on the host, in the order of mounting."""
+        if self._host_table is None:
+            self._host_table = MountTable()
+        return self._host_table.mounts()
 
     def below(self, directory: str) -> list[Mount]:
         """Return what is mounted at or under a directory, in the order of mounting."""
@@ -205,9 +221,11 @@ class Namespace:
         """Fork a worker that serves a filesystem: see Template.serve."""
         return await self._template.serve(worker, **facts)
 
-    async def call(self, function: str, arguments: dict[str, Any], **facts: Any) -> Any:
-        """Have a function called in a process of its own: see Template.call."""
-        return await self._template.call(function, arguments, **facts)
+    async def call(
+        self, *steps: Step, serves: tuple[str, str], errand: Errand | None = None
+    ) -> list[Any]:
+        """Have steps taken in a process of their own: see Template.call."""
+        return await self._template.call(*steps, serves=serves, errand=errand)
 
     def caller(self, loop: asyncio.AbstractEventLoop) -> Callable[[str, dict[str, Any]], Any]:
         """Return what has functions called in it for threads: see fimd.mounts.jail.call_apart."""
@@ -215,8 +233,9 @@ class Namespace:
         async def call(function: str, arguments: dict[str, Any]) -> Any:
             async with self.held():
                 name = function.rpartition(":")[2]
-                facts = {"name": name, "serves": ("fim_job", name), "seconds": _CALL}
-                return await self.call(function, arguments, **facts)
+                step = Step(function, name, _CALL, arguments)
+                [result] = await self.call(step, serves=("fim_job", name))
+                return result
 
         def wait(function: str, arguments: dict[str, Any]) -> Any:
             return asyncio.run_coroutine_threadsafe(call(function, arguments), loop).result()
@@ -245,6 +264,9 @@ class Namespace:
             raise MountError("there is no namespace for mounts: see 'fimctl doctor'")
         return self._holder
 
+    def _new_template(self) -> Template:
+        return Template(self._modules, self.outputs, self._descriptors)
+
     def _descriptors(self) -> list[tuple[int, int]]:
         if not self._kept:
             raise MountError("there is no namespace for mounts: see 'fimctl doctor'")
@@ -254,6 +276,7 @@ class Namespace:
         try:
             self._kept = found.open_namespaces()
             self._table = MountTable(found.process.pid)
+            self._is_shared = self._shared in self._table.points()
             facts = found.record()
             await asyncio.to_thread(records.write, str(self._record), facts)
         except BaseException:
@@ -293,13 +316,20 @@ class Namespace:
             self._hold_by(found)
 
     async def _leave(self) -> None:
-        """End it, unless somebody has come; and have another process warm for the next one."""
-        async with self._turn:
-            if self._holds or self._holder is None or self._closed:
-                return
-            await self._end()
-            await self._template.close()
-            self._template.start()
+        """End it, unless somebody has come; with another process warm for the next one by then."""
+        successor = self._new_template()
+        try:
+            successor.start()
+            try:
+                await successor.warm()
+            finally:
+                self._is_leaving = False  # who lets go from now on leaves by itself
+            async with self._turn:
+                if not (self._holds or self._holder is None or self._closed):
+                    await self._end()
+                    self._template, successor = successor, self._template
+        finally:
+            await successor.close()
 
     async def _end(self) -> None:
         found, self._holder = self._holder, None
@@ -311,9 +341,10 @@ class Namespace:
             await asyncio.to_thread(records.remove, str(self._record))
 
     def _forget(self) -> None:
-        if self._table is not None:
-            self._table.close()
-            self._table = None
+        for table in (self._table, self._host_table):
+            if table is not None:
+                table.close()
+        self._table = self._host_table = None
         for descriptor, _ in self._kept:
             os.close(descriptor)
         self._kept = []

@@ -97,7 +97,7 @@ class Output:
         self._on_end()
 
     def _take(self, line: bytes) -> None:
-        text = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line[:_LONGEST].decode(errors="replace"))
+        text = _plain(line)
         noise = _NOISE.get(self._fields["program"])
         if not text.strip() or (noise is not None and text.startswith(noise)):
             return
@@ -117,6 +117,23 @@ class Output:
         if self._left_out:
             log.warning("a program says too much", left_out=self._left_out, **self._fields)
             self._left_out = 0
+
+
+def _plain(line: bytes) -> str:
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line[:_LONGEST].decode(errors="replace"))
+
+
+def log_file(descriptor: int, program: str, field: str, value: str) -> str:
+    """Log what a program has said to a file of its own, as far as one may; return the last line.
+
+    That is for one that is soon over: it is not read of before. `field` and `value` say what it
+    serves.
+    """
+    lines = [_plain(line) for line in os.pread(descriptor, _CHUNK, 0).splitlines()]
+    said = [line.rstrip() for line in lines if line.strip()]
+    for line in said[:_LINES]:
+        log.info(line, **{field: value, "program": program})
+    return said[-1].strip() if said else ""
 
 
 class Outputs:

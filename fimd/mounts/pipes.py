@@ -30,3 +30,24 @@ async def read_to_end(descriptor: int, most: int = 4096) -> bytes:
             break
         said += data
     return said
+
+
+class Lines:
+    """The lines that a pipe brings, at most so many bytes altogether."""
+
+    def __init__(self, descriptor: int, most: int) -> None:
+        self._descriptor = descriptor
+        self._left = most
+        self._said = b""
+
+    async def next(self) -> bytes:
+        """Return the next line with its end; what there is without one at the pipe's end."""
+        while b"\n" not in self._said and self._left > 0:
+            await readable(self._descriptor)
+            data = os.read(self._descriptor, 64 << 10)
+            if not data:
+                break
+            self._left -= len(data)
+            self._said += data
+        line, end, self._said = self._said.partition(b"\n")
+        return line + end

@@ -59,11 +59,13 @@ class Process:
     has ended before anybody watched it.
     """
 
-    def __init__(self, pid: int, pidfd: int | None, reap: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, pid: int, pidfd: int | None, child: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
         self.pid = pid
         self.status: int | None = None
         self._pidfd = -1 if pidfd is None else pidfd
-        self._reap = reap
+        self._child = child
         self._ended = asyncio.Event()
         self._observers: list[Callable[[], None]] = []
         if pidfd is None:
@@ -129,16 +131,17 @@ class Process:
         except OSError as error:
             raise UnsupportedError(f"{argv[0]} can't be started: {error.strerror}") from error
         try:
-            return cls(child.pid, os.pidfd_open(child.pid), child.wait)
+            return cls(child.pid, os.pidfd_open(child.pid), child)
         except OSError:  # no descriptor is left: nobody could watch it
             child.kill()
             child.wait()
             raise
 
     def _on_end(self) -> None:
+        child, self._child = self._child, None
         self.close()
-        if self._reap is not None:
-            self.status = self._reap()
+        if child is not None:
+            self.status = child.wait()
         self._ended.set()
         for observer in self._observers:
             observer()
@@ -149,6 +152,9 @@ class Process:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._child is not None:
+            self._child.returncode = 0  # not this process's to wait for, of which it would warn
+            self._child = None
 
     @property
     def alive(self) -> bool:

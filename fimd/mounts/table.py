@@ -84,10 +84,15 @@ class MountTable:
     def __init__(self, pid: int | None = None) -> None:
         """Watch the mounts that this process sees, or another one."""
         path = MOUNTINFO if pid is None else f"/proc/{pid}/mountinfo"
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        # each open file tells of a change once: one is for those who wait, one for those who ask
+        self._watched = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         self._poll = select.epoll()
-        self._poll.register(self._file, select.EPOLLPRI | select.EPOLLERR | select.EPOLLET)
+        self._poll.register(self._watched, select.EPOLLPRI | select.EPOLLERR | select.EPOLLET)
+        self._changes = select.poll()
+        self._changes.register(self._file, select.POLLPRI)
         self._changed = asyncio.Event()
+        self._known: list[Mount] | None = None
         asyncio.get_running_loop().add_reader(self._poll.fileno(), self._on_change)
 
     def __enter__(self) -> Self:
@@ -105,6 +110,7 @@ class MountTable:
         """Stop watching."""
         asyncio.get_running_loop().remove_reader(self._poll.fileno())
         self._poll.close()
+        self._watched.close()
         self._file.close()
 
     def _on_change(self) -> None:
@@ -113,9 +119,11 @@ class MountTable:
         self._changed = asyncio.Event()
 
     def mounts(self) -> list[Mount]:
-        """Return what is mounted, in the order of mounting."""
-        self._file.seek(0)
-        return parse(self._file.readall())
+        """Return what is mounted, in the order of mounting; read anew where it has changed."""
+        if self._changes.poll(0) or self._known is None:
+            self._file.seek(0)
+            self._known = parse(self._file.readall())
+        return self._known
 
     def points(self) -> set[str]:
         """Return every mount point."""

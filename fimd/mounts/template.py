@@ -11,16 +11,17 @@ ancillary data. It asks for one of these:
       async def serve(arguments: dict[str, Any], files: list[int], on_ready: Callable[[], None])
 
   that returns when its filesystem is unmounted.
-- `call`: fork a process that calls a function, `module:name`, with arguments and files, and says
-  what it returns, which is JSON.
+- `call`: fork a process that takes steps, and says what each of them returns (fimd.mounts.steps).
 - `spawn`: start a program.
 - `unmount`: detach a mount.
+- `rest`: nothing; whoever asks learns that it has imported everything.
 
 The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
 the socket. What it started stays.
 
 Forking is most of what a short call takes. So once it is in the namespace the template keeps one
-process that is forked ahead and waits for the next request.
+process that is forked ahead and waits for the next request. It is forked once the last one has had
+time to do its work: whoever waits for that is not to wait for a processor.
 """
 
 import array
@@ -31,6 +32,7 @@ import importlib
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -38,7 +40,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from fimd.base import logs
-from fimd.base.errors import FimError
 from fimd.base.system_calls import (
     MNT_DETACH,
     MS_BIND,
@@ -48,17 +49,19 @@ from fimd.base.system_calls import (
     set_namespace,
     unmount,
 )
+from fimd.mounts.steps import COMM, take
 
 MAX_REQUEST: Final = 128 << 10
 MAX_FILES: Final = 200
 """Descriptors that a worker may be given; the kernel sends at most 253 at once (unix(7))."""
 OWN_FILES: Final = "/proc/self/fd"
 """A directory that the root directory of a program has to have for it."""
+_CALM: Final = 0.005
+"""Seconds without a request, after which another process is forked ahead."""
 _OWN_FILES: Final = 2
 """A worker's status pipe and its output."""
 
 Serve = Callable[[dict[str, Any], list[int], Callable[[], None]], Coroutine[Any, Any, None]]
-Call = Callable[[dict[str, Any], list[int]], Any]
 
 
 def main(modules: list[str]) -> None:
@@ -93,6 +96,8 @@ def main(modules: list[str]) -> None:
             if request["do"] == "join":
                 _join(request["kinds"], files)
                 joined = True
+            elif request["do"] == "rest":
+                pass
             elif request["do"] == "unmount":
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
@@ -108,7 +113,7 @@ def main(modules: list[str]) -> None:
         for descriptor in [pidfd, *files]:
             if descriptor >= 0:
                 os.close(descriptor)
-        if joined and spare is None:
+        if joined and spare is None and not select.select([control], [], [], _CALM)[0]:
             spare = _Spare(control)
 
 
@@ -176,11 +181,12 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         if request["do"] == "spawn":
             os.close(report)
             _spawn(request["argv"], request["directory"], request["root"])
-        with open("/proc/self/comm", "w") as comm:
+        with open(COMM, "w") as comm:
             comm.write(request["name"])
         logs.add_to_all(request["fields"])
         if request["do"] == "call":
-            status = _call(request["function"], request["arguments"], files, report)
+            take(request["steps"], files, report)
+            status = 0
         else:
             serve: Serve = importlib.import_module(request["worker"]).serve
             status = _serve(serve, request["arguments"], files, report)
@@ -199,20 +205,6 @@ def _spawn(argv: list[str], directory: str, root: str) -> NoReturn:
         os.chroot(root)
     os.chdir(directory)
     os.execve(argv[0], argv, os.environ)  # noqa: S606 - an argument list
-
-
-def _call(function: str, arguments: dict[str, Any], files: list[int], report: int) -> int:
-    """Call a function, and say on `report` what it returns or what went wrong."""
-    module, _, name = function.partition(":")
-    try:
-        called: Call = getattr(importlib.import_module(module), name)
-        said = {"result": called(arguments, files)}
-    except (FimError, OSError) as error:
-        kind = error.name if isinstance(error, FimError) else FimError.name
-        said = {"error": [kind, str(error)]}
-    with os.fdopen(report, "wb") as file:
-        file.write(json.dumps(said).encode())
-    return 0
 
 
 def _serve(serve: Serve, arguments: dict[str, Any], files: list[int], report: int) -> int:

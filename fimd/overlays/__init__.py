@@ -1,15 +1,18 @@
 """The overlay backends, by the names that `fim-overlay set` and FIM_OVERLAY know.
 
-A new backend is one file with a `mount` of the type `Mount`, and one line here.
+A new backend is one file with a `begin` of the type `Begin`, and a `serve` of the type `Serve`
+where a program is to follow; and one line here.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fimd.base.limits import Limit
+from fimd.mounts.namespace import Namespace
 from fimd.overlays import kernel, overlayfs, unionfs
-from fimd.overlays.stack import Mount
+from fimd.overlays.stack import Begin, Overlay, Serve, StackDirectory
 
 
 def _devices() -> None:
@@ -20,12 +23,15 @@ def _devices() -> None:
 class Backend:
     """How an overlay is mounted, and the form in which it reads and writes deletions.
 
+    `begin` returns what a process of the namespace does for it, `serve` starts the program that
+    serves it, None for the kernel's.
     `marks` returns the directory of unionfs's marks, None for a backend that has devices 0:0.
     `limits` is what programs miss on it: tests hold it to just these, and users read of them in
     docs/concepts.md.
     """
 
-    mount: Mount
+    begin: Begin
+    serve: Serve | None = None
     marks: Callable[[], bytes | None] = _devices
     limits: tuple[Limit, ...] = ()
     takes_files: bool = False
@@ -33,13 +39,31 @@ class Backend:
     sees_ghosts: bool = False
     """Whether it looks for names in layers from which one above hides them."""
 
+    async def mount(self, stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
+        """Mount an overlay over directories that are ready. Raises MountError, UnsupportedError."""
+        step = await asyncio.to_thread(self.begin, stack, seconds)
+        [begun] = await namespace.call(step, serves=("fim_stack", stack.id))
+        return await self.follow(stack, begun, namespace, seconds)
+
+    async def follow(
+        self, stack: StackDirectory, begun: Any, namespace: Namespace, seconds: float
+    ) -> Overlay:
+        """Do what is left to do when its step is done, which returned `begun`."""
+        if self.serve is None:
+            return Overlay(None, stack.merged)
+        return await self.serve(stack, begun, namespace, seconds)
+
 
 BACKENDS: Final = {
-    "bwrap": Backend(kernel.mount, limits=kernel.LIMITS),
+    "bwrap": Backend(kernel.begin, limits=kernel.LIMITS),
     "overlayfs": Backend(
-        overlayfs.mount, limits=overlayfs.LIMITS, takes_files=True, sees_ghosts=True
+        overlayfs.begin,
+        overlayfs.serve,
+        limits=overlayfs.LIMITS,
+        takes_files=True,
+        sees_ghosts=True,
     ),
-    "unionfs": Backend(unionfs.mount, unionfs.marks_directory, unionfs.LIMITS),
+    "unionfs": Backend(unionfs.begin, unionfs.serve, unionfs.marks_directory, unionfs.LIMITS),
 }
 
 DEFAULT: Final = "bwrap"

@@ -1,7 +1,9 @@
 """What overlays that are FUSE programs have in common."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 
+from fimd.base.system_calls import MS_BIND, mount
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.namespace import Namespace
 from fimd.overlays.stack import Overlay, StackDirectory
@@ -33,3 +35,15 @@ async def mount_fuse(
         root=stack.path if jailed else "",
     )
     return Overlay(process, stack.merged)
+
+
+def bind_below(directory: str, sources: Mapping[str, str]) -> None:
+    """Mount directories below another one, each by its place there. Raises OSError.
+
+    It is for a program that is locked into it. Places are made; sources that are no absolute paths
+    are below the directory, too.
+    """
+    for place, source in sources.items():
+        target = os.path.join(directory, place)
+        os.makedirs(target, exist_ok=True)
+        mount(os.path.join(directory, source), target, "", MS_BIND, "")

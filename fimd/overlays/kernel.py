@@ -7,8 +7,8 @@ from typing import Any, Final
 from fimd.base.errors import MountError, UnsupportedError
 from fimd.base.limits import Limit
 from fimd.base.system_calls import mount as mount_filesystem
-from fimd.mounts.namespace import Namespace
-from fimd.overlays.stack import Overlay, StackDirectory, open_checked
+from fimd.mounts.steps import Step
+from fimd.overlays.stack import StackDirectory, open_checked
 
 _MOST_LAYERS: Final = 500
 """OVL_MAX_STACK of the kernel, fs/overlayfs/params.h."""
@@ -36,8 +36,8 @@ LIMITS: Final = (
 )
 
 
-async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
-    """Mount the overlay."""
+def begin(stack: StackDirectory, seconds: float) -> Step:
+    """Return the step that mounts the overlay."""
     if stack.layers > _MOST_LAYERS:
         raise UnsupportedError(
             f"kernel overlayfs takes {_MOST_LAYERS} layers, and these are {stack.layers}: squash "
@@ -50,26 +50,19 @@ async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> 
         "lower": stack.top_down(),
         "source": f"fimd-{stack.id}",
     }
-    await namespace.call(
-        f"{__name__}:mount_here",
-        arguments,
-        name="overlay",
-        serves=("fim_stack", stack.id),
-        seconds=seconds,
-    )
-    return Overlay(None, stack.merged)
+    return Step(f"{__name__}:mount_here", "overlay", seconds, arguments)
 
 
-def mount_here(arguments: dict[str, Any], _files: list[int]) -> None:
-    """Mount the overlay in this process's namespace. Raises MountError, DataDirectoryError."""
+def mount_here(arguments: dict[str, Any], _files: list[int]) -> dict[str, str]:
+    """Mount the overlay in this process's namespace, and return its root.
+
+    Raises MountError, DataDirectoryError.
+    """
     path = arguments["path"]
-    upper = open_checked(path, "upper", arguments["upper"])
-    work = open_checked(path, "work", arguments["work"])
+    opened = [open_checked(path, name, arguments[name]) for name in ("upper", "work")]
+    upper, work = (f"/proc/self/fd/{descriptor}" for descriptor in opened)
     os.chdir(os.path.join(path, "layers"))  # so that hundreds of names fit
-    options = (
-        f"lowerdir={arguments['lower']},upperdir=/proc/self/fd/{upper},"
-        f"workdir=/proc/self/fd/{work},userxattr"
-    )
+    options = f"lowerdir={arguments['lower']},upperdir={upper},workdir={work},userxattr"
     try:
         mount_filesystem(arguments["source"], "../merged", "overlay", 0, options)
     except OSError as error:
@@ -77,3 +70,7 @@ def mount_here(arguments: dict[str, Any], _files: list[int]) -> None:
         if error.errno == errno.EINVAL:  # for which the kernel has its reasons in its log alone
             reason = f"it can't keep changes on the file system of {os.readlink(f'{path}/upper')}"
         raise MountError(f"kernel overlay: {reason}") from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return {"root": os.path.join(path, "merged")}

@@ -24,8 +24,9 @@ from fimd.base.limits import Limit
 from fimd.base.system_calls import MS_BIND
 from fimd.base.system_calls import mount as bind
 from fimd.mounts.namespace import Namespace
+from fimd.mounts.steps import Step
 from fimd.mounts.template import OWN_FILES
-from fimd.overlays.fuse import mount_fuse
+from fimd.overlays.fuse import bind_below, mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory, open_holder
 
 _READS: Final = (
@@ -108,38 +109,43 @@ LIMITS: Final = (
 )
 
 
-async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
-    """Mount the overlay."""
-    try:
-        marked = await asyncio.to_thread(_make_whiteouts, stack)
-    except OSError as error:
-        raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
-    program = shutil.which("fuse-overlayfs")
-    if program is None:
-        raise UnsupportedError("the overlay overlayfs needs fuse-overlayfs, which is not installed")
-    names = [name for name in stack.lower(marked) if name.startswith("layers/")]
+def begin(stack: StackDirectory, seconds: float) -> Step:
+    """Return the step that mounts what the program needs in the directory that locks it in."""
+    program = _program()
     arguments = {
         "path": stack.path,
         "upper": stack.upper,
         "work": stack.work,
-        "layers": [name.removeprefix("layers/") for name in names],
-        "needs": await asyncio.to_thread(_needs, program),
+        "layers": stack.layers,
+        "needs": _needs(program),
     }
-    upper, work = await namespace.call(
-        f"{__name__}:furnish",
-        arguments,
-        name="overlay",
-        serves=("fim_stack", stack.id),
-        seconds=seconds,
-    )
+    return Step(f"{__name__}:furnish", "overlay", seconds, arguments)
+
+
+async def serve(
+    stack: StackDirectory, furnished: tuple[str, str], namespace: Namespace, seconds: float
+) -> Overlay:
+    """Start the program."""
+    try:
+        marked = await asyncio.to_thread(_make_whiteouts, stack)
+    except OSError as error:
+        raise MountError(f"fuse-overlayfs: its deletions can't be made: {error}") from error
+    upper, work = furnished
     lower = ":".join(f"/{name}".replace("/layers/", "/lower/") for name in stack.lower(marked))
     # layers have no access lists, and to ask them for some is an error for all but the owner
     options = [f"lowerdir={lower}", f"upperdir={upper}", f"workdir={work}", "noacl"]
-    return await mount_fuse(program, options, [], stack, namespace, seconds, jailed=True)
+    return await mount_fuse(_program(), options, [], stack, namespace, seconds, jailed=True)
+
+
+def _program() -> str:
+    program = shutil.which("fuse-overlayfs")
+    if program is None:
+        raise UnsupportedError("the overlay overlayfs needs fuse-overlayfs, which is not installed")
+    return program
 
 
 def furnish(arguments: dict[str, Any], _files: list[int]) -> tuple[str, str]:
-    """Mount what the program needs in the directory that it is locked into.
+    """Do so in this process's namespace.
 
     Returns where the upper and the work directory are there. Raises MountError, DataDirectoryError.
     """
@@ -158,11 +164,8 @@ def furnish(arguments: dict[str, Any], _files: list[int]) -> tuple[str, str]:
             work = "workdir"  # FlatImage 1.x's own, in the directory that has its upper
             with suppress(FileExistsError):
                 os.mkdir(work, 0o700, dir_fd=holder)
-        sources = {f"lower/{layer}": f"{path}/layers/{layer}" for layer in arguments["layers"]}
-        sources["data"] = f"/proc/self/fd/{holder}"
-        for target, source in sources.items():
-            os.makedirs(f"{path}/{target}", exist_ok=True)
-            bind(source, f"{path}/{target}", "", MS_BIND, "")
+        sources = {f"lower/{layer}": f"layers/{layer}" for layer in range(arguments["layers"])}
+        bind_below(path, {**sources, "data": f"/proc/self/fd/{holder}"})
         for needed in (*arguments["needs"], *_READS):
             os.makedirs(os.path.dirname(path + needed), exist_ok=True)
             os.close(os.open(path + needed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

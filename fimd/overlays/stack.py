@@ -5,13 +5,14 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from fimd.base.errors import DataDirectoryError
 from fimd.base.resolve import open_directory
 from fimd.layers.source import LayerSource
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
+from fimd.mounts.steps import Step
 
 _FORMER_STEPS: Final = 2
 """FlatImage 1.x has its upper, upperdir, in .NAME.config/overlays beside the data directory."""
@@ -41,7 +42,7 @@ class StackDirectory:
     sources: tuple[LayerSource, ...] = ()
     """What the layers are, base first, for who is to mount them."""
     work: tuple[int, int] | None = None
-    """The same of the work directory, for who is to mount an overlay."""
+    """The same of the work directory, where it was made before: for who is to mount an overlay."""
     ghosts: Mapping[int, frozenset[bytes]] = field(default_factory=dict)
     """What an overlay must be kept from seeing: see fimd.trees.ghosts."""
 
@@ -138,5 +139,9 @@ class Overlay:
     should: there has to be a view over it, which does."""
 
 
-Mount = Callable[[StackDirectory, Namespace, float], Awaitable[Overlay]]
-"""Mounts the overlay of a stack within some seconds. Raises MountError or UnsupportedError."""
+Begin = Callable[[StackDirectory, float], Step]
+"""Returns the step in which a process of the namespace mounts the overlay of a stack, or what its
+program needs, within some seconds. May block. Raises UnsupportedError."""
+
+Serve = Callable[[StackDirectory, Any, Namespace, float], Awaitable[Overlay]]
+"""Starts the program that serves the overlay, by what its step returned. Raises MountError."""

@@ -24,10 +24,9 @@ import structlog
 
 from fimd.base.errors import MountError, UnsupportedError
 from fimd.base.limits import Limit
-from fimd.base.system_calls import MS_BIND
-from fimd.base.system_calls import mount as bind
 from fimd.mounts.namespace import Namespace
-from fimd.overlays.fuse import mount_fuse
+from fimd.mounts.steps import Step
+from fimd.overlays.fuse import bind_below, mount_fuse
 from fimd.overlays.stack import Overlay, StackDirectory, open_checked
 from fimd.trees.hidden import hidden_directories
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
@@ -74,46 +73,41 @@ LIMITS: Final = (
         "to",
         "it has no room for more",
     ),
+    Limit("allocated room", "fallocate is refused (EOPNOTSUPP)", "it is not in its protocol"),
     Limit("extended attributes", "they are refused (EOPNOTSUPP)", "it is built without them"),
 )
 
 
-async def mount(stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
-    """Mount the union."""
-    program = _program()
+def begin(stack: StackDirectory, seconds: float) -> Step:
+    """Return the step that mounts the branches in the directory that the union is locked into."""
+    _program()
+    arguments = {"path": stack.path, "upper": stack.upper, "layers": stack.layers}
+    return Step(f"{__name__}:bind_branches", "union", seconds, arguments)
+
+
+async def serve(
+    stack: StackDirectory, _bound: None, namespace: Namespace, seconds: float
+) -> Overlay:
+    """Start the program."""
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
     jail = os.path.join(stack.path, _JAIL)
-    names = [name for name in stack.lower(marked) if name.startswith("layers/")]
-    arguments = {"path": stack.path, "upper": stack.upper, "layers": names}
-    await namespace.call(
-        f"{__name__}:bind_branches",
-        arguments,
-        name="union",
-        serves=("fim_stack", stack.id),
-        seconds=seconds,
-    )
     options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
     options.append(f"chroot={jail}")
-    branches = ":".join(["/upper=RW", *(f"/{name}=RO" for name in stack.lower(marked))])
-    overlay = await mount_fuse(program, options, [branches], stack, namespace, seconds)
-    return replace(overlay, branches=tuple(os.path.join(jail, name) for name in ["upper", *names]))
+    names = list(stack.lower(marked))
+    branches = ":".join(["/upper=RW", *(f"/{name}=RO" for name in names)])
+    overlay = await mount_fuse(_program(), options, [branches], stack, namespace, seconds)
+    mounted = ["upper", *(name for name in names if name.startswith("layers/"))]
+    return replace(overlay, branches=tuple(os.path.join(jail, name) for name in mounted))
 
 
 def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:
-    """Mount the upper and the layers in the directory that the union is locked into.
-
-    Raises MountError, DataDirectoryError.
-    """
+    """Do so in this process's namespace. Raises MountError, DataDirectoryError."""
     path = arguments["path"]
-    jail = os.path.join(path, _JAIL)
     upper = open_checked(path, "upper", arguments["upper"])
     try:
-        sources = {"upper": f"/proc/self/fd/{upper}"}
-        sources |= {name: os.path.join(path, name) for name in arguments["layers"]}
-        for name, source in sources.items():
-            target = os.path.join(jail, name)
-            os.makedirs(target, exist_ok=True)
-            bind(source, target, "", MS_BIND, "")
+        names = (f"layers/{layer}" for layer in range(arguments["layers"]))
+        sources = {f"{_JAIL}/{name}": name for name in names}
+        bind_below(path, {**sources, f"{_JAIL}/upper": f"/proc/self/fd/{upper}"})
     except OSError as error:
         raise MountError(f"unionfs: its branches can't be bound: {error.strerror}") from error
     finally:

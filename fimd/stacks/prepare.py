@@ -4,10 +4,10 @@ What an interrupted commit left is cleaned up, a fresh directory is made for the
 and the upper is brought to the form that the overlay reads.
 """
 
-import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from fimd.base.errors import FimError
 from fimd.layers.source import LayerSource
 from fimd.mounts.jail import call_apart
 from fimd.mounts.namespace import Namespace
+from fimd.mounts.steps import Step
 from fimd.overlays import BACKENDS
+from fimd.overlays.stack import StackDirectory
 from fimd.stacks.data import DataDirectory
 from fimd.trees.hidden import hidden_directories
 from fimd.trees.whiteouts import whiteouts
@@ -42,39 +44,32 @@ class Prepared:
     ghosts: Mapping[int, frozenset[bytes]]
 
 
-async def prepare(
-    namespace: Namespace,
-    data: DataDirectory,
-    stack_id: str,
-    overlay: str,
-    sources: tuple[LayerSource, ...],
-    *,
-    casefold: bool = False,
-) -> Prepared:
-    """Make a data directory ready. For who has it alone, and holds the namespace.
+@contextmanager
+def preparing(
+    data: DataDirectory, stack: StackDirectory, overlay: str, *, casefold: bool = False
+) -> Iterator[Step]:
+    """Yield the step that makes a data directory ready. For who has it alone.
 
     `casefold` says that a case-insensitive view is to lie over it: what that hides is among the
-    notes. Raises DataDirectoryError; BusyError during a commit; and other FimErrors.
+    notes. Blocks. Raises BadLayerError, UnsupportedError; the step raises DataDirectoryError,
+    BusyError during a commit, and other FimErrors.
     """
-    facts = await asyncio.to_thread(_facts, overlay, sources)
+    facts = _facts(overlay, stack.sources)
     arguments = {
         "data": asdict(data),
-        "work": stack_id,
+        "work": stack.id,
         "overlay": overlay,
         "casefold": casefold,
     }
     given = _in_memory(facts)
     try:
-        said = await namespace.call(
-            f"{JAILED}:prepare",
-            arguments,
-            name="prepare",
-            files=[given],
-            serves=("fim_stack", stack_id),
-            seconds=_SECONDS,
-        )
+        yield Step(f"{JAILED}:prepare", "prepare", _SECONDS, arguments, (given,), apart=True)
     finally:
         os.close(given)
+
+
+def prepared(said: dict[str, Any]) -> Prepared:
+    """Return what the step has said."""
     device, inode = said["work"]
     found = {
         int(number): frozenset(map(os.fsencode, paths)) for number, paths in said["ghosts"].items()
@@ -84,13 +79,9 @@ async def prepare(
 
 async def discard(namespace: Namespace, data: DataDirectory, stack_id: str) -> None:
     """Remove what an overlay has left in work/. Raises FimError."""
-    await namespace.call(
-        f"{JAILED}:discard",
-        {"data": asdict(data), "work": stack_id},
-        name="discard",
-        serves=("fim_stack", stack_id),
-        seconds=_SECONDS,
-    )
+    arguments = {"data": asdict(data), "work": stack_id}
+    step = Step(f"{JAILED}:discard", "discard", _SECONDS, arguments)
+    await namespace.call(step, serves=("fim_stack", stack_id))
 
 
 def prune(data: DataDirectory) -> int:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final
 from weakref import WeakValueDictionary
@@ -24,12 +24,13 @@ from fimd.layers.mounted import Layer
 from fimd.mounts import silent
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, is_held_up
+from fimd.mounts.steps import Errand, Step
 from fimd.mounts.unmount import clear
 from fimd.overlays import BACKENDS
 from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.stacks.data import DataDirectory
-from fimd.stacks.prepare import discard, prepare
+from fimd.stacks.prepare import discard, prepared, preparing
 from fimd.stacks.stack import KIND, Stack, StackSpec, record, recorded
 from fimd.stacks.waiting import Turns
 
@@ -77,12 +78,22 @@ class Stacks:
         self.before_unmount: Callable[[], Awaitable[None]] = _at_once
         """Waited for before a mount is taken away."""
 
-    async def acquire(self, spec: StackSpec, layers: list[Layer], pid: int, changes: int) -> Stack:
+    async def acquire(
+        self,
+        spec: StackSpec,
+        layers: list[Layer],
+        pid: int,
+        changes: int,
+        errand: Errand | None = None,
+    ) -> Stack:
         """Let the process use a stack, which is mounted where it isn't yet.
 
-        `changes` is what it was before the layers were read. Raises OutdatedError where it is
-        another now; InUseError, with the PIDs, where others use the data directory with other
-        layers or another overlay; MountError or UnsupportedError where it can't be mounted.
+        `changes` is what it was before the layers were read; `errand` wants the stack's tree for
+        its argument `root`, and is done where that takes no process of its own.
+
+        Raises OutdatedError where the changes are others now; InUseError, with the PIDs, where
+        others use the data directory with other layers or another overlay; MountError or
+        UnsupportedError where it can't be mounted.
         """
         present = self._stacks.get(spec.id)
         if present is not None and present.spec != spec:
@@ -93,7 +104,7 @@ class Stacks:
                 raise OutdatedError(f"{spec.data.path} was changed meanwhile: try again")
             existing = stack = self._stacks.get(spec.id)
             if stack is None:
-                stack = await self._mount(spec, layers)
+                stack = await self._mount(spec, layers, errand)
                 self._stacks[spec.id] = stack
             users = self._told(stack.users)
             if stack.failed:
@@ -197,7 +208,7 @@ class Stacks:
     def _lock(self, stack_id: str) -> asyncio.Lock:
         return self._locks.setdefault(stack_id, asyncio.Lock())
 
-    async def _mount(self, spec: StackSpec, layers: list[Layer]) -> Stack:
+    async def _mount(self, spec: StackSpec, layers: list[Layer], errand: Errand | None) -> Stack:
         layers = _topmost_of_each(layers)
         sources = tuple(layer.source for layer in layers)
         directory = StackDirectory(
@@ -209,7 +220,8 @@ class Stacks:
         )
         try:
             await asyncio.to_thread(_prepare, directory, spec.data, layers)
-            overlay, name, warnings = await self._mount_overlay(directory, spec)
+            errand = errand if spec.casefold == "off" else None  # its tree is the overlay's
+            overlay, name, warnings = await self._mount_overlay(directory, spec, errand)
             try:
                 view = await self._mount_view(directory, spec, overlay)
             except BaseException:
@@ -237,14 +249,14 @@ class Stacks:
             stack.view.on_end(lambda: self.fail(stack, "the view"))
 
     async def _mount_overlay(
-        self, directory: StackDirectory, spec: StackSpec
+        self, directory: StackDirectory, spec: StackSpec, errand: Errand | None
     ) -> tuple[Overlay, str, tuple[str, ...]]:
         name, *others = spec.overlay, *stand_ins(spec.overlay)
         notes: list[str] = []
         refusals: list[str] = []
         while True:
             try:
-                overlay = await self._mount_backend(name, directory, spec, notes)
+                overlay = await self._mount_backend(name, directory, spec, notes, errand)
             except (MountError, UnsupportedError) as error:
                 refusals.append(f"the overlay {name} was refused ({error})")
                 if not others:
@@ -259,18 +271,34 @@ class Stacks:
             return overlay, name, (*notes, reason)
 
     async def _mount_backend(
-        self, name: str, directory: StackDirectory, spec: StackSpec, notes: list[str]
+        self,
+        name: str,
+        directory: StackDirectory,
+        spec: StackSpec,
+        notes: list[str],
+        errand: Errand | None,
     ) -> Overlay:
         """Mount by one backend, over an upper in the form that it reads; add to `notes`."""
-        prepared = await prepare(
-            *(self._namespace, spec.data, spec.id, name, directory.sources),
-            casefold=spec.casefold != "off",
-        )
-        for note in prepared.notes:
+        backend = BACKENDS[name]
+        with ExitStack() as held:
+
+            def steps() -> tuple[Step, Step]:
+                ready = held.enter_context(
+                    preparing(*(spec.data, directory, name), casefold=spec.casefold != "off")
+                )
+                return ready, backend.begin(directory, self._seconds)
+
+            said, begun = await self._namespace.call(
+                *await asyncio.to_thread(steps),
+                serves=("fim_stack", spec.id),
+                errand=errand if backend.serve is None else None,
+            )
+        ready = prepared(said)
+        for note in ready.notes:
             log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
-        notes += [said for said in prepared.notes if said not in notes]
-        place = replace(directory, work=prepared.work, ghosts=prepared.ghosts)
-        return await BACKENDS[name].mount(place, self._namespace, self._seconds)
+        notes += [said for said in ready.notes if said not in notes]
+        place = replace(directory, work=ready.work, ghosts=ready.ghosts)
+        return await backend.follow(place, begun, self._namespace, self._seconds)
 
     async def _mount_view(
         self, directory: StackDirectory, spec: StackSpec, overlay: Overlay

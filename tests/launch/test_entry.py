@@ -154,7 +154,7 @@ class Sandbox:
         ]
 
     def command(self, script: str) -> list[str | Path]:
-        before = [PROGRAM, "monitor", "", *self._before, "init"]
+        before = [PROGRAM, "monitor", "", "", "", *self._before, "init"]
         before[2] = str(len(before))
         return [*before, "0000000000", self.lock, letters(TERMINAL), "/bin/bash", "-c", script]
 
@@ -177,8 +177,7 @@ def test_the_exit_code_is_the_programs(sandbox: Sandbox, end: str, code: int) ->
 
 def test_a_sandbox_that_can_not_be_made_is_told_by_bubblewrap(sandbox: Sandbox) -> None:
     command = sandbox.command("echo started")
-    command.insert(4, "--bind")
-    command[5:5] = ["/no/such", "/x"]
+    command[6:6] = ["--bind", "/no/such", "/x"]
     command[2] = str(int(str(command[2])) + 3)
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, b"")

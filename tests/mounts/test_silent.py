@@ -16,7 +16,7 @@ from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
 from fimd.mounts.silent import end, silent
 from fimd.mounts.unmount import clear
-from fimd.overlays.overlayfs import mount
+from fimd.overlays import BACKENDS
 from fimd.overlays.stack import StackDirectory
 
 ABORT = """
@@ -51,7 +51,7 @@ async def union(directory: StackDirectory) -> AsyncIterator[tuple[Namespace, Pro
         namespace = Namespace(state, outputs, [])
         namespace.start()
         async with namespace.held():
-            process = (await mount(directory, namespace, 10.0)).process
+            process = (await BACKENDS["overlayfs"].mount(directory, namespace, 10.0)).process
             assert process is not None
             yield namespace, process
             await clear(namespace, directory.merged)
