@@ -49,6 +49,8 @@ COMMANDS: Final = (
 
 def run(arguments: Sequence[str]) -> int:
     """Parse a command line and do what it says."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     named = [name for name in COMMANDS if name in arguments[:1]]
     parsed = build(named or COMMANDS).parse_args(arguments)
     code: int = parsed.func(parsed)

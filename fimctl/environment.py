@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from fimctl import messages
 from fimd.base.places import beside, data_directory
 
 TYPE_CHECKING = False
@@ -25,6 +26,9 @@ def options_of_environment(image: str) -> dict[str, tuple[str, Any]]:
     layers, overlay = layers_given(image), overlay_given(image)
     if layers:
         options["layers"] = ("aay", [os.fsencode(path) for path in layers])
+    named = os.environ.get("FIM_OVERLAY")
+    if named and named not in OVERLAYS:
+        messages.warning(f"FIM_OVERLAY is left out: {named} is none of {', '.join(OVERLAYS)}")
     if overlay:
         options["overlay"] = ("s", overlay)
     if casefold_given():

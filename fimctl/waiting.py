@@ -23,7 +23,10 @@ def wait_option(arguments: argparse.Namespace) -> dict[str, tuple[str, Any]]:
 
 
 def _seconds(given: str) -> float:
-    seconds = float(given)
+    try:
+        seconds = float(given)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{given}' is no number of seconds") from None
     if not 0 <= seconds <= _LONGEST:
         raise argparse.ArgumentTypeError(f"{given} is not between 0 and {_LONGEST:g} seconds")
     return seconds

@@ -9,8 +9,11 @@ import sys
 from functools import partial
 
 from fimd import __version__
-from fimd.base.errors import FimError
+from fimd.base.errors import NO_ROOM, FimError, no_room
 from fimd.base.streams import fill
+
+_STARTED_BY_BUS = "DBUS_STARTER_BUS_TYPE"
+"""A variable that dbus-daemon(1) gives what it starts."""
 
 
 def main() -> int:
@@ -35,12 +38,14 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from fimd.base.live import LiveSettings  # noqa: PLC0415
-    from fimd.base.logs import setup  # noqa: PLC0415
+    from fimd.base.logs import leave_terminal, setup  # noqa: PLC0415
     from fimd.daemon import run  # noqa: PLC0415 - --help need not wait for it
     from fimd.mounts import descriptors  # noqa: PLC0415
 
     try:
         live = LiveSettings.load()
+        if _STARTED_BY_BUS in os.environ:
+            leave_terminal()
         setup(live.settings.log_level, json=arguments.json)
         descriptors.take()
         on_ready = partial(_tell_client, arguments.tell, "")
@@ -48,11 +53,20 @@ def main() -> int:
     except FimError as error:
         if _is_started_for_others() and _hand_over(error):
             return 0
-        print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        _tell_client(arguments.tell, str(error))
-        _tell_caller(error)
-        return os.EX_CONFIG  # sysexits.h; the unit is not restarted for it
+        return _refuse(error, arguments.tell)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _refuse(FimError(no_room(error)), arguments.tell)
     return 0
+
+
+def _refuse(error: FimError, client: int | None) -> int:
+    """Tell everybody who waits why it can't start; return the exit status."""
+    print(f"fimd: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+    _tell_client(client, str(error))
+    _tell_caller(error)
+    return os.EX_CONFIG  # sysexits.h; the unit is not restarted for it
 
 
 def _tell_client(descriptor: int | None, text: str) -> None:
@@ -67,7 +81,7 @@ def _is_started_for_others() -> bool:
     """Tell whether dbus-daemon(1), or systemd, has started this process for a call."""
     from fimd.service.scopes import managed  # noqa: PLC0415 - only where it is needed
 
-    return "DBUS_STARTER_BUS_TYPE" in os.environ or managed()
+    return _STARTED_BY_BUS in os.environ or managed()
 
 
 def _hand_over(error: FimError) -> bool:

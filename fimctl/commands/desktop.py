@@ -45,8 +45,8 @@ def add_parser(commands: Any) -> None:
     action = actions.add_parser(
         "uninstall",
         help="remove an image's launcher",
-        description="Remove an image's launcher, and forget that it was run. The image itself may "
-        "be gone already.",
+        description="Remove an image's launcher. How often it was used is not forgotten. The image "
+        "itself may be gone already.",
     )
     action.add_argument("image", metavar="IMAGE")
     action.set_defaults(func=lambda given: uninstall(given.image))
@@ -114,7 +114,8 @@ def uninstall(image: str) -> int:
         print(f"removed {printable(path)}")
     with Daemon() as daemon:
         try:
-            daemon.call(_CATALOGUE, "Forget", "aya{sv}", (os.fsencode(real), {}))
+            options = {"keep_uses": ("b", True)}
+            daemon.call(_CATALOGUE, "Forget", "aya{sv}", (os.fsencode(real), options))
         except DaemonError as error:
             if error.name != "NotFound" or not removed:
                 raise

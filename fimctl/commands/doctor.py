@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         for finding in group:
             _show(finding, style, width)
     notes = sum(finding.verdict is Verdict.NOTE for finding in findings)
-    print(f"\n{len(findings)} checks, {notes} notes, {bad} problems")
+    counts = {"check": len(findings), "note": notes, "problem": bad}
+    told = (f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items())
+    print(f"\n{', '.join(told)}")
     return bool(bad)
 
 

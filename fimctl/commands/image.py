@@ -4,13 +4,16 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fimctl.compression import QUICK, compression_level
 from fimctl.errors import ClientError
 from fimctl.progress import ProgressBar
 from fimctl.table import size_text
 from fimd.base.texts import printable
+
+_NAMED: Final = 5
+"""How many of the files that are left out are told one by one."""
 
 
 def add_parser(commands: Any) -> None:
@@ -78,15 +81,21 @@ def _create(arguments: argparse.Namespace) -> None:
         for sentence in lost_below(os.fspath(rootfs.path)):
             ProgressBar.note(sentence)
         layer = os.path.join(scratch, "layer")
+        left_out: list[str] = []
         with ProgressBar(f"compressing (level {level})") as compressing:
             create(
                 rootfs.path,
                 layer,
                 level=level,
                 progress=lambda state: compressing.update(state.bytes_done, state.bytes_total),
-                on_skip=lambda path, why: ProgressBar.note(
-                    f"left out {printable(os.fsdecode(path))}: {why}"
-                ),
+                on_skip=lambda path, why: left_out.append(f"{os.fsdecode(path)}: {why}"),
+            )
+        for line in left_out[:_NAMED]:
+            ProgressBar.note(f"left out {printable(line)}")
+        if left_out:
+            ProgressBar.note(
+                f"{len(left_out)} files and directories that this user may not read are not in the "
+                "image: make it as root to have them"
             )
         with ProgressBar("writing") as writing:
             create_image(

@@ -123,6 +123,8 @@ def _image_commit(image: str, words: list[str]) -> int:
             messages.info(f"Layer number: {made['number'][1]}")
             messages.info(f"Layer path: {place}")
         messages.info(f"Layer saved to '{place if mode == 'layer' else path}'")
+    if mode == "file":
+        messages.info(f"To see its content again: FIM_LAYERS={place}, or 'fim-layer add {place}'")
     messages.info("Finished erasing files")
     return 0
 

@@ -36,7 +36,7 @@ def image_command(image: str, words: list[str]) -> int:
         if not rest:
             raise WordsError("Missing argument for 'set'")
         if rest[0].lower() not in OVERLAYS:
-            raise WordsError("Invalid overlay type")
+            raise WordsError(f"Invalid overlay type: {rest[0]} is none of {', '.join(OVERLAYS)}")
         refuse_trailing("fim-overlay", rest[1:])
         return set_overlay(image, rest[0].lower())
     if verb == "show":

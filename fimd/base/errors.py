@@ -3,6 +3,8 @@
 A message says what failed, on what, and what to do about it; it is all that a user sees.
 """
 
+import errno
+import os
 from typing import ClassVar
 
 
@@ -76,6 +78,16 @@ class ShuttingDownError(FimError):
     """The daemon is about to leave and takes no new work."""
 
     name = "ShuttingDown"
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_room(error: OSError) -> str:
+    """Return the sentence for an error of NO_ROOM, wherever it was met."""
+    place = error.filename2 or error.filename
+    shown = os.fsdecode(place) if place else "what fimd keeps"
+    return f"{shown} can't be written: {error.strerror}: make room there, for files and in bytes"
 
 
 def named(name: str, message: str) -> FimError:

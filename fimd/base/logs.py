@@ -91,6 +91,17 @@ def setup(
     set_level(level)
 
 
+def leave_terminal() -> None:
+    """Say nothing on a terminal: it is that of who works on the bus which started this process.
+
+    For the beginning; what is said is in the file all the same.
+    """
+    if os.isatty(2):
+        silent = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(silent, 2)
+        os.close(silent)
+
+
 def add_to_all(fields: Mapping[str, str]) -> None:
     """Add fields to every message of this process from now on."""
     structlog.contextvars.bind_contextvars(**fields)

@@ -2,12 +2,14 @@
 
 A user may name a directory by links. But what lies below /tmp, or another directory that everybody
 may write, lies within the reach of every program that sees it: a link there could have been made
-by one, to have something else changed in its stead, and is not followed.
+by one, to have something else changed in its stead, and is not followed. Nor is a directory there
+used that another user has made.
 """
 
 import errno
 import os
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -20,11 +22,18 @@ class LinkError(OSError):
     """A part of a path is a link that must not be followed; `filename` is that part's path."""
 
 
-def open_directory(path: str, *, create: bool = False) -> tuple[int, int]:
+class StrangerError(OSError):
+    """A part of a path is a directory that must not be used; `filename` is that part's path."""
+
+
+def open_directory(
+    path: str, *, create: bool = False, owners: Collection[int] = ()
+) -> tuple[int, int]:
     """Open (O_PATH) the directory that an absolute path names, and the one that holds it.
 
     Returns the holder's descriptor first. With `create`, directories that are missing are made.
-    Raises OSError; LinkError for a link in a place that everybody may write.
+    Raises OSError; LinkError for a link in a place that everybody may write, and StrangerError for
+    what is none of the `owners`' there, where some are given.
     """
     pending = path.split("/")[::-1]
     holder = at = os.open("/", _PATH | os.O_DIRECTORY)
@@ -36,7 +45,11 @@ def open_directory(path: str, *, create: bool = False) -> tuple[int, int]:
                 continue
             shared = shared or bool(os.fstat(at).st_mode & stat.S_IWOTH)
             below = _enter(at, name, create=create)
-            if not stat.S_ISLNK(os.fstat(below).st_mode):
+            facts = os.fstat(below)
+            if shared and owners and facts.st_uid not in owners:
+                os.close(below)
+                raise StrangerError(errno.EACCES, os.strerror(errno.EACCES), f"{walked}/{name}")
+            if not stat.S_ISLNK(facts.st_mode):
                 if holder != at:
                     os.close(holder)
                 holder, at, walked = at, below, f"{walked}/{name}"

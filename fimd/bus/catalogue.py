@@ -41,9 +41,11 @@ class CatalogueInterface(Interface):
     @method("ay image, a{sv} options")
     async def Forget(self, _call: Call, image: bytes, options: dict[str, Variant]) -> None:
         """Forget an image; it comes back when it is run, or registered."""
-        Options(options).finish()
+        given = Options(options)
+        keep_uses = given.take("keep_uses", "b", default=False)
+        given.finish()
         path = decode_path(image)
-        if not await self._catalogue.forget(path):
+        if not await self._catalogue.forget(path, keep_uses=keep_uses):
             raise NotFoundError(f"{path} is not among the images that were run or registered")
 
     def _facts(self, entry: Entry) -> dict[str, Variant]:

@@ -170,10 +170,13 @@ class ManagerInterface(Interface):
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:
         """Unmount now the layers that nobody uses, and remove what crashes have left.
 
+        With the option `data` (ay) also what could not be removed from that data directory before.
         Returns how many layers and how many directories those were.
         """
-        Options(options).finish()
-        return list(await self._housekeeping.prune())
+        given = Options(options)
+        data = given.take_path("data")
+        given.finish()
+        return list(await self._housekeeping.prune(data))
 
     @method("a{sv} options")
     async def Shutdown(self, _call: Call, options: dict[str, Variant]) -> None:

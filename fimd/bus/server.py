@@ -16,7 +16,7 @@ from dbus_next.constants import MessageFlag
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from fimd.base.errors import FimError
+from fimd.base.errors import NO_ROOM, FimError, no_room
 from fimd.bus.callers import Caller, refuse_confined
 from fimd.bus.declare import Call, Interface, Member
 from fimd.bus.introspect import document
@@ -145,11 +145,14 @@ class ObjectServer:
             reply = _error(message, ERROR_PREFIX + error.name, str(error))
         except asyncio.CancelledError:
             reply = _error(message, ERROR_PREFIX + "Cancelled", "fimd is leaving")
-        except Exception:
-            log.exception("a call failed", member=message.member, path=message.path)
-            reply = _error(
-                message, ERROR_PREFIX + "Failed", "fimd met a fault of its own: see its log"
-            )
+        except Exception as error:
+            text = "fimd met a fault of its own: see its log"
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                text = no_room(error)
+                log.error("a call failed", member=message.member, reason=text)
+            else:
+                log.exception("a call failed", member=message.member, path=message.path)
+            reply = _error(message, ERROR_PREFIX + "Failed", text)
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
             try:
                 link.reply(reply)

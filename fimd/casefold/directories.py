@@ -25,8 +25,9 @@ class Directory:
     is built anew where the directory's modification time says that others changed it.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, fold: Callable[[bytes], bytes]) -> None:
         self.descriptor = descriptor
+        self._fold = fold
         self.index: NameIndex | None = None
         self._modified = -1
         self._scanning: asyncio.Task[NameIndex] | None = None
@@ -51,7 +52,7 @@ class Directory:
             )
             try:
                 modified = os.fstat(reading).st_mtime_ns
-                index = NameIndex(await apart(_list, reading))
+                index = NameIndex(await apart(_list, reading), self._fold)
                 for added, removed in self._journal:
                     _apply(index, added, removed)
                 self.index, self._modified = index, modified
@@ -97,9 +98,12 @@ class Directories:
     The root stays open: all others are reached from it, one name at a time, no link followed.
     """
 
-    def __init__(self, root: Node, descriptor: int, limit: int) -> None:
+    def __init__(
+        self, root: Node, descriptor: int, limit: int, fold: Callable[[bytes], bytes]
+    ) -> None:
+        self._fold = fold
         self._root = root
-        self._root_directory = Directory(descriptor)
+        self._root_directory = Directory(descriptor, fold)
         self._limit = limit
         self._used: OrderedDict[Node, Directory] = OrderedDict()
 
@@ -112,7 +116,7 @@ class Directories:
         while chain[-1].links and self._get(chain[-1].parent) is None:
             chain.append(chain[-1].parent)
         while chain:
-            directory = self._used[chain[-1]] = Directory(self._open(chain[-1]))
+            directory = self._used[chain[-1]] = Directory(self._open(chain[-1]), self._fold)
             chain.pop()
         assert directory is not None
         while len(self._used) > self._limit:

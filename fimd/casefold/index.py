@@ -1,6 +1,6 @@
 """The names of one directory, found in any spelling."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from fimd.casefold.folding import fold
 
@@ -13,7 +13,8 @@ class NameIndex:
     script) if it is there, else the first in byte order. When it goes, the next takes its place.
     """
 
-    def __init__(self, names: Iterable[bytes]) -> None:
+    def __init__(self, names: Iterable[bytes], folding: Callable[[bytes], bytes] = fold) -> None:
+        self._fold = folding
         self._found: dict[bytes, bytes] = {}
         self._rivals: dict[bytes, set[bytes]] = {}
         for name in names:
@@ -25,7 +26,7 @@ class NameIndex:
 
     def add(self, stored: bytes) -> None:
         """Take in a stored name; one that is known already changes nothing."""
-        folded = fold(stored)
+        folded = self._fold(stored)
         present = self._found.setdefault(folded, stored)
         if present != stored:
             rivals = self._rivals.setdefault(folded, {present})
@@ -34,7 +35,7 @@ class NameIndex:
 
     def remove(self, stored: bytes) -> None:
         """Forget a stored name; one that is unknown changes nothing."""
-        folded = fold(stored)
+        folded = self._fold(stored)
         rivals = self._rivals.get(folded)
         if rivals is None:
             if self._found.get(folded) == stored:

@@ -1,4 +1,4 @@
-"""Mounts the case-insensitive view: the external ciopfs, or the embedded one."""
+"""Mounts a view: the external ciopfs, or the embedded one."""
 
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,10 +15,10 @@ WORKER: Final = "fimd.casefold.worker"
 MODES: Final = ("off", "on", "preserve")
 """The view is not there, shows names in lower case, or as they were created."""
 
-View = Callable[[str, str, str, bool, Sequence[str]], Awaitable[Process]]
-"""Mounts the view of a directory: its name in the mount table, the directory, the mount point,
-whether names are shown as they were created, and the branches of the directory where it is a
-union that renames a directory in one of them only."""
+View = Callable[[str, str, str, str, Sequence[str]], Awaitable[Process]]
+"""Mounts the view of a directory: its name in the mount table, the directory, the mount point, how
+names are found (of NAMINGS), and the branches of the directory where it is a union that copies
+nothing up as it should: over one ciopfs would spoil what layers have."""
 
 
 def choose(settings: Settings, namespace: Namespace) -> View:
@@ -31,16 +31,17 @@ def choose(settings: Settings, namespace: Namespace) -> View:
         )
 
     async def mount(
-        name: str, directory: str, mount_point: str, preserve: bool, branches: Sequence[str]
+        name: str, directory: str, mount_point: str, naming: str, branches: Sequence[str]
     ) -> Process:
-        if program is None or settings.casefold_engine == "embedded" or preserve:
+        embedded = settings.casefold_engine == "embedded" or naming != "on" or branches
+        if program is None or embedded:
             return await namespace.serve(
                 WORKER,
                 name=f"casefold-{name[:6]}",
                 arguments={
                     "directory": directory,
                     "mount_point": mount_point,
-                    "preserve": preserve,
+                    "naming": naming,
                     "branches": list(branches),
                     "source": f"fimd-{name}",
                 },

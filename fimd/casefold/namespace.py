@@ -8,21 +8,18 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fimd.base.system_calls import RENAME_EXCHANGE, RENAME_NOREPLACE, rename
-from fimd.casefold.directories import OPEN
-from fimd.casefold.folding import lower
+from fimd.casefold.copy_up import CopyUp
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import LINK, Found, Tree, proc_path
-from fimd.dwarfs.beneath import Beneath
 
 T = TypeVar("T")
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 
 
@@ -35,15 +32,13 @@ class Owner:
 
 
 class Namespace:
-    """The names of a tree, stored in lower case or, with `preserve`, as they are given."""
+    """The names of a tree."""
 
-    def __init__(
-        self, tree: Tree, spellings: Spellings, preserve: bool, branches: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, tree: Tree, spellings: Spellings, copy_up: CopyUp) -> None:
         self._tree = tree
         self._spellings = spellings
-        self._stored: Callable[[bytes], bytes] = bytes if preserve else lower
-        self._branches = branches
+        self._copy_up = copy_up
+        self._stored = tree.naming.stored
         self._self = Owner(os.geteuid(), os.getegid())
 
     async def entry(self, parent: Node, name: bytes) -> Found:
@@ -59,6 +54,7 @@ class Namespace:
         """Make an entry by `make(stored name, directory's descriptor)` and give it its owner."""
         if await self._tree.find(parent, name) is not None:
             raise _error(errno.EEXIST)
+        await self._copy_up.bring(parent)
         stored = self._stored(name)
         directory = self._tree.directories.of(parent)
         was_current = directory.is_current()
@@ -119,6 +115,8 @@ class Namespace:
             raise _error(errno.ENOENT)
         if await self._tree.find(parent, name) is not None:
             raise _error(errno.EEXIST)
+        await self._copy_up.bring(node)
+        await self._copy_up.bring(parent)
         stored = self._stored(name)
         was_current = self._tree.directories.of(parent).is_current()
         above, old = node.links[-1]
@@ -153,10 +151,11 @@ class Namespace:
         if flags & RENAME_NOREPLACE and target is not None:
             raise _error(errno.EEXIST)
         node = parent.children.get(stored)
-        if self._branches and node is not None and node.is_directory:
-            found = await self._tree.apart(branches_with, self._branches, self._tree.path(node))
-            if found > 1:
+        if node is not None:
+            if node.is_directory and await self._copy_up.is_of_a_layer(node):
                 raise _error(errno.EXDEV)
+            await self._copy_up.bring(node)
+            await self._copy_up.bring(new_parent)
         await self._move((parent, name, stored), (new_parent, new_name, target and target.stored))
 
     async def _move(
@@ -211,27 +210,6 @@ class Namespace:
         if node is not None:
             self._spellings.withdraw(node, *old)
             self._spellings.moved(node, *new)
-
-
-def branches_with(branches: Sequence[str], path: bytes) -> int:
-    """Return how many branches have a path. Raises OSError where that can't be told."""
-    return sum(_is_there(branch, path) for branch in branches)
-
-
-def _is_there(branch: str, path: bytes) -> bool:
-    """Tell whether a branch has a path, without following what a program has linked in it."""
-    top = os.open(branch, OPEN)
-    try:
-        with Beneath(top) as beneath:
-            parent, name = beneath.parent(path)
-            os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return False
-        raise
-    finally:
-        os.close(top)
-    return True
 
 
 def _link(old: bytes, new: bytes, source: int, target: int) -> None:

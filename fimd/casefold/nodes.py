@@ -33,6 +33,7 @@ class Node:
         "found_again",
         "handles",
         "identity",
+        "is_up",
         "kind",
         "lacks_capability",
         "links",
@@ -54,6 +55,8 @@ class Node:
         self.links: list[tuple[Node, bytes]] = []
         """Every directory and stored name that leads here; none for the root or once removed."""
         self.children: dict[bytes, Node] = {} if self.kind == stat.S_IFDIR else _NO_CHILDREN
+        self.is_up = False
+        """Known to be in the upper branch of a union."""
         self.lookups = 0
         self.handles: frozenset[int] = frozenset()  # one object for all that are not open
         self.writers = 0
@@ -86,14 +89,22 @@ class NodeTable:
     """All nodes that the kernel holds, and the directories above them."""
 
     def __init__(
-        self, root_status: os.stat_result, same_file: Callable[[Node, Node, bytes], bool]
+        self,
+        root_status: os.stat_result,
+        same_file: Callable[[Node, Node, bytes], bool],
+        *,
+        numbers_hold: bool,
     ) -> None:
-        """`same_file(node, parent, name)` tells whether a hard link's name leads to a node."""
+        """`same_file(node, parent, name)` tells whether a hard link's name leads to a node.
+
+        `numbers_hold` says that the source's numbers stay and are the same for all hard links.
+        """
         self.root = Node(ROOT, root_status)
         self.root.lookups = 1
         self._by_number = {ROOT: self.root}
         self._hard_links: dict[tuple[int, int], list[Node]] = {}
         self._same_file = same_file
+        self._numbers_hold = numbers_hold
         self._spare_number = _FIRST_SPARE_NUMBER
 
     def __len__(self) -> int:
@@ -116,7 +127,8 @@ class NodeTable:
         kind = stat.S_IFMT(status.st_mode)
         node = parent.children.get(name)
         if node is not None:
-            if node.kind == kind and (node.identity == identity or not node.handles):
+            is_same = node.identity == identity or not node.handles or not self._numbers_hold
+            if node.kind == kind and is_same:
                 self._identify(node, identity, status.st_nlink)
                 node.weighty = status.st_size >= WEIGHTY
                 return node

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple, Unpack
 
 from fimd.base.system_calls import file_handle
 from fimd.casefold.directories import Directories
-from fimd.casefold.folding import fold
+from fimd.casefold.naming import Naming
 from fimd.casefold.nodes import Node, NodeTable
 
 T = TypeVar("T")
@@ -43,12 +43,15 @@ class Tree:
     the source at most.
     """
 
-    def __init__(self, source: str, descriptors: int) -> None:
-        """`descriptors` is how many directories may be open at once."""
+    def __init__(
+        self, source: str, descriptors: int, naming: Naming, *, numbers_hold: bool = True
+    ) -> None:
+        """`descriptors` is how many directories may be open at once; see NodeTable."""
+        self.naming = naming
         self._root = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="source")
-        self.nodes = NodeTable(os.fstat(self._root), self._is_link_to)
-        self.directories = Directories(self.nodes.root, self._root, descriptors)
+        self.nodes = NodeTable(os.fstat(self._root), self._is_link_to, numbers_hold=numbers_hold)
+        self.directories = Directories(self.nodes.root, self._root, descriptors, naming.fold)
 
     def close(self) -> None:
         """Wait for what runs apart, and close every descriptor."""
@@ -72,7 +75,9 @@ class Tree:
         In a directory that this process may search but not read, names are found as they are.
         """
         directory = self.directories.of(parent)
-        folded = fold(name)
+        if self.naming.is_exact:
+            return _look(directory.descriptor, name)
+        folded = self.naming.fold(name)
         index = directory.index
         if index is None:
             if folded == name:  # stored like this it wins over all other spellings

@@ -1,7 +1,8 @@
-"""The case-insensitive view of a directory as a FUSE filesystem.
+"""A view of a directory as a FUSE filesystem: names in any case, or as they are.
 
 New names are stored in lower case (or, to preserve case, as they are given), any spelling finds
-them, and names that are stored with capitals are found and listed as they are. Locks are the
+them, and names that are stored with capitals are found and listed as they are. Over a union it does
+what the union would spoil, with names told apart by case where that is asked for. Locks are the
 kernel's own, since everybody who shares the view shares this one mount. There is no O_TMPFILE
 (EOPNOTSUPP, as for many filesystems) and no fallocate: pyfuse3 has neither.
 
@@ -33,9 +34,11 @@ from pyfuse3 import (
 
 from fimd.base.errors import MountError
 from fimd.casefold.attributes import Change, entry
+from fimd.casefold.copy_up import CopyUp
 from fimd.casefold.files import OpenFiles
 from fimd.casefold.listing import Listing
 from fimd.casefold.namespace import Namespace, Owner
+from fimd.casefold.naming import Naming
 from fimd.casefold.nodes import Node
 from fimd.casefold.spellings import Spellings
 from fimd.casefold.tree import Found, Tree, proc_path
@@ -53,7 +56,7 @@ async def serve(
     source: str,
     mount_point: str,
     *,
-    preserve: bool = False,
+    naming: Naming,
     branches: Sequence[str] = (),
     fsname: str,
     allow_other: bool = False,
@@ -63,16 +66,17 @@ async def serve(
 
     Takes the process over: its umask and its limit of open files change. `on_ready` is called
     once the kernel has the mount. `branches` are the directories of which the source is a union,
-    where that renames a directory in one of them only: one that is in several is then refused
-    (EXDEV). Raises OSError where the source can't be opened, MountError
-    where it contains the mount point (the view would wait for itself), and what `run` raises.
+    the upper first, where that copies nothing up as it should (fimd.casefold.copy_up). Raises
+    OSError where the source can't be opened, MountError where it contains the mount point (the view
+    would wait for itself), and what `run` raises.
     """
     _check_outside(source, mount_point)
     os.umask(0)  # the kernel has applied the caller's
-    tree = Tree(source, _raise_descriptor_limit())
+    tree = Tree(source, _raise_descriptor_limit(), naming, numbers_hold=not branches)
     spellings = Spellings()
+    copy_up = CopyUp(tree, branches)
     files = OpenFiles(tree)
-    view = View(tree, files, Namespace(tree, spellings, preserve, branches), spellings)
+    view = View(tree, files, Namespace(tree, spellings, copy_up), copy_up, spellings)
     options = {f"fsname={_option(fsname)}", "default_permissions"}
     if allow_other:
         options.add("allow_other")
@@ -81,6 +85,7 @@ async def serve(
     finally:
         spellings.close()
         files.close()
+        copy_up.close()
         tree.close()
 
 
@@ -117,13 +122,19 @@ class View(pyfuse3.Operations):
     enable_writeback_cache = False
 
     def __init__(
-        self, tree: Tree, files: OpenFiles, namespace: Namespace, spellings: Spellings
+        self,
+        tree: Tree,
+        files: OpenFiles,
+        namespace: Namespace,
+        copy_up: CopyUp,
+        spellings: Spellings,
     ) -> None:
         super().__init__()
         self._tree = tree
         self._nodes = tree.nodes
         self._files = files
         self._namespace = namespace
+        self._copy_up = copy_up
         self._spellings = spellings
         self._listings: dict[int, Listing] = {}
         self._listing_handles = itertools.count(1)
@@ -171,6 +182,7 @@ class View(pyfuse3.Operations):
         if node.suspect_until:
             await self._spellings.settle(node, by_descriptor=bool(node.handles))
         change = Change.of(fields, attr)
+        await self._copy_up.bring(node, change.size)
         with self._tree.held(node) as descriptor:
             if node.weighty:  # a union may copy the file up for it
                 await self._tree.apart(change.apply, descriptor, fh)
@@ -257,6 +269,8 @@ class View(pyfuse3.Operations):
         node = self._nodes.get(inode)
         if node.suspect_until:
             await self._spellings.settle(node)
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            await self._copy_up.bring(node, 0 if flags & os.O_TRUNC else None)
         handle, unchanged = await self._files.open(node, flags)
         return FileInfo(fh=FileHandleT(handle), keep_cache=unchanged)
 

@@ -142,9 +142,11 @@ def _copy_attributes(source: int, directory: int, name: str) -> None:
     facts = os.fstat(source)
     target = os.open(name, DIRECTORY, dir_fd=directory)
     try:
-        if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
+        made = os.fstat(target)
+        if (facts.st_uid, facts.st_gid) != (made.st_uid, made.st_gid):
             os.chown(target, facts.st_uid, facts.st_gid)
-        os.chmod(target, stat.S_IMODE(facts.st_mode))
+        if facts.st_mode != made.st_mode:
+            os.chmod(target, stat.S_IMODE(facts.st_mode))
         os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     finally:
         os.close(target)

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +41,9 @@ from fimd.trees.merged import Merged, open_layers
 from fimd.trees.order import check_visible
 from fimd.trees.upper import Upper, read_upper
 
+_MOMENT: Final = 1.0
+"""Seconds that the removal of the old upper may take before the end is told."""
+
 MOST_LAYERS: Final = 1000
 _MANAGED: Final = re.compile(r"layer-([0-9]{3})\.layer")
 
@@ -57,9 +61,9 @@ class Committed:
 def commit(held: HeldCommit, work: Work, done: Callable[[Committed | None], None]) -> None:
     """Commit an upper directory; calls `done` once with the new layer, None where it is empty.
 
-    What is left then is to remove the old upper, which may take a while; the directory is free
-    for others before. Raises BusyError, PackError, ImageError and other FimErrors; then the upper
-    is as it was.
+    What may be left then is to remove the old upper, where that takes longer than a moment; the
+    directory is free for others before. Raises BusyError, PackError, ImageError and other
+    FimErrors; then the upper is as it was.
     """
     data = held.data
     with ExitStack() as lock:
@@ -77,10 +81,14 @@ def commit(held: HeldCommit, work: Work, done: Callable[[Committed | None], None
                 work.unerased(list(aside.kept(scanned)))
         held.close()
         lock.close()
-        done(committed)
-        if aside is not None:
-            with aside:
-                aside.remove(scanned)
+        if aside is None:
+            done(committed)
+            return
+        with aside, ThreadPoolExecutor(1) as apart:
+            removal = apart.submit(aside.remove, scanned)
+            wait([removal], _MOMENT)
+            done(committed)
+            removal.result()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What can't be removed from a data directory: kept under another name, so that nothing waits.
 
 Another user's files, or what is mounted there, would otherwise be tried again at every start. It is
-told once; `fimctl doctor` shows it, and `fimctl prune` tries again to remove it.
+told once; `fimctl doctor IMAGE` shows it, and `fimctl prune IMAGE` tries again to remove it.
 """
 
 import os
@@ -11,12 +11,12 @@ from typing import Final
 from fimd.base.removal import remove_tree
 from fimd.commits.opened import OpenData
 
-_PREFIX: Final = "lost-"
+LOST: Final = "lost-"
 
 
 def new_lost_name() -> str:
     """Return a name in tmp/ that nobody can have taken."""
-    return f"{_PREFIX}{secrets.token_hex(8)}"
+    return f"{LOST}{secrets.token_hex(8)}"
 
 
 def lose(
@@ -34,7 +34,7 @@ def lose(
 
 def find_lost(data: OpenData) -> list[str]:
     """Return what is kept so: names in tmp/."""
-    return sorted(name for name in os.listdir(data.tmp) if name.startswith(_PREFIX))
+    return sorted(name for name in os.listdir(data.tmp) if name.startswith(LOST))
 
 
 def remove_lost(data: OpenData) -> list[str]:

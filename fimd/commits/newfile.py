@@ -19,6 +19,7 @@ from fimd.base.system_calls import RENAME_NOREPLACE, link_descriptor, rename
 
 _NO_TMPFILE: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 _NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_LONGEST_RECORD: Final = 8192
 _RECORD: Final = re.compile(r"fimd-part-([0-9a-f]{16})")
 
 
@@ -64,7 +65,7 @@ class NewFile:
                 self._place = records  # where nobody takes it for a layer
             self._record = (records, f"fimd-part-{number}")
             there = part if self._place == records else os.path.join(self._path, part)
-            os.symlink(there, self._record[1], dir_fd=records)
+            _write(records, self._record[1], there)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self.fd = os.open(part, flags, 0o644, dir_fd=self._place)
@@ -123,6 +124,19 @@ class NewFile:
             rename(*names, self._place, directory, RENAME_NOREPLACE)
 
 
+def _write(directory: int, name: str, text: str) -> None:
+    """Write a record: no link, which some file systems have not."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(name, flags, 0o600, dir_fd=directory), "wb") as file:
+        file.write(os.fsencode(text))
+
+
+def _read(directory: int, name: str) -> str:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+        return os.fsdecode(file.read(_LONGEST_RECORD))
+
+
 def remove_parts(records: int) -> tuple[int, list[str]]:
     """Remove the files that were never published, by their records; return how many there were.
 
@@ -136,7 +150,7 @@ def remove_parts(records: int) -> tuple[int, list[str]]:
             continue
         part = f".fimd-part-{match[1]}"
         with suppress(OSError):
-            there = os.readlink(name, dir_fd=records)
+            there = _read(records, name)
             if there == part:
                 with suppress(FileNotFoundError):
                     os.unlink(part, dir_fd=records)

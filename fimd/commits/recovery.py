@@ -20,7 +20,7 @@ def recover(data: OpenData) -> list[str]:
         )
     messages += [
         f"what an interrupted commit had set aside can't be removed: it is kept in {path}, and "
-        "'fimctl prune' tries again"
+        "'fimctl prune IMAGE' tries again"
         for path in lost
     ]
     parts, elsewhere = remove_parts(data.tmp)

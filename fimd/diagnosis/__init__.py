@@ -28,9 +28,10 @@ _SECONDS: Final = 15.0
 async def diagnose(data: str | None = None) -> dict[str, list[Finding]]:
     """Run every group at once; one that fails or takes too long is a finding itself.
 
-    Overlays are tried in a data directory, too, where one is given.
+    Overlays are tried in a data directory, too, where one is given, and what is lost there is told.
     """
     groups: dict[str, Check] = {**GROUPS, "backends": partial(backends.check, data)}
+    groups["space"] = partial(space.check, data)
     outcomes = await asyncio.gather(*(_run(check) for check in groups.values()))
     return dict(zip(groups, outcomes, strict=True))
 

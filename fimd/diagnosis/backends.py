@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from fimd.base.abilities import missing
 from fimd.base.errors import FimError
 from fimd.base.paths import RuntimeTree
 from fimd.base.removal import remove_tree
@@ -28,6 +29,7 @@ from fimd.overlays.stack import StackDirectory
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"
 _WORKS: Final = "mounts, writes and deletes"
+_ELSEWHERE: Final = "set FIM_DIR_DATA to a directory on another filesystem"
 _REMEDIES: Final = {
     "bwrap": "see the sandbox's findings",
     "overlayfs": "install fuse-overlayfs",
@@ -145,14 +147,30 @@ async def _in_data(
         remedy = "set FIM_DIR_DATA to a directory that can be written"
         return [problem("data directory", f"{place}: {error.strerror}", remedy)]
     try:
+        kept = await asyncio.to_thread(_kept, upper, place)
         refused = {
             name: await _overlay_in(f"{scratch}/{name}-in-data", upper, name, namespace)
             for name in works
         }
     finally:
         await asyncio.to_thread(_remove, upper)
-    remedies = dict.fromkeys(works, "set FIM_DIR_DATA to a directory on another filesystem")
-    return _judged("{} for changes", refused, remedies, f"in {place}: ")
+    remedies = dict.fromkeys(works, _ELSEWHERE)
+    return [*kept, *_judged("{} for changes", refused, remedies, f"in {place}: ")]
+
+
+def _kept(directory: str, place: str) -> list[Finding]:
+    """Tell whether the file system of the changes keeps what programs rely on."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = missing(descriptor)
+    finally:
+        os.close(descriptor)
+    if not found:
+        return [fine("file system", f"{place} keeps links and modes")]
+    detail = (
+        f"{place} keeps no {', no '.join(found)}: what programs do with them is refused or lost"
+    )
+    return [problem("file system", detail, _ELSEWHERE)]
 
 
 async def _overlay_in(path: str, upper: str, name: str, namespace: Namespace) -> str | None:
@@ -226,7 +244,7 @@ async def _layer(scratch: str, engine: engines.Engine, namespace: Namespace) -> 
 async def _view(scratch: str, mount: casefold.View, namespace: Namespace) -> None:
     directory, point = (os.path.join(scratch, name) for name in ("spelled", "view"))
     _make(scratch, "spelled", "view")
-    async with _mounted(await mount("doctor", directory, point, False, ()), point, namespace):
+    async with _mounted(await mount("doctor", directory, point, "on", ()), point, namespace):
         await run([*namespace.join, "test", "-e", os.path.join(point, "OLD")], seconds=_SECONDS)
 
 

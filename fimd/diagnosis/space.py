@@ -8,6 +8,7 @@ from typing import Any, Final
 from fimd.base import records
 from fimd.base.errors import ProcessGoneError
 from fimd.base.places import find_global
+from fimd.commits.lost import LOST
 from fimd.diagnosis.finding import Finding, fine, note, problem
 from fimd.mounts.process import start_time
 from fimd.mounts.table import below
@@ -16,7 +17,7 @@ _LITTLE: Final = 1 << 30
 _NOTHING: Final = 64 << 20
 
 
-async def check() -> list[Finding]:
+async def check(data: str | None = None) -> list[Finding]:
     """Look at the file systems of the runtime tree and of the home, and for leftovers."""
     base = find_global()
     home = os.environ.get("HOME", "/")
@@ -25,6 +26,7 @@ async def check() -> list[Finding]:
         _space("home", home),
         await asyncio.to_thread(_leftovers, Path(base, "app", f"u{os.getuid()}")),
         await asyncio.to_thread(_lost, Path(base, "app", f"u{os.getuid()}")),
+        *([] if data is None else [await asyncio.to_thread(_lost_changes, data)]),
     ]
 
 
@@ -69,6 +71,19 @@ def _lost(tree: Path) -> Finding:
         return fine("set aside", "nothing")
     detail = f"{len(kept)} things in {tree / 'lost'} made no sense, or could not be removed"
     return note("set aside", detail, "look at them, and run 'fimctl prune' to remove them")
+
+
+def _lost_changes(data: str) -> Finding:
+    """Look for what could not be removed from a data directory."""
+    place = os.path.join(data, "tmp")
+    try:
+        kept = sorted(name for name in os.listdir(place) if name.startswith(LOST))
+    except OSError:
+        kept = []
+    if not kept:
+        return fine("lost changes", "none")
+    detail = f"{', '.join(kept)} in {place} could not be removed, after a commit or a start"
+    return note("lost changes", detail, "run 'fimctl prune IMAGE' to try again")
 
 
 def _lives(facts: dict[str, Any]) -> bool:

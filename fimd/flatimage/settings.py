@@ -255,7 +255,7 @@ def encode_desktop(desktop: Desktop) -> bytes:
     return encode_json(
         {
             "categories": sorted(_text(item, "a category") for item in desktop.categories),
-            "integrations": integrations or ["NONE"],
+            "integrations": integrations,
             "name": _check_name(_text(desktop.name, "the name")),
         }
     )

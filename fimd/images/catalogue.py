@@ -164,12 +164,15 @@ class Catalogue:
         self._save_now()
         return self.entries.get(known.id) or known
 
-    async def forget(self, path: str) -> bool:
-        """Forget an image; tell whether it was known."""
+    async def forget(self, path: str, *, keep_uses: bool = False) -> bool:
+        """Forget an image, or that it has a launcher alone; tell whether it was known."""
         entry = self.entries.get(image_id(await asyncio.to_thread(os.path.realpath, path)))
         if entry is None:
             return False
-        self._drop(entry)
+        if keep_uses and entry.uses:
+            self._put(replace(entry, registered=False))
+        else:
+            self._drop(entry)
         self._save_now()
         return True
 

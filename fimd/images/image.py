@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fimd.base.errors import AccessDeniedError, BusyError, NotAnImageError, NotFoundError
 from fimd.flatimage.chain import read_chain
@@ -67,6 +67,10 @@ class ImageFacts:
     """Whether its start is to be told there."""
 
 
+_SHOWN: Final = (DESKTOP, NOTIFY)
+"""What is for the desktop alone: where it is damaged, a program runs without."""
+
+
 @contextmanager
 def _opened(path: str, flags: int) -> Iterator[int]:
     """Open an image; its errors become fimd's."""
@@ -113,7 +117,7 @@ def read_image(
             try:
                 return settings.read(field)
             except SettingsError as error:
-                if is_stored(layout, field):
+                if is_stored(layout, field) and field not in _SHOWN:
                     raise
                 warnings.append(f"{real}: {error}")
                 return field.unset

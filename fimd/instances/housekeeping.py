@@ -1,6 +1,7 @@
 """Letting go of what nobody uses, and leaving when told to."""
 
 import asyncio
+import os
 
 from fimd.base.paths import RuntimeTree
 from fimd.instances.instances import Instances
@@ -8,6 +9,8 @@ from fimd.instances.leftovers import remove_leftovers
 from fimd.layers.shared import Layers
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
+from fimd.stacks.data import DataDirectory
+from fimd.stacks.prepare import prune
 
 
 class Housekeeping:
@@ -24,12 +27,17 @@ class Housekeeping:
         self.lent = 0
         """How many processes the namespace is lent to."""
 
-    async def prune(self) -> tuple[int, int]:
+    async def prune(self, data: str | None = None) -> tuple[int, int]:
         """Unmount the layers that nobody uses now, and remove what crashes have left.
 
-        Returns how many layers and how many directories those were.
+        So is what could not be removed from a data directory before, where one is given. Returns
+        how many layers and how many directories those were. Raises FimError for what has to stay.
         """
-        return await self._layers.retire_idle(), await remove_leftovers(self._tree)
+        layers, left = await self._layers.retire_idle(), await remove_leftovers(self._tree)
+        if data is not None and await asyncio.to_thread(os.path.isdir, data):
+            directory = await asyncio.to_thread(DataDirectory.open, data)
+            left += await asyncio.to_thread(prune, directory)
+        return layers, left
 
     async def lend_namespace(self, pid: int) -> tuple[str, ...]:
         """Return the beginning of a command that is run in the namespace.

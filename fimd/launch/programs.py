@@ -51,7 +51,8 @@ def _place_applets(tree: RuntimeTree) -> None:
     listed = subprocess.run(
         [busybox, "--list"], capture_output=True, text=True, timeout=10, check=False
     )
-    for name in listed.stdout.split():
+    # the shell last, since it tells that all are there
+    for name in sorted(listed.stdout.split(), key=lambda name: name == "sh"):
         if name != "busybox" and "/" not in name and not (tree.applets / name).is_symlink():
             (tree.applets / name).symlink_to("../bin/busybox")
 
@@ -76,9 +77,13 @@ def _place(source: Path, target: Path) -> None:
 def _replacing(target: Path) -> Iterator[Path]:
     """Give a name beside the target to write to, and put that in the target's place."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    yield temporary
-    temporary.chmod(0o755)
-    temporary.replace(target)
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _is_static(path: str) -> bool:

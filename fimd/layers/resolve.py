@@ -37,14 +37,27 @@ class Resolver:
         A directory gives its regular files (links to them too) in byte order of their names. What
         is no layer is left out, with a warning that names it.
         """
-        found = []
-        for path in _files(entries, warnings):
-            try:
-                found.append(self._file(path))
-            except (OSError, BadLayerError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                warnings.append(f"Skipping invalid dwarfs filesystem '{path}': {reason}")
+        found: list[LayerSource] = []
+        for entry in entries:
+            skipped: list[str] = []
+            sources = list(self._sources(_files(entry, skipped), skipped))
+            if not sources and _is_tree(entry):
+                skipped = [
+                    f"Skipping '{entry}': it is a tree of files, and no directory of layers: make "
+                    f"a layer of it (fim-layer create '{entry}' FILE) and name that"
+                ]
+            warnings += skipped
+            found += sources
         return found
+
+    def _sources(self, paths: Iterable[str], warnings: list[str]) -> Iterator[LayerSource]:
+        for path in paths:
+            try:
+                yield self._file(path)
+            except (OSError, BadLayerError) as error:
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                reason = (reason or "").removeprefix(f"{path}: ").removeprefix(f"{path}, ")
+                warnings.append(f"Skipping invalid dwarfs filesystem '{path}': {reason}")
 
     def _file(self, path: str) -> LayerSource:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -67,7 +80,8 @@ class Resolver:
             try:
                 content = fingerprint(descriptor, offset, size)
             except DwarfsError as error:
-                raise BadLayerError(f"{path}: {error}") from error
+                said = str(error)
+                raise BadLayerError(said if path in said else f"{path}: {said}") from error
             self._known[key] = content
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
@@ -76,17 +90,25 @@ class Resolver:
         return LayerSource(path, offset, size, facts.st_dev, facts.st_ino, content)
 
 
-def _files(entries: Sequence[str], warnings: list[str]) -> Iterator[str]:
-    for entry in entries:
-        try:
-            mode = os.stat(entry).st_mode
-            if stat.S_ISDIR(mode):
-                with os.scandir(entry) as directory:
-                    names = sorted(os.fsencode(item.name) for item in directory if item.is_file())
-                yield from (os.path.join(entry, os.fsdecode(name)) for name in names)
-            elif stat.S_ISREG(mode):
-                yield entry
-            else:
-                warnings.append(f"Skipping '{entry}': it is neither a file nor a directory")
-        except OSError as error:
-            warnings.append(f"Skipping '{entry}': {error.strerror}")
+def _files(entry: str, warnings: list[str]) -> Iterator[str]:
+    try:
+        mode = os.stat(entry).st_mode
+        if stat.S_ISDIR(mode):
+            with os.scandir(entry) as directory:
+                names = sorted(os.fsencode(item.name) for item in directory if item.is_file())
+            yield from (os.path.join(entry, os.fsdecode(name)) for name in names)
+        elif stat.S_ISREG(mode):
+            yield entry
+        else:
+            warnings.append(f"Skipping '{entry}': it is neither a file nor a directory")
+    except OSError as error:
+        warnings.append(f"Skipping '{entry}': {error.strerror}")
+
+
+def _is_tree(entry: str) -> bool:
+    """Tell whether an entry is a directory that has others in it: layers lie in none."""
+    try:
+        with os.scandir(entry) as directory:
+            return any(item.is_dir(follow_symlinks=False) for item in directory)
+    except OSError:
+        return False

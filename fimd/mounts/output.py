@@ -29,6 +29,9 @@ _LINES: Final = 100
 _PERIOD: Final = 10.0
 """A program may log that many lines in that many seconds; what is more is counted."""
 _LONGEST: Final = 2048
+_NOISE: Final = {"unionfs": "METANAME = ", "unionfs-fuse": "METANAME = "}
+"""What lines begin with that a program says whenever it does its work: release 1.0 of unionfs-fuse
+at every name that it lists."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -95,7 +98,8 @@ class Output:
 
     def _take(self, line: bytes) -> None:
         text = _plain(line)
-        if not text.strip():
+        noise = _NOISE.get(self._fields["program"])
+        if not text.strip() or (noise is not None and text.startswith(noise)):
             return
         self.last = text.strip()
         self.first = self.first or self.last

@@ -34,6 +34,8 @@ class Backend:
     serve: Serve | None = None
     marks: Callable[[], bytes | None] = _devices
     limits: tuple[Limit, ...] = ()
+    takes_files: bool = False
+    """Whether it reads a file `.wh.NAME` as a deletion, too, where there can be no devices."""
     sees_ghosts: bool = False
     """Whether it looks for names in layers from which one above hides them."""
 
@@ -55,7 +57,11 @@ class Backend:
 BACKENDS: Final = {
     "bwrap": Backend(kernel.begin, limits=kernel.LIMITS),
     "overlayfs": Backend(
-        overlayfs.begin, overlayfs.serve, limits=overlayfs.LIMITS, sees_ghosts=True
+        overlayfs.begin,
+        overlayfs.serve,
+        limits=overlayfs.LIMITS,
+        takes_files=True,
+        sees_ghosts=True,
     ),
     "unionfs": Backend(unionfs.begin, unionfs.serve, unionfs.marks_directory, unionfs.LIMITS),
 }

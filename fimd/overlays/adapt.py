@@ -19,12 +19,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from fimd.base.abilities import REFUSALS
+from fimd.base.errors import UnsupportedError
 from fimd.base.removal import remove_tree
 from fimd.commits.opened import OpenData
 from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.write import Entry, SourceTree
 from fimd.layers.owners import Owners
 from fimd.layers.place import LayerPlace
+from fimd.trees import attributes
 from fimd.trees.canonical import canonical
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import Merged, is_whiteout, open_layers
@@ -42,16 +45,19 @@ def adapt(
     marks_directory: bytes | None,
     work: str,
     *,
+    by_files: bool = False,
     copies: bool = False,
     ids: int = 1,
 ) -> None:
     """Bring the upper of a data directory to the form that `backend` reads.
 
     `layers` are open, base first. `marks_directory` is where a unionfs keeps its marks; None is for
-    backends that read devices 0:0. `work` is the name of the directory in work/ that is being
-    prepared for the backend, `copies` says whether the upper may hold devices of layers, which a
-    unionfs copies up where it shows them, and `ids` is of fimd.layers.owners. Raises PackError,
-    OSError and other FimErrors. For the holder of the data directory.
+    backends that read devices 0:0; `by_files` says that such a one reads files `.wh.NAME` as well,
+    which it gets where no devices can be made. `work` is the name of the directory in work/ that is
+    being prepared for the backend, `copies` says whether the upper may hold devices of layers,
+    which a unionfs copies up where it shows them, and `ids` is of fimd.layers.owners. Raises
+    UnsupportedError where the file system can't hold the form, PackError, OSError and other
+    FimErrors. For the holder of the data directory.
     """
     known = set(os.listdir(data.work)) <= {_RECORD, work}
     if _last(data.work) == backend and known and not copies:
@@ -59,7 +65,7 @@ def adapt(
     top = data.open_upper()
     try:
         with SourceTree(data.root, directory=top) as tree, Beneath(top) as upper:
-            _adapt(top, tree, upper, layers, marks_directory, ids)
+            _adapt(top, tree, upper, layers, marks_directory, by_files, ids)
     finally:
         os.close(top)
     _write_down(data.work, backend)
@@ -71,6 +77,7 @@ def _adapt(
     beneath: Beneath,
     layers: Sequence[LayerPlace],
     marks_directory: bytes | None,
+    by_files: bool,
     ids: int,
 ) -> None:
     scanned = tree.scan()
@@ -87,8 +94,14 @@ def _adapt(
     made = [entry for entry in entries if entry.is_directory and entry.path not in present]
     _make_directories(beneath, made)
     if marks_directory is None:
-        _write_devices(beneath, deleted)
-        _remove_former(beneath, scanned, lambda path: path in deleted)
+        written = deleted if _write_devices(beneath, deleted) else _as_files(deleted)
+        if written is not deleted:
+            if not by_files:
+                raise UnsupportedError(
+                    f"the file system of {tree.name} keeps no devices, by which it marks deletions"
+                )
+            _write_files(beneath, written)
+        _remove_former(beneath, scanned, lambda path: path in written)
         for name in UNIONFS_DIRECTORIES:
             remove_tree(top, name)
     else:
@@ -146,17 +159,38 @@ def _make_directories(beneath: Beneath, entries: Iterable[Entry]) -> None:
             try:
                 with suppress(PermissionError):  # who is no root owns everything
                     os.chown(descriptor, entry.uid, entry.gid)
-                os.chmod(descriptor, stat.S_IMODE(entry.mode))
+                with suppress(PermissionError):  # some file systems keep none
+                    os.chmod(descriptor, stat.S_IMODE(entry.mode))
                 os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
             finally:
                 os.close(descriptor)
 
 
-def _write_devices(beneath: Beneath, deleted: Iterable[bytes]) -> None:
+def _write_devices(beneath: Beneath, deleted: Iterable[bytes]) -> bool:
+    """Make the devices that are missing; tell whether the file system keeps any."""
     for path in sorted(deleted):
         parent, name = beneath.parent(path)
-        with suppress(FileExistsError):
+        try:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            return False
+    return True
+
+
+def _as_files(deleted: Iterable[bytes]) -> set[bytes]:
+    """Return the paths of the files that stand for deletions."""
+    parts = (path.rpartition(b"/") for path in deleted)
+    return {directory + slash + WHITEOUT_PREFIX + name for directory, slash, name in parts}
+
+
+def _write_files(beneath: Beneath, paths: Iterable[bytes]) -> None:
+    for path in sorted(paths):
+        with suppress(FileExistsError):
+            os.close(beneath.open(path, _NEW, 0o644))
 
 
 def _make_marks_directory(top: int, directory: bytes) -> None:
@@ -217,7 +251,7 @@ def _remove_former(
         device = is_whiteout(entry.mode, entry.rdev)
         empty = entry.is_file and entry.size == 0
         marker = (device or empty) and (name in OPAQUE_NAMES or name.startswith(WHITEOUT_PREFIX))
-        if marker or (device and not keep(entry.path)):
+        if (marker or device) and not keep(entry.path):
             with suppress(FileNotFoundError):
                 parent, name = beneath.parent(entry.path)
                 os.unlink(name, dir_fd=parent)
@@ -228,7 +262,7 @@ def _remove_attributes(beneath: Beneath, opaque: Iterable[bytes]) -> None:
     for directory in opaque:
         descriptor = beneath.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for name in OPAQUE_XATTRS & set(os.listxattr(descriptor)):
+            for name in OPAQUE_XATTRS & set(attributes.names(descriptor)):
                 os.removexattr(descriptor, name)
         finally:
             os.close(descriptor)

@@ -28,6 +28,11 @@ LIMITS: Final = (
         "renaming one is refused (EXDEV), and mv copies it",
         "the kernel follows such a name only for who is root on the machine",
     ),
+    Limit(
+        "holes of layers",
+        "a layer's sparse file that is changed takes its whole size",
+        "it asks the layer's server where the holes are (lseek), and pyfuse3 has no such request",
+    ),
 )
 
 

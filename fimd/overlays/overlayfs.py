@@ -89,6 +89,22 @@ LIMITS: Final = (
         "it heeds the umask for everything else that is made",
         view_helps=True,
     ),
+    Limit(
+        "holes of layers",
+        "a layer's sparse file that is changed takes its whole size",
+        "it copies what is zero as well",
+    ),
+    Limit(
+        "looking for holes",
+        "what a sparse file has not is taken for data that is zero (SEEK_DATA, SEEK_HOLE)",
+        "it does not know the request",
+    ),
+    Limit("birth times", "files have none", "it does not know the request"),
+    Limit(
+        "long paths",
+        "a path from the root ends at 4096 bytes (ENAMETOOLONG), however it is come to",
+        "it knows directories by their paths",
+    ),
     Limit("long names", "names end at 251 bytes (ENAMETOOLONG)", "it marks deletions by '.wh.'"),
 )
 

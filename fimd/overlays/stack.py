@@ -135,8 +135,8 @@ class Overlay:
     root: str
     """Where it is mounted in the user's namespace."""
     branches: tuple[str, ...] = ()
-    """Where what it lays over each other is mounted, if it renames a directory in one of them only:
-    a view over it then refuses to."""
+    """Where what it lays over each other is mounted, the upper first, if it copies nothing up as it
+    should: there has to be a view over it, which does."""
 
 
 Begin = Callable[[StackDirectory, float], Step]

@@ -6,6 +6,8 @@ name in a lower branch, once there is a directory again. So just above each laye
 something, or that has directories which the next one replaces, comes a branch with nothing but
 marks, made from the layers' metadata.
 
+What it copies up from a layer it spoils (fimd.casefold.copy_up), so there is always a view over it.
+
 It works by paths, and follows links that a program has made in the upper directory. So it is locked
 into a directory where the branches are mounted, and nothing else is.
 """
@@ -35,17 +37,14 @@ log = structlog.get_logger(__name__)
 _LONGEST_NAME: Final = 255
 _JAIL: Final = "union"
 
-_BRANCH: Final = "it works on the topmost branch that has the directory, and on no other"
 _INODES: Final = "it knows files by their paths: to the kernel each name is a file of its own"
 
 LIMITS: Final = (
-    Limit("temporary files", "O_TMPFILE is refused (EOPNOTSUPP)", "it is not in its protocol"),
     Limit(
         "links",
         "hard links show each other's changes only after a second",
         _INODES,
     ),
-    Limit("numbers of links", "hard links have an inode number each", _INODES, view_helps=True),
     Limit(
         "replaced files",
         "opening a file while another takes its name may fail (ENOENT); it is there a moment later",
@@ -53,17 +52,9 @@ LIMITS: Final = (
     ),
     Limit("links of layers", "hard links that a layer has part when one is changed", _INODES),
     Limit(
-        "directories lose content",
-        "renaming a layer's directory moves what its topmost branch has, and the rest is gone: "
-        "copy it",
-        _BRANCH,
-        view_helps=True,
-    ),
-    Limit(
-        "deletions of layers",
-        "what a layer deletes shows as a device 0:0 once its directory's attributes are changed, "
-        "until the next mount",
-        _BRANCH,
+        "directories of layers",
+        "renaming one is refused (EXDEV), and mv copies it",
+        "it moves what the topmost branch has of it, and loses the rest",
     ),
     Limit(
         "exchanging names",
@@ -71,18 +62,19 @@ LIMITS: Final = (
         "it has no rename with flags",
     ),
     Limit(
-        "keeping names",
-        "RENAME_NOREPLACE is refused (EINVAL), and mv looks first instead",
-        "it has no rename with flags",
-        view_helps=True,
+        "locks by another name",
+        "a lock by one hard link does not keep out who comes by another that was made before the "
+        "mount",
+        _INODES,
     ),
-    Limit("extended attributes", "they are refused (EOPNOTSUPP)", "it is built without them"),
     Limit(
-        "readers of layers",
-        "who has a layer's file open goes on reading it as it was before it was changed",
-        "it copies the file for the writer, and has the layer's one open for the reader",
-        view_helps=True,
+        "long paths",
+        "a path from the root ends at about 1000 bytes (ENAMETOOLONG, ERANGE), however it is come "
+        "to",
+        "it has no room for more",
     ),
+    Limit("allocated room", "fallocate is refused (EOPNOTSUPP)", "it is not in its protocol"),
+    Limit("extended attributes", "they are refused (EOPNOTSUPP)", "it is built without them"),
 )
 
 

@@ -19,14 +19,14 @@ Everything here touches the user's filesystem and is called from a thread.
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
 from fimd.base.errors import DataDirectoryError
 from fimd.base.places import beside, data_directory
-from fimd.base.resolve import LinkError, open_directory
+from fimd.base.resolve import LinkError, StrangerError, open_directory
 from fimd.commits.opened import DIRECTORY, OpenData
 from fimd.flatimage.errors import ImageError
 from fimd.flatimage.file import open_image
@@ -89,7 +89,7 @@ class DataDirectory:
     def open(cls, path: str) -> Self:
         """Make the directories that are missing. Raises DataDirectoryError."""
         with ExitStack() as stack, _explained(path):
-            parent, directory = _directory(path, stack, create=True)
+            parent, directory = _directory(path, stack, create=True, owners=(os.geteuid(), 0))
             found = _find_upper(path, stack, (parent, directory))
             for name in _PARTS:
                 if name != _UPPER or found is None:
@@ -171,9 +171,11 @@ def _kept(stack: ExitStack, descriptor: int) -> int:
     return descriptor
 
 
-def _directory(path: str, stack: ExitStack, *, create: bool = False) -> tuple[int, int]:
+def _directory(
+    path: str, stack: ExitStack, *, create: bool = False, owners: Collection[int] = ()
+) -> tuple[int, int]:
     """Open a data directory, and before it the directory that it lies in."""
-    holder, directory = open_directory(path, create=create)
+    holder, directory = open_directory(path, create=create, owners=owners)
     return _kept(stack, holder), _kept(stack, directory)
 
 
@@ -250,6 +252,11 @@ def _explained(path: str) -> Iterator[None]:
         raise DataDirectoryError(
             f"{error.filename} is a link or no directory, and what programs in sandboxes may have "
             f"put there is not followed: name the real directory by FIM_DIR_DATA, or mount it there"
+        ) from error
+    except StrangerError as error:
+        raise DataDirectoryError(
+            f"{error.filename} lies where everybody may write, and another user has made it: name "
+            "a directory of your own by FIM_DIR_DATA"
         ) from error
     except OSError as error:
         raise DataDirectoryError(

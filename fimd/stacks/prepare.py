@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from fimd.base.errors import FimError
 from fimd.layers.source import LayerSource
+from fimd.mounts.jail import call_apart
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.steps import Step
 from fimd.overlays import BACKENDS
@@ -43,14 +45,22 @@ class Prepared:
 
 
 @contextmanager
-def preparing(data: DataDirectory, stack: StackDirectory, overlay: str) -> Iterator[Step]:
+def preparing(
+    data: DataDirectory, stack: StackDirectory, overlay: str, *, casefold: bool = False
+) -> Iterator[Step]:
     """Yield the step that makes a data directory ready. For who has it alone.
 
-    Blocks. Raises BadLayerError, UnsupportedError; the step raises DataDirectoryError, BusyError
-    during a commit, and other FimErrors.
+    `casefold` says that a case-insensitive view is to lie over it: what that hides is among the
+    notes. Blocks. Raises BadLayerError, UnsupportedError; the step raises DataDirectoryError,
+    BusyError during a commit, and other FimErrors.
     """
     facts = _facts(overlay, stack.sources)
-    arguments = {"data": asdict(data), "work": stack.id, "overlay": overlay}
+    arguments = {
+        "data": asdict(data),
+        "work": stack.id,
+        "overlay": overlay,
+        "casefold": casefold,
+    }
     given = _in_memory(facts)
     try:
         yield Step(f"{JAILED}:prepare", "prepare", _SECONDS, arguments, (given,), apart=True)
@@ -74,6 +84,20 @@ async def discard(namespace: Namespace, data: DataDirectory, stack_id: str) -> N
     await namespace.call(step, serves=("fim_stack", stack_id))
 
 
+def prune(data: DataDirectory) -> int:
+    """Remove what is kept as lost in a data directory; return how much that was.
+
+    Blocks, as `call_apart`. Raises FimError for what has to stay.
+    """
+    removed, kept = call_apart(f"{JAILED}:prune", {"data": asdict(data)})
+    if kept:
+        raise FimError(
+            f"{', '.join(kept)} can't be removed, since it is another user's or something is "
+            "mounted there: remove it as root"
+        )
+    return int(removed)
+
+
 def _in_memory(facts: dict[str, Any]) -> int:
     """Return a file with facts about layers: they may be more than a message holds."""
     descriptor = os.memfd_create("layers", os.MFD_CLOEXEC)
@@ -93,6 +117,7 @@ def _facts(overlay: str, sources: tuple[LayerSource, ...]) -> dict[str, Any]:
     return {
         "layers": [(source.path, source.offset, source.size) for source in sources],
         "marks": None if marks is None else os.fsdecode(marks),
+        "by_files": backend.takes_files,
         # a unionfs copies devices up from layers, where it shows them
         "copies": marks is not None and any(map(whiteouts, sources)),
         "hidden": [list(map(os.fsdecode, paths)) for paths in hidden] if any(hidden) else None,

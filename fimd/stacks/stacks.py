@@ -246,7 +246,7 @@ class Stacks:
         if stack.overlay.process is not None:
             stack.overlay.process.on_end(lambda: self.fail(stack, "the overlay"))
         if stack.view is not None:
-            stack.view.on_end(lambda: self.fail(stack, "the case-insensitive view"))
+            stack.view.on_end(lambda: self.fail(stack, "the view"))
 
     async def _mount_overlay(
         self, directory: StackDirectory, spec: StackSpec, errand: Errand | None
@@ -283,7 +283,9 @@ class Stacks:
         with ExitStack() as held:
 
             def steps() -> tuple[Step, Step]:
-                ready = held.enter_context(preparing(spec.data, directory, name))
+                ready = held.enter_context(
+                    preparing(*(spec.data, directory, name), casefold=spec.casefold != "off")
+                )
                 return ready, backend.begin(directory, self._seconds)
 
             said, begun = await self._namespace.call(
@@ -294,19 +296,19 @@ class Stacks:
         ready = prepared(said)
         for note in ready.notes:
             log.warning("data directory cleaned up", fim_stack=spec.id, note=note)
-        notes += ready.notes
+        notes += [said for said in ready.notes if said not in notes]
         place = replace(directory, work=ready.work, ghosts=ready.ghosts)
         return await backend.follow(place, begun, self._namespace, self._seconds)
 
     async def _mount_view(
         self, directory: StackDirectory, spec: StackSpec, overlay: Overlay
     ) -> Process | None:
-        if spec.casefold == "off":
+        if spec.casefold == "off" and not overlay.branches:
             return None
         point = os.path.join(directory.path, "view")
         os.mkdir(point)
-        preserve = spec.casefold == "preserve"
-        return await self._view(spec.id, overlay.root, point, preserve, overlay.branches)
+        naming = "exact" if spec.casefold == "off" else spec.casefold
+        return await self._view(spec.id, overlay.root, point, naming, overlay.branches)
 
     def fail(self, stack: Stack, what: str) -> None:
         """Take note that something under a stack's users has died, and detach it."""

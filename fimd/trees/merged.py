@@ -109,11 +109,14 @@ class Merged:
 
     def find(self, path: bytes) -> Node | None:
         """What a path is, None where there is nothing."""
-        if path not in self._nodes:
-            directory, _, name = path.rpartition(b"/")
-            parent = self.find(directory)
-            self._nodes[path] = parent.child(name) if parent else None
-        return self._nodes[path]
+        unknown = []
+        while path not in self._nodes:
+            unknown.append(path)
+            path = path.rpartition(b"/")[0]
+        node = self._nodes[path]
+        for below in reversed(unknown):  # a path may have thousands of parts
+            node = self._nodes[below] = node.child(below.rpartition(b"/")[2]) if node else None
+        return node
 
     def is_directory(self, path: bytes) -> bool:
         """Tell whether a path is a directory."""

@@ -38,10 +38,16 @@ def _layers(image: Path) -> list[tuple[str, int, int]]:
 
 def _prepare(overlay: str, marks: str | None) -> Operation:
     def prepare(data: Path, image: Path) -> None:
-        facts = {"layers": _layers(image), "marks": marks, "copies": True, "hidden": [["a", "d"]]}
+        facts = {
+            "layers": _layers(image),
+            "marks": marks,
+            "copies": True,
+            "hidden": [["a", "d"]],
+            "by_files": overlay == "overlayfs",
+        }
         given = os.memfd_create("layers")
         os.write(given, json.dumps(facts).encode())
-        arguments = {"data": _facts(data), "work": WORK, "overlay": overlay}
+        arguments = {"data": _facts(data), "work": WORK, "overlay": overlay, "casefold": True}
         fimd.stacks.jailed.prepare(arguments, [given])
 
     return prepare

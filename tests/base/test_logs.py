@@ -131,3 +131,19 @@ def test_the_journal_gets_fields_in_capitals(
     assert sent["MESSAGE"] == "layer mounted fim_layer=abc path=/x"
     assert all(name == name.upper() for name in sent)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_the_terminal_of_who_started_the_bus_nothing_is_said() -> None:
+    ours, theirs = os.openpty()
+    script = (
+        "import sys; from fimd.base import logs; logs.leave_terminal();"
+        "print('flood', file=sys.stderr); print('end', file=sys.stdout, flush=True)"
+    )
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, stderr=theirs, stdout=subprocess.PIPE, check=True, timeout=30)
+    os.set_blocking(ours, False)
+    assert done.stdout == b"end\n"
+    with pytest.raises(BlockingIOError):
+        os.read(ours, 100)
+    os.close(ours)
+    os.close(theirs)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pyfuse3
 
+from fimd.casefold.naming import NAMINGS
 from fimd.casefold.view import serve
 from fimd.dwarfs.fuse import guarded, run
 from tests.bench.rows import Row, compared
@@ -246,7 +247,9 @@ def serve_one(kind: str, source: str, mount_point: str) -> None:
         print("ready", flush=True)
 
     if kind == "view":
-        asyncio.run(serve(source, mount_point, fsname="bench", on_ready=ready))
+        asyncio.run(
+            serve(source, mount_point, naming=NAMINGS["on"], fsname="bench", on_ready=ready)
+        )
     else:
         asyncio.run(run(PassThrough(source), mount_point, {"default_permissions"}, ready))
 

@@ -1,8 +1,9 @@
-"""Serves the view in a process of its own: SOURCE MOUNT_POINT [preserve]."""
+"""Serves the view in a process of its own: SOURCE MOUNT_POINT [preserve|exact]."""
 
 import asyncio
 import sys
 
+from fimd.casefold.naming import NAMINGS
 from fimd.casefold.view import serve
 
 
@@ -15,7 +16,7 @@ if __name__ == "__main__":
         serve(
             sys.argv[1],
             sys.argv[2],
-            preserve="preserve" in sys.argv[3:],
+            naming=NAMINGS[next(filter(NAMINGS.get, sys.argv[3:]), "on")],
             fsname="fimd,test",
             allow_other="allow_other" in sys.argv[3:],
             on_ready=ready,

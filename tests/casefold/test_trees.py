@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fimd.casefold.namespace import branches_with
+from fimd.casefold.copy_up import branches_with
 
 if TYPE_CHECKING:
     from tests.casefold.conftest import Serve, Serving, View

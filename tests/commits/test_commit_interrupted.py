@@ -80,8 +80,9 @@ def test_a_hidden_file_elsewhere_is_told_and_not_removed_by_a_records_word(
 ) -> None:
     part = tmp_path / ".fimd-part-0123456789abcdef"
     part.write_text("kept")
-    (data / "tmp" / "fimd-part-0123456789abcdef").symlink_to(part)
-    (data / "tmp" / "fimd-part-fedcba9876543210").symlink_to("/etc/passwd")
+    (data / "tmp" / "fimd-part-0123456789abcdef").write_text(str(part))
+    (data / "tmp" / "fimd-part-fedcba9876543210").write_text("/etc/passwd")
+    (data / "tmp" / "fimd-part-fedcba9876543211").symlink_to(part)
     with opened(data) as directory:
         messages = recover(directory)
     assert [str(part) in message for message in messages] == [True]

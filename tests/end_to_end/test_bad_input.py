@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fimd.flatimage.layout import find_layout
+from fimd.flatimage.reserved import DESKTOP
 from tests.support.account import Account
 from tests.support.session import Session
 
@@ -55,6 +57,54 @@ def test_a_truncated_layer(session: Session, image: Path) -> None:
 def test_an_unknown_overlay(session: Session, image: Path) -> None:
     said = refused(session, "fimctl", "run", "--overlay", "aufs", image, "true")
     assert "'aufs' is none of bwrap, overlayfs, unionfs" in said
+
+
+def test_an_unknown_overlay_of_the_environment_is_told_and_left_out(
+    session: Session, image: Path
+) -> None:
+    done = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "aufs"})
+    assert done.returncode == 0
+    assert "FIM_OVERLAY is left out: aufs is none of bwrap, overlayfs, unionfs" in done.stderr
+
+
+def test_a_damaged_name_for_the_desktop_is_told_and_left_out(session: Session, image: Path) -> None:
+    with image.open("r+b") as file:
+        offset = find_layout(file.fileno()).reserved_offset + DESKTOP.offset
+        file.seek(offset)
+        file.write(b'{"name": "a\\u001b", "categories": [], "integrations": ["ENTRY"]}\0')
+    done = session.run(image, "fim-exec", "echo", "runs")
+    assert (done.returncode, done.stdout) == (0, "runs\n")
+    assert "Application name cannot be empty or contain control characters" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_is_a_command_too(session: Session) -> None:
+    assert session.output("fimctl", "help", "run") == session.output("fimctl", "run", "--help")
+    assert session.output("fimctl", "help") == session.output("fimctl", "--help")
+
+
+def test_what_is_no_number_of_seconds_is_said_to_be_none(session: Session, image: Path) -> None:
+    done = session.run("fimctl", "run", "--wait", "abc", image, "true")
+    assert done.returncode == 125
+    assert "argument --wait: 'abc' is no number of seconds" in done.stderr
+
+
+@pytest.mark.usefixtures("plain_only")
+def test_what_who_makes_an_image_may_not_read_is_told_with_what_to_do(session: Session) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make something another user's")
+    tree = session.directory / "tree"
+    for number in range(8):
+        (tree / f"closed{number}").mkdir(parents=True)
+        (tree / f"closed{number}").chmod(0o700)
+    done = session.run("fimctl", "image", "create", "-l", "1", tree, "new.flatimage")
+    assert done.returncode == 0, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == (
+        "8 files and directories that this user may not read are not in the image: make it as root "
+        "to have them"
+    )
 
 
 def test_a_data_directory_that_cannot_be_written(

@@ -123,8 +123,9 @@ def test_each_way_to_commit_says_what_flatimage_says(session: Session, image: Pa
         "Finished erasing files",
     ]
     change(session, image, "echo 3 > /3")
-    assert texts(commit(session, image, "file"))[-2:] == [
+    assert texts(commit(session, image, "file"))[-3:] == [
         f"Layer saved to '{own}'",
+        f"To see its content again: FIM_LAYERS={own}, or 'fim-layer add {own}'",
         "Finished erasing files",
     ]
     assert "no layer was made" in commit(session, image, "layer")

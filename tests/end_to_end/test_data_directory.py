@@ -1,5 +1,6 @@
 """Where an image's changes are kept: beside it, or with the user who can't write there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -111,3 +112,51 @@ def test_changes_beside_an_image_that_became_read_only_are_not_left_out_in_silen
         f"the changes in {app.data}/root are left out" in line for line in texts(done.stderr)
     )
     assert app.output("fim-exec", "cat", "/before") == "before\n"
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_what_another_user_has_made_where_everybody_may_write_is_not_used(
+    session: Session, image: Path, below: str
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make something another user's")
+    strange = session.directory / "strange"
+    strange.mkdir()
+    strange.chmod(0o777)
+    os.chown(strange, 65534, 65534)
+    variables = {"FIM_DIR_DATA": str(strange / below)}
+    for words in (["fim-exec", "true"], ["fim-layer", "commit", "layer"]):
+        done = session.run(image, *words, variables=variables)
+        assert done.returncode == 125
+        assert f"{strange} lies where everybody may write, and another user has made" in done.stderr
+        assert "name a directory of your own by FIM_DIR_DATA" in done.stderr
+    assert os.listdir(strange) == []
+
+
+def test_what_could_not_be_removed_is_told_and_removed_once_that_can_be(
+    session: Session, image: Path
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make something another user's")
+    session.output(image, "fim-exec", "true")
+    tmp = image.parent / f".{image.name}.data" / "tmp"
+    for name in ("lost-0123", "lost-4567"):
+        (tmp / name).mkdir()
+        (tmp / name / "file").touch()
+        os.chown(tmp / name, session.account.uid, session.account.gid)
+    if session.account.uid:
+        os.chown(tmp / "lost-4567", 65534, 65534)
+    done = session.run("fimctl", "doctor", "--json", image)
+    [found] = [item for item in json.loads(done.stdout)["space"] if item["name"] == "lost changes"]
+    assert (found["verdict"], "lost-0123, lost-4567" in found["detail"]) == ("note", True)
+    assert "fimctl prune IMAGE" in found["remedy"]
+    done = session.run("fimctl", "prune", image)
+    if session.account.uid:
+        assert done.returncode == 125
+        assert f"{tmp}/lost-4567 can't be removed" in done.stderr
+        assert os.listdir(tmp) == ["lost-4567"]
+        os.chown(tmp / "lost-4567", session.account.uid, session.account.gid)
+        done = session.run("fimctl", "prune", image)
+        assert "1 directory removed" in done.stdout
+    assert (done.returncode, os.listdir(tmp)) == (0, [])
+    session.wait_until_clean()

@@ -86,7 +86,8 @@ def test_a_launcher_starts_its_image_by_the_bus_alone(session: Session, image: P
     assert said.splitlines() == [f"removed {entry}", f"removed {activation}"]
     assert entries(session) == activations(session) == []
     assert not list(share(session).rglob("*My *"))
-    assert session.output("fimctl", "desktop", "list", "--json") == "[]\n"
+    [listed] = json.loads(session.output("fimctl", "desktop", "list", "--json"))
+    assert (listed["Uses"], listed["Registered"]) == (2, False)
     gone = session.run(*call, f"{method}.Activate", "@a{sv} {}")
     assert gone.returncode != 0
     for instance in session.objects("ps"):

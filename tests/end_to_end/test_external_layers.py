@@ -64,10 +64,37 @@ def test_what_is_no_layer_is_skipped_with_a_warning_that_names_it(
     )
     assert done.returncode == 0
     assert done.stdout == "good"
-    assert f"Skipping invalid dwarfs filesystem '{bad}'" in done.stderr
+    assert f"Skipping invalid dwarfs filesystem '{bad}': offset 0: " in done.stderr
     for skipped in (missing, closed / "x", "/dev/null"):
         assert f"Skipping '{skipped}'" in done.stderr
     assert done.stderr.count("\n") == 4
+
+
+@pytest.mark.parametrize("overlay", INSTALLED)
+def test_what_layers_spell_differently_is_told_where_names_are_found_in_any_case(
+    session: Session, image: Path, make_layer: MakeLayer, overlay: str
+) -> None:
+    game = make_layer("game.layer", {"game/Data/a": "1", "game/Same/x": "1"})
+    mod = make_layer("mod.layer", {"game/data/b": "2", "game/Same/y": "2"})
+    variables = {"FIM_LAYERS": f"{game}:{mod}", "FIM_OVERLAY": overlay}
+    assert session.output(image, "fim-exec", "true", variables=variables) == ""
+    variables["FIM_CASEFOLD"] = "1"
+    done = session.run(image, "fim-exec", "true", variables=variables)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "W::" in done.stderr
+    assert "/game/Data and /game/data of the layers differ only in case" in done.stderr
+
+
+def test_an_unpacked_tree_is_told_to_be_made_a_layer(session: Session, image: Path) -> None:
+    tree = session.directory / "work" / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "readme").write_text("no layer")
+    done = session.run(image, "fim-exec", "true", variables={"FIM_LAYERS": str(tree)})
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.count(str(tree)) == 2
+    assert f"make a layer of it (fim-layer create '{tree}' FILE)" in done.stderr
 
 
 @pytest.mark.parametrize("overlay", INSTALLED)

@@ -130,8 +130,9 @@ def test_a_committed_layer_is_where_it_was_put_and_nowhere_else(app: Commands) -
     target = app.session.directory / "work" / "own.layer"
     cat = (app.image, "fim-exec", "cat", "/file")
     write(app, "in a file")
-    assert app.said("fim-layer", "commit", "File", str(target))[-2:] == [
+    assert app.said("fim-layer", "commit", "File", str(target))[-3:] == [
         f"Layer saved to '{target}'",
+        f"To see its content again: FIM_LAYERS={target}, or 'fim-layer add {target}'",
         "Finished erasing files",
     ]
     assert app.session.run(*cat).returncode == 1

@@ -77,7 +77,9 @@ def test_the_overlay(app: Commands) -> None:
     assert app.wrong("fim-overlay") == ["Missing op for 'fim-overlay' (<set|show>)"]
     assert app.wrong("fim-overlay", "get") == ["Invalid overlay operation"]
     assert app.wrong("fim-overlay", "set") == ["Missing argument for 'set'"]
-    assert app.wrong("fim-overlay", "set", "aufs") == ["Invalid overlay type"]
+    assert app.wrong("fim-overlay", "set", "aufs") == [
+        "Invalid overlay type: aufs is none of bwrap, overlayfs, unionfs"
+    ]
     for words in (("show",), ("set", "unionfs")):
         trailing = "Trailing arguments for fim-overlay: ['x','y z',]"
         assert app.wrong("fim-overlay", *words, "x", "y z") == [trailing]

@@ -56,6 +56,18 @@ async def test_lines_are_logged_with_what_the_program_serves(
         assert (entry["fim_layer"], entry["program"]) == ("abc", "speaker")
 
 
+async def test_what_unionfs_says_at_every_name_is_left_out(
+    outputs: Outputs, heard: list[MutableMapping[str, Any]], tmp_path: Path
+) -> None:
+    _, descriptor = outputs.new("/usr/bin/unionfs", "fim_stack", "abc")
+    script = "for i in 1 2 3; do echo METANAME = .unionfs-fuse, de-\\>d_name = x; done; echo failed"
+    process = Process.spawn(["sh", "-c", script], output=descriptor, errors=descriptor)
+    os.close(descriptor)
+    await process.wait(60)
+    await until(lambda: not pipes(tmp_path))
+    assert [entry["event"] for entry in heard] == ["failed"]
+
+
 async def test_the_program_speaks_on_while_nobody_reads(
     tmp_path: Path, heard: list[MutableMapping[str, Any]]
 ) -> None:

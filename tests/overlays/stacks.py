@@ -22,8 +22,9 @@ KINDS = [(name, view) for name in BACKENDS for view in ("off", "on")]
 
 def limits_of(overlay: str, view: str) -> frozenset[str]:
     """The names of the limits that hold for one kind of stack."""
-    limits = [limit for limit in BACKENDS[overlay].limits if view == "off" or not limit.view_helps]
-    return frozenset(limit.name for limit in (*limits, *(VIEW_LIMITS if view != "off" else ())))
+    has_view = view != "off" or overlay == "unionfs"
+    limits = [limit for limit in BACKENDS[overlay].limits if not (has_view and limit.view_helps)]
+    return frozenset(limit.name for limit in (*limits, *(VIEW_LIMITS if has_view else ())))
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,11 @@ class Place:
 class Mounter:
     """The process that mounts one data directory, by one overlay after the other."""
 
-    def __init__(self, base: Path, layers: list[Path]) -> None:
-        self.data = base / "data"
+    def __init__(self, base: Path, layers: list[Path], data: Path | None = None) -> None:
+        self._base = base
+        self.data = data or base / "data"
         self.log = base / "log"
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
         words = [base / "fim", self.data, *layers]
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
@@ -70,7 +72,7 @@ class Mounter:
             self._process.stdout.close()
         assert status == 0, self.log.read_text()
         assert "Traceback" not in self.log.read_text()
-        assert f" {self.data.parent}/" not in Path("/proc/self/mountinfo").read_text()
+        assert f" {self._base}/" not in Path("/proc/self/mountinfo").read_text()
 
     def _ask(self, line: str) -> str:
         assert self._process.stdin is not None

@@ -1,8 +1,10 @@
 """What POSIX promises of a file holds on every overlay, whether it is new or a layer's."""
 
+import ctypes
 import fcntl
 import mmap
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -15,8 +17,18 @@ from tests.overlays.stacks import Place
 from tests.support.account import is_root_of_others
 from tests.support.files import is_locked
 
+FALLOC_KEEP_SIZE = 1
+FALLOC_PUNCH_HOLE = 2
+
 ORIGINS = pytest.mark.parametrize("origin", ["new", "lower"])
 """A file that was made here, and one that comes up from a layer when it is changed."""
+
+
+def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), without what the C library's posix_fallocate does in its place."""
+    call = ctypes.CDLL(None, use_errno=True).fallocate
+    if call(descriptor, mode, ctypes.c_long(offset), ctypes.c_long(length)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def file_of(place: Place, origin: str, content: str = "lower\n") -> Path:
@@ -389,3 +401,100 @@ def test_a_lock_keeps_other_processes_out(place: Place, kind: str, origin: str) 
         assert is_locked(path, kind)
         getattr(fcntl, kind)(file, fcntl.LOCK_UN)
         assert not is_locked(path, kind)
+
+
+def test_a_lock_by_one_name_is_seen_by_another(place: Place) -> None:
+    with (place / "made").open("w") as file:
+        os.link(place / "made", place / "another")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_locked(place / "another", "flock")
+
+
+# what few programs ask for
+
+
+@pytest.mark.parametrize("mode", [0, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE])
+@ORIGINS
+def test_room_is_allocated_and_given_back(place: Place, origin: str, mode: int) -> None:
+    with file_of(place, origin, "lower\n").open("r+b") as file:
+        if "allocated room" in place.limits:
+            with pytest.raises(OSError, match="not supported"):
+                fallocate(file.fileno(), mode, 0, 65536)
+            return
+        fallocate(file.fileno(), mode, 0, 65536)
+        assert os.fstat(file.fileno()).st_size == (65536 if mode == 0 else 6)
+        assert os.pread(file.fileno(), 6, 0) == (b"lower\n" if mode == 0 else bytes(6))
+
+
+def test_the_c_librarys_way_to_allocate_room_always_works(place: Place) -> None:
+    with (place / "file").open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 100_000)
+        assert os.fstat(file.fileno()).st_size == 100_000
+        assert os.pread(file.fileno(), 10, 0) == b"lower\n" + bytes(4)
+
+
+def test_holes_are_found(place: Place) -> None:
+    with (place / "made").open("wb") as file:
+        file.seek(8 << 20)
+        file.write(b"end")
+    with (place / "made").open("rb") as file:
+        found = os.lseek(file.fileno(), 0, os.SEEK_DATA), os.lseek(file.fileno(), 0, os.SEEK_HOLE)
+    if "looking for holes" in place.limits:
+        assert found == (0, (8 << 20) + 3)
+    else:
+        assert found == (8 << 20, 0)
+
+
+@ORIGINS
+def test_direct_io_reads_and_writes_what_others_see(place: Place, origin: str) -> None:
+    path = place / ("big" if origin == "lower" else "made")
+    if origin == "new":
+        path.write_bytes(b"0123456789abcdef" * 512)
+    descriptor = os.open(path, os.O_RDWR | os.O_DIRECT)
+    with mmap.mmap(-1, 4096) as page:
+        assert os.preadv(descriptor, [page], 4096) == 4096
+        assert page[:16] == b"0123456789abcdef"
+        page[:4] = b"abcd"
+        assert os.pwritev(descriptor, [page], 4096) == 4096
+    os.close(descriptor)
+    assert path.read_bytes()[4090:4104] == b"abcdefabcd4567"
+
+
+def test_a_new_file_has_a_birth_time(place: Place) -> None:
+    (place / "made").touch()
+    said = subprocess.run(["stat", "-c", "%W", place / "made"], capture_output=True, check=True)
+    assert (int(said.stdout) > 0) == ("birth times" not in place.limits)
+
+
+def test_a_socket_is_reached_by_a_second_and_by_a_new_name(place: Place) -> None:
+    here = os.open(place.path, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"/proc/self/fd/{here}/one")
+        server.listen()
+        os.link(place / "one", place / "two")
+        os.rename(place / "one", place / "three")
+        for name in ("two", "three"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(f"/proc/self/fd/{here}/{name}")
+    os.close(here)
+
+
+def make_long_path(directory: Path) -> None:
+    opened = [os.open(directory, os.O_RDONLY)]
+    try:
+        for _ in range(40):
+            os.mkdir("n" * 200, dir_fd=opened[-1])
+            opened.append(os.open("n" * 200, os.O_RDONLY, dir_fd=opened[-1]))
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=opened[-1]))
+        assert os.listdir(opened[-1]) == ["file"]
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def test_a_path_may_be_longer_than_any_system_call_takes(place: Place) -> None:
+    if "long paths" in place.limits:
+        with pytest.raises(OSError, match=r"too long|out of range"):
+            make_long_path(place.path)
+        return
+    make_long_path(place.path)
