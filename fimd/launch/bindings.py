@@ -7,7 +7,7 @@ from typing import Final
 
 from fimd.flatimage.settings import Binding, BindingType, Unshare
 from fimd.launch import accounts
-from fimd.launch.ceiling import shows_secrets
+from fimd.launch.ceiling import secrets
 from fimd.launch.expansion import expand
 from fimd.launch.place import Place
 
@@ -43,6 +43,12 @@ class Bind:
     """Whether nothing can start without it."""
     is_ours: bool = False
     """Whether it is of the runtime tree, which nothing else shows a part of."""
+    kept_from: tuple[str, ...] = ()
+    """Places of the host, without links, of which it may show nothing."""
+    real: str = ""
+    """The source without links, as the user's namespace has it (fimd.launch.targets)."""
+    identity: tuple[int, int] = (0, 0)
+    """Device and number of what was found there."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -84,8 +90,9 @@ def stored(
 ) -> Iterator[Bind]:
     """Yield an image's own bindings with their paths expanded, and warn of those left out.
 
-    One that is not trusted can't have those that show its user's secrets.
+    Those of one that is not trusted are kept from its user's secrets.
     """
+    kept_from = () if trusted else secrets(variables.get("HOME", ""))
     for binding in bindings:
         source, target = expand(binding.src, variables), expand(binding.dst, variables)
         path = os.path.join(variables.get("PWD", ""), source.text)
@@ -93,13 +100,9 @@ def stored(
             reason = "no command is run for a path"
         elif not source.text or not path.startswith("/"):
             reason = "it is not an absolute path"
-        elif not trusted and shows_secrets(path, variables.get("HOME", "")):
-            reason = (
-                "it would show keys and other secrets in your home; where you trust the image, "
-                "execute its file, or use 'fimctl run --all-bindings'"
-            )
         else:
-            yield Bind(_OPTIONS[binding.type], path, os.path.join("/", target.text))
+            place = os.path.join("/", target.text)
+            yield Bind(_OPTIONS[binding.type], path, place, kept_from=kept_from)
             continue
         warnings.append(f"the binding {binding.src!r} to {binding.dst!r} is left out: {reason}")
 

@@ -17,10 +17,13 @@ _SECRETS: Final = (
 """Places in a home: keys, and what fimd keeps there."""
 
 
-def shows_secrets(source: str, home: str) -> bool:
-    """Tell whether a path of the host is one of the secrets', or lies in one, or above it."""
+def secrets(home: str) -> tuple[str, ...]:
+    """Return the secrets' places in a home, without links."""
     if not home.startswith("/"):
-        return False
-    real = os.path.realpath(source)
-    places = (os.path.realpath(os.path.join(home, name)) for name in _SECRETS)
+        return ()
+    return tuple(os.path.realpath(os.path.join(home, name)) for name in _SECRETS)
+
+
+def shows(real: str, places: tuple[str, ...]) -> bool:
+    """Tell whether a path without links is one of these places, or lies in one, or above it."""
     return any(is_below(real, place) or is_below(place, real) for place in places)

@@ -37,23 +37,20 @@ class Cover:
         found = [own, *(place for place in _other_names(own, mounts) if _shows(place, own))]
         return cls(tuple(dict.fromkeys(found)))
 
-    def holds(self, source: str) -> bool:
-        """Tell whether a path of the host leads into the tree."""
-        real = os.path.realpath(source)
+    def holds(self, real: str) -> bool:
+        """Tell whether a path of the host, which has no links, is in the tree."""
         return any(is_below(real, place) for place in self.places)
 
     def over(
-        self, source: str, target: str, own: str = "", *, option: str = "--bind", bound: str = ""
+        self, real: str, target: str, own: str = "", *, option: str = "--bind", bound: str = ""
     ) -> Iterator[str]:
-        """Yield what hides the tree, once bubblewrap has bound `source` over `target`.
+        """Yield what hides the tree, once bubblewrap has bound `real` over `target`.
 
-        At the place `own`, where a part of the tree is to be shown, that can be written to until
-        then; nothing of the host is. `option` is by which it was bound, and `bound` by which other
+        `real` has no links: what they lead to may be another thing by then. At the place `own`,
+        where a part of the tree is to be shown, that can be written to until then; nothing of the
+        host is. `option` is by which it was bound, and `bound` by which other
         path of the same directory, if so.
         """
-        real = os.path.realpath(source)
-        if not os.path.isdir(real):
-            return  # it shows no tree, or it is not there and won't be bound
         shown = [place for place in self.places if is_below(place, real)]
         above = {path for place in shown for path in _movable_above(place, real)}
         for path in sorted(above) if not option.startswith("--ro-") else ():

@@ -1,7 +1,7 @@
 /* The program around every program of an image.
 
      entry monitor INDEX USERS MOUNTS BWRAP [WORD ...]
-     entry init DESCRIPTOR LOCK SIGNALS PROGRAM [ARGUMENT ...]
+     entry init DESCRIPTOR LOCK SIGNALS SHOWN PROGRAM [ARGUMENT ...]
      entry exec SIGNALS PROGRAM NAME [ARGUMENT ...]
 
    A start makes four processes of it, each the parent of the next:
@@ -22,6 +22,10 @@
             does: whoever asks the kernel for the lock learns of both. With nobody to read from the
             pipe any more the monitor was killed, and as process 1 init ends all others by its own
             end. Without a process namespace it goes on, and inherits what PROGRAM has left.
+            SHOWN says of parts of the host what they were when they were checked, one behind the
+            other: MAJOR:MINOR:INODE:LENGTH:PATH, with the path inside. Bubblewrap takes them by
+            their names, in directories that other programs may write to, so that what is there
+            inside is looked at before PROGRAM is.
    More words than bubblewrap takes go by a file in memory: in place of PROGRAM and its arguments init
    then has a word with the number of the descriptor by which it reads them.
 
@@ -51,10 +55,12 @@
 #include <linux/filter.h>
 #include <linux/prctl.h>
 #include <linux/seccomp.h>
+#include <linux/stat.h>
 #include <asm/ioctls.h>
 
 #define EPERM 1
 #define EINTR 4
+#define EACCES 13
 #define SIGKILL 9
 #define SIGPIPE 13
 #define SIGCHLD 17
@@ -354,6 +360,56 @@ static char **fetch(char **words) {
   return found;
 }
 
+/* ---- what is shown of the host ---- */
+
+static unsigned long long read_number(char **at) {
+  unsigned long long value = 0;
+  for (; **at >= '0' && **at <= '9'; ++*at) value = value * 10 + (unsigned)(**at - '0');
+  if (**at == ':') ++*at;
+  return value;
+}
+
+static long look(const char *path, struct statx *facts) {
+  return call(__NR_statx, (word)AT_FDCWD, (word)path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+              STATX_BASIC_STATS, (word)facts);
+}
+
+/* Tell whether PROGRAM can't come to a place, however it changes the directories above. */
+static int is_closed(const char *path) {
+  static char above[4096];
+  struct statx facts;
+  long found = -EACCES;
+  word end = length(path);
+  if (end >= sizeof above) return 0;
+  for (word at = 0; at <= end; at++) above[at] = path[at];
+  while (found == -EACCES && end > 1) {
+    while (end > 1 && above[end - 1] != '/') end--;
+    if (end > 1) end--;
+    above[end] = 0;
+    found = look(above, &facts);
+  }
+  return found == 0 && facts.stx_uid != (unsigned)call(__NR_geteuid, 0, 0, 0, 0, 0);
+}
+
+static void check(char *shown) {
+  while (*shown) {
+    struct statx facts;
+    unsigned long long major = read_number(&shown), minor = read_number(&shown);
+    unsigned long long inode = read_number(&shown), size = read_number(&shown);
+    char *path = shown, next;
+    if (!size || size > length(shown)) fail("entry", " was given no list of what is shown.\n");
+    shown += size;
+    next = *shown;
+    *shown = 0;
+    long found = look(path, &facts);
+    int is_it = found == 0 && facts.stx_dev_major == major && facts.stx_dev_minor == minor &&
+                facts.stx_ino == inode;
+    if (!is_it && !(found == -EACCES && is_closed(path)))
+      fail(path, " is no longer what it was when this start began: start it again.\n");
+    *shown = next;
+  }
+}
+
 /* ---- the three ---- */
 
 static void join(const char *namespace) {
@@ -388,7 +444,7 @@ static __attribute__((noreturn)) void monitor(char **words, char **environment) 
   write_number(*descriptor, (unsigned)writer);
   word count = 0;
   while (words[count]) count++;
-  if (count > MOST_WORDS && words + count > descriptor + 3) put_by(descriptor + 3);
+  if (count > MOST_WORDS && words + count > descriptor + 4) put_by(descriptor + 4);
 
   long sandbox = fork();
   if (sandbox < 0) fail(words[5], " can't be started: there are too many processes.\n");
@@ -439,13 +495,14 @@ static __attribute__((noreturn)) void init(char **words, char **environment) {
   int is_first = call(__NR_getpid, 0, 0, 0, 0, 0) == 1;
 
   be_called_bubblewrap();
-  char **program_words = fetch(words + 5);
+  char **program_words = fetch(words + 6);
   call(__NR_fcntl, pipe, F_SETFD, FD_CLOEXEC, 0, 0);
   /* a program of the same user could trace it otherwise */
   call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (!is_first) call(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   keep_from_typing();
   bound_rights();
+  check(words[5]);
   unsigned lock = (unsigned)take(words[3]);
   struct poll ends[2] = {{(int)pipe, 0, 0}, {-1, POLLIN, 0}};
   call(__NR_ppoll, (word)ends, 1, (word)(word[4]){0}, 0, 0);
@@ -491,7 +548,7 @@ __attribute__((noreturn)) void begin(word *stack) {
   word count = stack[0];
   char **words = (char **)(stack + 1), **environment = words + count + 1;
   if (count > 5 && is(words[1], "monitor")) monitor(words, environment);
-  if (count > 5 && is(words[1], "init")) init(words, environment);
+  if (count > 6 && is(words[1], "init")) init(words, environment);
   if (count > 4 && is(words[1], "exec")) {
     keep_from_typing();
     become(words[2], words[3], words + 4, environment);

@@ -6,8 +6,9 @@ environment: nothing that the image says bears on what runs outside of the sandb
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Final
 
 from fimd.base.errors import UnsupportedError
@@ -16,6 +17,7 @@ from fimd.flatimage.settings import Permission, Unshare, without
 from fimd.images.image import ImageFacts
 from fimd.launch import accounts, entry, outside, rights
 from fimd.launch.bindings import SHARED, Bind, unshare_options
+from fimd.launch.ceiling import shows
 from fimd.launch.cover import Cover, is_hidden, revealed
 from fimd.launch.draft import RC_FILE, SCRIPT, TEMPORARY, Draft
 from fimd.launch.expansion import quoted
@@ -40,6 +42,12 @@ _ALONE: Final = (
     "root inside can give files to nobody and become nobody else, as package managers do: there "
     "are no subordinate ids (see 'fimctl doctor'), and fimd's own program was not compiled here"
 )
+_KEYS: Final = (
+    "it would show keys and other secrets in your home; where you trust the image, execute its "
+    "file, or use 'fimctl run --all-bindings'"
+)
+_LONGEST_WORD: Final = 128 << 10
+"""Bytes that the kernel takes (MAX_ARG_STRLEN in linux/binfmts.h)."""
 _MOST_WORDS: Final = 8000
 """Bubblewrap takes 9000, with those of the program, and refuses more in its own words."""
 
@@ -95,9 +103,11 @@ def launch_plan(
     texts = accounts.shown(who, found.accounts)
     own = {os.path.join(place.directory, name) for name in accounts.PLACES.keys() - texts.keys()}
     hidden = False  # the runtime tree's own place
+    shown: list[Bind] = []
     for bind in (bind for bind in binds if bind.source not in own):
         words = tuple(_shown(bind, place, tree.target, cover or Cover((place.app,)), warnings))
         sandbox += words
+        shown += [bind] if words else []
         hidden = is_hidden(tree.target, words, bind.target, hidden)
     parts = (place.programs, place.applets, place.directory)
     sandbox += revealed(place.app, tree.target, parts, anew=not hidden)
@@ -106,13 +116,16 @@ def launch_plan(
     sandbox += draft.variables.words()
     sandbox += () if found.directories.issuperset(draft.directories) else ("--unsetenv", TEMPORARY)
     sandbox += ("--unshare-pid",) if first else ()
-    if len(sandbox) > _MOST_WORDS:
+    checked = entry.said(_checked([*shown, tree], place))
+    if len(sandbox) > _MOST_WORDS or len(os.fsencode(checked)) >= _LONGEST_WORD:
         raise UnsupportedError(
             f"{image.path} has {len(binds)} bindings and {len(draft.variables.plain)} "
             "variables, which is more than bubblewrap takes: remove some"
         )
     if program:
-        around = _around(program, sandbox, place, signals, first=first)
+        around = _around(
+            program, sandbox, entry.init(place.lock, signals, checked), place, first=first
+        )
     else:
         join = outside.command(place.join, request.environment.get("PATH"))
         around = (*join, *sandbox, "--die-with-parent", "--")
@@ -135,16 +148,32 @@ def _shown(bind: Bind, place: Place, own: str, cover: Cover, warnings: list[str]
     if not bind.source:
         yield from bind.words
         return
-    source = SHARED if bind.source == place.shared else bind.source
-    if cover.holds(source) and not bind.is_ours:
-        warnings.append(f"{source} is not shown inside: it leads into fimd's own files")
+    real = os.path.realpath(SHARED) if bind.source == place.shared else bind.real
+    if cover.holds(real) and not bind.is_ours:
+        warnings.append(f"{bind.source} is not shown inside: it leads into fimd's own files")
+        return
+    if shows(real, bind.kept_from):
+        warnings.append(f"{bind.source} is not shown inside: {_KEYS}")
         return
     yield from bind.words
-    yield from cover.over(source, bind.target, own, option=bind.option, bound=bind.source)
+    yield from cover.over(real, bind.target, own, option=bind.option, bound=bind.source)
+
+
+def _checked(shown: Sequence[Bind], place: Place) -> Iterator[Seen]:
+    """Yield what of the host has to be inside as it was found, and no later mount hides there.
+
+    Who may write to a directory above a source can exchange it until bubblewrap takes it.
+    """
+    hidden: set[str] = set()
+    for bind in reversed(shown):
+        above = {bind.target, *map(str, PurePosixPath(bind.target).parents)}
+        if bind.source and not bind.is_ours and bind.source != place.shared and not above & hidden:
+            yield Seen(bind.target, *bind.identity)
+        hidden.add(bind.target)
 
 
 def _around(
-    program: str, sandbox: list[str], place: Place, signals: tuple[int, ...], *, first: bool
+    program: str, sandbox: list[str], init: tuple[str, ...], place: Place, *, first: bool
 ) -> tuple[str, ...]:
     """Return bubblewrap's words with what waits for it, and what it runs before all others.
 
@@ -154,7 +183,7 @@ def _around(
     words += ("--as-pid-1",) if first else ()
     words += ["--", program, "init"]
     words[entry.INDEX] = str(len(words))
-    return (*words, *entry.init(place.lock, signals))
+    return (*words, *init)
 
 
 def _inside(

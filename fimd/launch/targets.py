@@ -49,6 +49,11 @@ _EMPTY: Final = ("--dev", "--tmpfs")
 """Options that show a file system of the sandbox's own."""
 
 
+_Facts = tuple[str, int, int]
+"""A file's path without links, device and number."""
+_NO_FACTS: Final = ("", 0, 0)
+
+
 class _UnfitError(Exception):
     """Nothing can be shown there, for the reason that this says."""
 
@@ -107,9 +112,10 @@ def found(binds: Sequence[Bind], looks: Sequence[str], answer: dict[str, Any]) -
     Raises UnsupportedError where a mount can't be that is needed.
     """
     shown, warnings = [], []
-    for bind, (target, reason) in zip(binds, answer["targets"], strict=True):
+    for bind, (target, reason, facts) in zip(binds, answer["targets"], strict=True):
         if target is not None:
-            shown.append(replace(bind, target=target))
+            real, device, inode = facts
+            shown.append(replace(bind, target=target, real=real, identity=(device, inode)))
             continue
         what = bind.source or bind.option.removeprefix("--")
         if bind.is_needed:
@@ -151,8 +157,8 @@ def _look(path: str) -> tuple[int, int]:
 
 def resolve(
     root: int, binds: Sequence[Sequence[str]]
-) -> tuple[list[tuple[str | None, str]], "View"]:
-    """Return for each bind its target, None where it is left out, and the reason for that.
+) -> tuple[list[tuple[str | None, str, _Facts]], "View"]:
+    """Return for each bind its target, None where it is left out, the reason, and what it shows.
 
     `binds` are options of bubblewrap with source and target; a source that is not there is no
     reason. The process is in a chroot of the tree afterwards, and is to end.
@@ -164,33 +170,45 @@ def resolve(
     os.chroot(".")
     os.umask(0o022)
     view = View(root)
-    found: list[tuple[str | None, str]] = []
-    for (_, _, target), source in zip(binds, sources, strict=True):
+    found: list[tuple[str | None, str, _Facts]] = []
+    for (_, _, target), (source, facts) in zip(binds, sources, strict=True):
         if isinstance(source, OSError):
             gone = isinstance(source, FileNotFoundError | NotADirectoryError)
-            found.append((None, "" if gone else f"it can't be read ({source.strerror})"))
+            reason = "" if gone else f"it can't be read ({source.strerror})"
+            found.append((None, reason, facts))
             continue
         try:
-            found.append((view.show(source, target), ""))
+            found.append((view.show(source, target), "", facts))
         except _UnfitError as error:
-            found.append((None, str(error)))
+            found.append((None, str(error), facts))
         except OSError as error:
-            found.append((None, f"{error.filename or target}: {error.strerror}"))
+            found.append((None, f"{error.filename or target}: {error.strerror}", facts))
     return found, view
 
 
-def _opened(option: str, source: str) -> _Mount | OSError:
+def _opened(option: str, source: str) -> tuple[_Mount | OSError, _Facts]:
     """Open what is to be shown, as the host has it."""
     if option in _EMPTY:
-        return _Mount(option=option)
+        return _Mount(option=option), _NO_FACTS
     try:
-        descriptor = os.open(source or "/proc", os.O_PATH | os.O_CLOEXEC)
+        descriptor = _open(source or "/proc")
     except OSError as error:
-        return error
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        return _Mount(descriptor, option)
+        return error, _NO_FACTS
+    status = os.fstat(descriptor)
+    facts = (os.readlink(f"/proc/self/fd/{descriptor}"), status.st_dev, status.st_ino)
+    if stat.S_ISDIR(status.st_mode):
+        return _Mount(descriptor, option), facts
     os.close(descriptor)
-    return _Mount(option=option, is_directory=False)
+    return _Mount(option=option, is_directory=False), facts
+
+
+def _open(source: str) -> int:
+    try:
+        return os.open(
+            f"{source}/", os.O_PATH | os.O_CLOEXEC
+        )  # whose slash has it mounted, if need be
+    except NotADirectoryError:
+        return os.open(source, os.O_PATH | os.O_CLOEXEC)
 
 
 class View:

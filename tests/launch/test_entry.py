@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fimd.launch.entry import PROGRAM, letters
+from fimd.launch.entry import PROGRAM, init, letters, said
+from fimd.launch.targets import Seen
 from tests.support.session import wait_for
 
 TERMINAL = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -153,15 +155,16 @@ class Sandbox:
             PROGRAM,
         ]
 
-    def command(self, script: str) -> list[str | Path]:
+    def command(self, script: str, shown: str = "") -> list[str | Path]:
         before = [PROGRAM, "monitor", "", "", "", *self._before, "init"]
         before[2] = str(len(before))
-        return [*before, "0000000000", self.lock, letters(TERMINAL), "/bin/bash", "-c", script]
+        return [*before, *init(str(self.lock), TERMINAL, shown), "/bin/bash", "-c", script]
 
-    def run(self, script: str, keep: Sequence[int] = ()) -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(
-            self.command(script), capture_output=True, timeout=60, check=False, pass_fds=keep
-        )
+    def run(
+        self, script: str, keep: Sequence[int] = (), shown: str = ""
+    ) -> "subprocess.CompletedProcess[bytes]":
+        command = self.command(script, shown)
+        return subprocess.run(command, capture_output=True, timeout=60, check=False, pass_fds=keep)
 
 
 @pytest.fixture(params=[True, False], ids=["namespace", "host"])
@@ -221,3 +224,21 @@ def inside(mark: Path) -> list[str]:
         if any(str(mark).encode() in word for word in words) and int(entry.name) != os.getpid():
             found.append(entry.name)
     return found
+
+
+def test_what_is_shown_has_to_be_what_was_found(sandbox: Sandbox, tmp_path: Path) -> None:
+    place = tmp_path / "of the host: 7:8"
+    place.mkdir()
+    facts = place.stat()
+    right = Seen(str(place), facts.st_dev, facts.st_ino)
+    for shown, code in (
+        ([right, right], 0),
+        ([right, replace(right, inode=right.inode + 1)], 127),
+        ([replace(right, device=right.device + 1)], 127),
+        ([replace(right, path=f"{place}-gone")], 127),
+    ):
+        done = sandbox.run("true", shown=said(shown))
+        assert done.returncode == code
+        assert (b"is no longer what it was" in done.stderr) == (code != 0)
+    for nonsense in ("x", "1:2:3:", "1:2:3:0:", "1:2:3:99:/short", "1:2:3:99999999999999999999:/x"):
+        assert sandbox.run("true", shown=nonsense).returncode == 127

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def make(
         "/images/app", 7, mode=mode, root=root, environment=caller, executed=True
     )
     asked = draft(place, request, image)
-    found = Found(asked.binds, (), ())
+    real = [replace(bind, real=os.path.realpath(bind.source)) for bind in asked.binds]
+    found = Found(tuple(real), (), ())
     return asked, launch_plan(place, "/merged", request, image, asked, found)
 
 
@@ -142,7 +144,8 @@ def test_stored_words_are_expanded_by_the_callers_variables() -> None:
     assert made.argv[-2:] == ("/home/me/x", "$HOME")
     shown = variables(made)
     assert (shown["A"], shown["$K"], shown["PS1"], shown["F"]) == ("me", "v", r"\u $", "7")
-    assert shown["P"].startswith("/tmp/fim/app/u7/bin:/usr/bin:")
+    assert shown["P"].startswith("/usr/bin:")
+    assert shown["P"].endswith(":/tmp/fim/app/u7/bin:/tmp/fim/app/u7/sbin")
 
 
 def test_a_command_in_a_stored_word_is_for_the_shell_inside_or_nobodys() -> None:
