@@ -55,6 +55,8 @@ def test_a_link_or_another_kind_of_file_is_no_obstacle(
 ) -> None:
     session.output(image, "fim-overlay", "set", overlay)
     for path, what, permission, bound in OBSTACLES:
+        if permission == "network" and not Path("/", path).exists():
+            continue  # a small machine has no /etc/hosts to show
         put(session, image, path, what)
         session.output(image, "fim-perms", "set", permission)
         done = session.run(image, "fim-exec", "cat", bound)

@@ -51,6 +51,8 @@ async def ask(bus: str, member: str, *wrap: str, words: Sequence[str] = ()) -> t
 async def test_a_process_in_a_sandbox_learns_what_there_is_and_nothing_more(
     server: ObjectServer, bus: str, wrap: tuple[str, ...]
 ) -> None:
+    if os.getuid() != 0 and wrap[1].startswith("-Ur"):
+        pytest.skip("a bus refuses who calls itself root and is not")
     code, said = await ask(bus, f"{Probe.name}.Echo", *wrap, words=["hello"])
     assert code != 0
     assert DENIED in said
