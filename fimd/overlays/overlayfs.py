@@ -11,34 +11,19 @@ is locked into the stack's directory, with the branches, itself and its librarie
 
 import asyncio
 import os
-import re
 import shutil
 import stat
-import subprocess
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any, Final
 
 from fimd.base.errors import DataDirectoryError, MountError, UnsupportedError
 from fimd.base.limits import Limit
-from fimd.base.system_calls import MS_BIND
-from fimd.base.system_calls import mount as bind
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.steps import Step
-from fimd.mounts.template import OWN_FILES
 from fimd.overlays.fuse import bind_below, mount_fuse
+from fimd.overlays.locked import furnish as furnish_program
+from fimd.overlays.locked import needs
 from fimd.overlays.stack import Overlay, StackDirectory, open_holder
-
-_READS: Final = (
-    "/dev/fuse",
-    "/proc/sys/kernel/overflowuid",
-    "/proc/sys/kernel/overflowgid",
-)
-"""Files that it opens when it starts."""
-_PT_INTERP: Final = 3
-_LIBRARY: Final = re.compile(rb"(/\S+) \(0x")
-_SECONDS: Final = 10.0
-"""Seconds that looking for libraries may take."""
 
 _GHOSTS: Final = "it looks into the layers for every name that it does not know"
 
@@ -117,7 +102,7 @@ def begin(stack: StackDirectory, seconds: float) -> Step:
         "upper": stack.upper,
         "work": stack.work,
         "layers": stack.layers,
-        "needs": _needs(program),
+        "needs": needs(program),
     }
     return Step(f"{__name__}:furnish", "overlay", seconds, arguments)
 
@@ -166,54 +151,12 @@ def furnish(arguments: dict[str, Any], _files: list[int]) -> tuple[str, str]:
                 os.mkdir(work, 0o700, dir_fd=holder)
         sources = {f"lower/{layer}": f"layers/{layer}" for layer in range(arguments["layers"])}
         bind_below(path, {**sources, "data": f"/proc/self/fd/{holder}"})
-        for needed in (*arguments["needs"], *_READS):
-            os.makedirs(os.path.dirname(path + needed), exist_ok=True)
-            os.close(os.open(path + needed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            bind(needed, path + needed, "", MS_BIND, "")
-        os.makedirs(path + OWN_FILES, exist_ok=True)
+        furnish_program(path, arguments["needs"])
     except OSError as error:
         raise MountError(f"fuse-overlayfs: its branches can't be bound: {error}") from error
     finally:
         os.close(holder)
     return f"/data/{name}", f"/data/{work}"
-
-
-@lru_cache
-def _needs(program: str) -> tuple[str, ...]:
-    """Return the files that a program is made of: itself, what loads it, and its libraries.
-
-    Raises UnsupportedError.
-    """
-    loader = _loader(program)
-    if loader is None:
-        return (program,)
-    try:
-        said = subprocess.run(
-            [loader, "--list", program], capture_output=True, timeout=_SECONDS, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UnsupportedError(f"the libraries of {program} can't be found: {error}") from error
-    found = (os.fsdecode(path) for path in _LIBRARY.findall(said))
-    return tuple(dict.fromkeys((program, loader, *found)))
-
-
-def _loader(program: str) -> str | None:
-    """Return what loads a program and its libraries; None where it needs none (elf(5))."""
-    with open(program, "rb") as file:
-        header = file.read(64)
-        if header[:6] != b"\x7fELF\x02\x01":
-            raise UnsupportedError(f"{program} is no program of this machine's")
-        start, size, count = (
-            int.from_bytes(header[at : at + width], "little")
-            for at, width in ((32, 8), (54, 2), (56, 2))
-        )
-        for number in range(count):
-            file.seek(start + size * number)
-            entry = file.read(size)
-            if int.from_bytes(entry[:4], "little") == _PT_INTERP:
-                file.seek(int.from_bytes(entry[8:16], "little"))
-                return os.fsdecode(file.read(int.from_bytes(entry[32:40], "little")).rstrip(b"\0"))
-    return None
 
 
 def _make_whiteouts(stack: StackDirectory) -> set[int]:

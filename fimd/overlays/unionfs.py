@@ -9,7 +9,8 @@ marks, made from the layers' metadata.
 What it copies up from a layer it spoils (fimd.casefold.copy_up), so there is always a view over it.
 
 It works by paths, and follows links that a program has made in the upper directory. So it is locked
-into a directory where the branches are mounted, and nothing else is.
+into the stack's directory, with the branches, itself and its libraries. (It has an option for that,
+chroot, with which it heeds no mark of a directory for what is below.)
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from fimd.base.limits import Limit
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.steps import Step
 from fimd.overlays.fuse import bind_below, mount_fuse
+from fimd.overlays.locked import furnish, needs
 from fimd.overlays.stack import Overlay, StackDirectory, open_checked
 from fimd.trees.hidden import hidden_directories
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
@@ -35,7 +37,7 @@ from fimd.trees.whiteouts import whiteouts
 log = structlog.get_logger(__name__)
 
 _LONGEST_NAME: Final = 255
-_JAIL: Final = "union"
+_PLACE: Final = "union"
 
 _INODES: Final = "it knows files by their paths: to the kernel each name is a file of its own"
 
@@ -79,9 +81,13 @@ LIMITS: Final = (
 
 
 def begin(stack: StackDirectory, seconds: float) -> Step:
-    """Return the step that mounts the branches in the directory that the union is locked into."""
-    _program()
-    arguments = {"path": stack.path, "upper": stack.upper, "layers": stack.layers}
+    """Return the step that mounts what the program needs in the directory that locks it in."""
+    arguments = {
+        "path": stack.path,
+        "upper": stack.upper,
+        "layers": stack.layers,
+        "needs": needs(_program()),
+    }
     return Step(f"{__name__}:bind_branches", "union", seconds, arguments)
 
 
@@ -90,14 +96,15 @@ async def serve(
 ) -> Overlay:
     """Start the program."""
     marked = await asyncio.to_thread(_make_marks, stack, marks_directory())
-    jail = os.path.join(stack.path, _JAIL)
     options = ["cow", "hide_meta_files", "statfs_omit_ro", f"fsname=fimd-{stack.id}"]
-    options.append(f"chroot={jail}")
     names = list(stack.lower(marked))
-    branches = ":".join(["/upper=RW", *(f"/{name}=RO" for name in names)])
-    overlay = await mount_fuse(_program(), options, [branches], stack, namespace, seconds)
+    branches = ":".join([f"/{_PLACE}/upper=RW", *(f"/{_PLACE}/{name}=RO" for name in names)])
+    overlay = await mount_fuse(
+        _program(), options, [branches], stack, namespace, seconds, jailed=True
+    )
     mounted = ["upper", *(name for name in names if name.startswith("layers/"))]
-    return replace(overlay, branches=tuple(os.path.join(jail, name) for name in mounted))
+    place = os.path.join(stack.path, _PLACE)
+    return replace(overlay, branches=tuple(os.path.join(place, name) for name in mounted))
 
 
 def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:
@@ -106,8 +113,9 @@ def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:
     upper = open_checked(path, "upper", arguments["upper"])
     try:
         names = (f"layers/{layer}" for layer in range(arguments["layers"]))
-        sources = {f"{_JAIL}/{name}": name for name in names}
-        bind_below(path, {**sources, f"{_JAIL}/upper": f"/proc/self/fd/{upper}"})
+        sources = {f"{_PLACE}/{name}": name for name in names}
+        bind_below(path, {**sources, f"{_PLACE}/upper": f"/proc/self/fd/{upper}"})
+        furnish(path, arguments["needs"])
     except OSError as error:
         raise MountError(f"unionfs: its branches can't be bound: {error.strerror}") from error
     finally:
@@ -151,7 +159,7 @@ def _make_marks(stack: StackDirectory, directory: bytes) -> set[int]:
             continue
         marked.add(index)
         top = os.path.join(
-            os.fsencode(stack.path), _JAIL.encode(), b"marks", b"%d" % index, directory
+            os.fsencode(stack.path), _PLACE.encode(), b"marks", b"%d" % index, directory
         )
         os.makedirs(top)
         for path in hides:

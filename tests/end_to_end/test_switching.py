@@ -148,3 +148,16 @@ def test_hard_links_of_several_layers_are_not_taken_for_each_other(
     script = "cp -a /w /copy; cd /copy; cat 1/a 1/b 2/a 2/b 3/a 3/b"
     copied = change(session, image, overlay, script)
     assert copied.split() == ["1", "1", "2", "2", "3", "3"]
+
+
+@pytest.mark.parametrize("first", INSTALLED)
+@pytest.mark.parametrize("second", sorted({"bwrap", "unionfs"} & set(INSTALLED)))
+def test_a_directory_made_again_after_a_switch_is_empty_at_every_depth(
+    session: Session, image: Path, first: str, second: str
+) -> None:
+    change(session, image, "bwrap", "mkdir -p /w/deep/sub/directory; touch /w/deep/sub/file")
+    commit(session, image)
+    change(session, image, first, "rm -rf /w/deep")
+    made = "mkdir /w/deep; mkdir /w/deep/sub; mkdir /w/deep/sub/file; find /w/deep | sort"
+    expected = "/w/deep\n/w/deep/sub\n/w/deep/sub/file\n"
+    assert change(session, image, second, made) == expected
