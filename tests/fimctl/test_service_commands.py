@@ -100,10 +100,8 @@ def test_logs_of_nothing_are_refused(session: Session) -> None:
 
 
 COMPLAINER = """\
-#!/bin/sh
-# A real unionfs (.unionfs-fuse/ is where it keeps its marks) beside which somebody complains.
-(while sleep 0.1 && kill -0 $$; do echo "disk of $1: number $((number += 1))" >&2; done) &
-exec /usr/bin/unionfs "$@"
+exec 3<>"$0"  # as the program itself: whether anybody reads it or not
+while sleep 0.1 && kill -0 "$1"; do echo "disk of -f: number $((number += 1))" >&3; done
 """
 
 
@@ -111,11 +109,12 @@ exec /usr/bin/unionfs "$@"
 def test_logs_have_what_mount_programs_say_even_without_a_daemon(
     session: Session, image: Path, busybox_image: Path
 ) -> None:
-    program = session.directory / "bin" / "unionfs"
-    program.write_text(COMPLAINER)
-    program.chmod(0o755)
+    """A program in whose name somebody complains."""
     session.output(image, "fim-overlay", "set", "unionfs")
     running = session.background(image, "while cat /etc/release; do sleep 0.2; done")
+    program = session.one_named("unionfs")
+    output = os.readlink(f"/proc/{program}/fd/2")
+    session.start("busybox", "sh", "-c", COMPLAINER, output, str(program))
     other = session.adopt(busybox_image, "other.flatimage")
     session.output(other, "fim-exec", "true")
 
