@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from fimctl import messages
 from fimd.base.places import beside, data_directory
 
 TYPE_CHECKING = False
@@ -28,6 +27,8 @@ def options_of_environment(image: str) -> dict[str, tuple[str, Any]]:
         options["layers"] = ("aay", [os.fsencode(path) for path in layers])
     named = os.environ.get("FIM_OVERLAY")
     if named and named not in OVERLAYS:
+        from fimctl import messages  # noqa: PLC0415 - a program starts without it
+
         messages.warning(f"FIM_OVERLAY is left out: {named} is none of {', '.join(OVERLAYS)}")
     if overlay:
         options["overlay"] = ("s", overlay)
