@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.overlays import INSTALLED
 from tests.support.session import Session, wait_for
 
 DIRECTORY, FILE = "a directory", "a file"
@@ -27,7 +28,7 @@ OBSTACLES = [
 ]
 
 
-@pytest.fixture(params=["bwrap", "unionfs", "overlayfs"])
+@pytest.fixture(params=INSTALLED)
 def overlay(request: pytest.FixtureRequest) -> str:
     """An overlay."""
     name: str = request.param

@@ -62,6 +62,7 @@ def test_the_depth_of_a_tree_takes_neither_descriptors_nor_the_interpreters_stac
         make_deep(Path(scratch, "tree"), levels)
 
         def remove() -> None:
+            os.closerange(held + 1, 1 << 16)  # what else the tests have open
             resource.setrlimit(resource.RLIMIT_NOFILE, (held + 8, held + 8))
             remove_tree(held, "tree")
 
