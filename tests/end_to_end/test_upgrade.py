@@ -20,7 +20,7 @@ WRITER = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def former(open_directory: Path) -> Path:
     """The code of fimd 0.1."""
     git = ["git", "-c", "safe.directory=*", "-C", str(PROJECT)]
