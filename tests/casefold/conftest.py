@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-SECONDS = 20.0
+SECONDS = 60.0
 
 Serve = Callable[..., "View"]
 Union = Callable[[str, Path], contextlib.AbstractContextManager[Path]]

@@ -28,7 +28,7 @@ def test_snapshots_of_hard_links_are_read(tmp_path: Path, level: int) -> None:
     with Image.open(tmp_path / "image") as image:
         [stored] = [s.size for s in image.table.sections if s.type == SectionType.METADATA_V2]
         assert sum(1 for _ in image.walk()) == 1 + SNAPSHOTS * (1 + FILES)
-        assert image.metadata.entry_count < bounds.items(stored) / 4
+        assert image.metadata.entry_count < bounds.items(stored) / 3
         assert len(image.metadata.frozen.data) < bounds.metadata_bytes(stored) / 4
 
 

@@ -24,7 +24,7 @@ from fimd.stacks.prepare import JAILED
 from fimd.stacks.stack import Stack, StackSpec
 from fimd.stacks.stacks import Stacks
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 def describe(stack: Stack, namespace: Namespace) -> str:

@@ -15,7 +15,7 @@ from fimd.dwarfs.write import create
 from fimd.overlays import BACKENDS
 
 PROJECT = Path(__file__).resolve().parents[2]
-SECONDS = 30.0
+SECONDS = 60.0
 KINDS = [(name, view) for name in BACKENDS for view in ("off", "on")]
 """Every overlay, and the case-insensitive view over each."""
 
