@@ -11,6 +11,7 @@ of it can be done in a jail.
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -111,7 +112,9 @@ def entries_of(upper: Upper, held: HeldCommit, work: Work) -> list[Entry]:
         merged = Merged(images)
         entries = canonical(upper, merged)
         seen = all(are_kept(image, held.ids) for image in images)
-        if upper.has_marks and not any(changes(entries, merged, owners=seen)):
+        # a file of the same second and size may be another, and is one: it was written
+        is_written = any(stat.S_ISREG(entry.mode) for entry in entries)
+        if upper.has_marks and not is_written and not any(changes(entries, merged, owners=seen)):
             return []
     if len(entries) <= 1:
         return []

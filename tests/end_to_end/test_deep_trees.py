@@ -19,7 +19,10 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("overlay", INSTALLED)
-@pytest.mark.parametrize("shape", list(SHAPES))
+@pytest.mark.parametrize(
+    "shape",
+    ["modes", *(pytest.param(shape, marks=pytest.mark.slow) for shape in ("path", "levels"))],
+)
 def test_what_is_deep_or_closed_is_a_change_like_others(
     session: Session, image: Path, overlay: str, shape: str
 ) -> None:
