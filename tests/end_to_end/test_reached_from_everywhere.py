@@ -220,6 +220,12 @@ def test_systemds_socket_takes_the_place_of_a_clients_daemon(session: Session, i
 # wherever there is a shell
 
 
+def says_hello(*command: str) -> None:
+    """Run a command that is to start the image, from a directory that is nobody's."""
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done
+
+
 def words(session: Session, image: Path, *names: str) -> str:
     """A shell's command that starts the image with what alone it needs to find its session."""
     kept = {name: session.environment[name] for name in (*_NEEDED, *names)}
@@ -264,30 +270,15 @@ def test_it_starts_for_who_has_become_its_user(
     if shutil.which(command[0]) is None:
         pytest.skip(f"there is no {command[0]}")
     filled = [word.format(user=session.account.name) for word in command]
-    done = subprocess.run(
-        [*filled, words(session, image)],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "hello\n"), done
+    says_hello(*filled, words(session, image))
 
 
 @pytest.mark.skipif(not is_root_of_others(), reason="only root has mounts of its own alone")
 def test_it_starts_from_a_mount_namespace(session: Session, image: Path) -> None:
     uid, gid = session.account.uid, session.account.gid
     identity = f"setpriv --reuid={uid} --regid={gid} --clear-groups"
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", f"{identity} sh -c {shlex.quote(words(session, image))}"],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "hello\n"), done
+    script = f"{identity} sh -c {shlex.quote(words(session, image))}"
+    says_hello("unshare", "-m", "sh", "-c", script)
 
 
 @pytest.mark.skipif(not is_root_of_others(), reason="only root serves logins")
