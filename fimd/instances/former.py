@@ -96,8 +96,9 @@ class Former:
             with suppress(ProcessGoneError):
                 await Process.watch(min(found[stack_id])).wait()
         await self._release(stack_id)
-        del self._users[stack_id]
         await stacks.forget(stack_id)
+        del self._users[stack_id]  # not before: who comes now makes that directory anew
+        stacks.free(stack_id)
 
     async def _release(self, stack_id: str) -> None:
         """Take a stack off the host, and end what holds or serves it."""

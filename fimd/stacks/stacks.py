@@ -363,8 +363,11 @@ class Stacks:
         return dict(self._stacks)
 
     async def forget(self, stack_id: str) -> None:
-        """Remove the directory of a stack that an earlier fimd had, and let others have it."""
+        """Remove the directory of a stack that an earlier fimd had."""
         await self._discard(stack_id)
+
+    def free(self, stack_id: str) -> None:
+        """Tell who waits for a stack that an earlier fimd had that nobody has it any more."""
         self._turns.free(stack_id)
 
     async def _unmount(self, stack: Stack) -> None:
