@@ -109,6 +109,7 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         former.see_out(layers, stacks)
         catalogue = Catalogue(state_directory(), images, instances.running)
         undo.push_async_callback(catalogue.close)
+        instances.is_to_be_noted = catalogue.is_to_be_noted
         server = ObjectServer(ROOT)
         buses = Buses(server, BUS_NAME)
         undo.push_async_callback(buses.close)

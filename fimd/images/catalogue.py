@@ -56,6 +56,8 @@ class Entry:
     uses: int = 0
     last_used: float = 0.0
     """Seconds since the epoch; 0 where it never was."""
+    noted: bool = False
+    """Whether its user was told what its root inside lacks."""
 
     @cached_property
     def id(self) -> str:
@@ -174,6 +176,14 @@ class Catalogue:
         else:
             self._drop(entry)
         self._save_now()
+        return True
+
+    def is_to_be_noted(self, path: str) -> bool:
+        """Tell whether an image that runs has its first note, and remember that."""
+        entry = self.entries.get(image_id(path))
+        if entry is None or entry.noted:
+            return False
+        self._put(replace(entry, noted=True))
         return True
 
     def _on_instance(self, event: Event, _key: str, instance: Running) -> None:
@@ -299,6 +309,7 @@ def _entry(facts: Any) -> Entry | None:
             and len(entry.path) <= _LONGEST_PATH
             and 0 < len(entry.name) <= _LONGEST_NAME
             and isinstance(entry.registered, bool)
+            and isinstance(entry.noted, bool)
             and type(entry.uses) is int
             and 0 <= entry.uses < 1 << 32
             and isinstance(entry.last_used, (int, float))

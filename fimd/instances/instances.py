@@ -75,6 +75,8 @@ class Instances:
         self.closed = False
         self.on_refusal: Callable[[StartRequest, FimError], None] = lambda _request, _error: None
         """Called when an image could not be started for a process."""
+        self.is_to_be_noted: Callable[[str], bool] = lambda _path: True
+        """Asked, once it runs, whether an image's note is to be told: it is at its first time."""
         layers.on_failure = lambda layer: stacks.fail_layer(layer.id)
         stacks.on_failure = self._on_failure
         stacks.name_user = self._name
@@ -185,6 +187,8 @@ class Instances:
         self._setting_up.begin(request.pid)
         self.running.add(instance.id, instance)
         process.on_end(partial(self._on_end, instance))
+        if plan.note and self.is_to_be_noted(image.path):
+            warnings.append(plan.note)
         log.info(
             "instance started",
             fim_instance=request.pid,

@@ -42,6 +42,11 @@ _ALONE: Final = (
     "root inside can give files to nobody and become nobody else, as package managers do: there "
     "are no subordinate ids (see 'fimctl doctor'), and fimd's own program was not compiled here"
 )
+_IN_APPEARANCE: Final = (
+    "root inside gives files to others, makes devices and becomes another user in appearance "
+    "alone, since there are no subordinate ids (see 'fimctl doctor'): files lose their owners, and "
+    "servers that refuse to be root's do not start; this is told once for each image"
+)
 _KEYS: Final = (
     "it would show keys and other secrets in your home; where you trust the image, execute its "
     "file, or use 'fimctl run --all-bindings'"
@@ -63,6 +68,8 @@ class LaunchPlan:
     """Files that the client has to have by the same names, or else not to execute `argv`."""
     warnings: tuple[str, ...] = ()
     """What of the image's settings is left out, and why."""
+    note: str = ""
+    """What is to be told once for each image."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Texts by their names in the instance's directory, to be written before."""
 
@@ -92,7 +99,8 @@ def launch_plan(
     warnings: list[str] = []
     first = own_processes and wants_own_processes(image)
 
-    if place.is_alone and who.uid == 0 and not program:
+    is_alone = place.is_alone and who.uid == 0
+    if is_alone and not program:
         warnings.append(_ALONE)
 
     sandbox = [draft.bwrap]
@@ -134,6 +142,7 @@ def launch_plan(
         signals,
         found.seen,
         tuple(warnings),
+        _IN_APPEARANCE if is_alone and program else "",
         texts,
     )
 

@@ -106,7 +106,7 @@ def test_it_says_what_forbids_user_namespaces(
     session = new_session()
     if session.account.uid == 0:
         return  # root needs none
-    helper = Path(__file__).resolve().parents[1] / "support" / "no_user_namespaces.py"
+    helper = Path(__file__).resolve().parents[1] / "support" / "refusing.py"
     if os.getuid() != 0:
         return
     wrap = [sys.executable, str(helper), "setpriv", f"--reuid={session.account.uid}"]

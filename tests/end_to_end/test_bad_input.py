@@ -12,7 +12,7 @@ from fimd.flatimage.reserved import DESKTOP
 from tests.support.account import Account
 from tests.support.session import Session
 
-NO_NEW_USER_NAMESPACES = Path(__file__).parent.parent / "support" / "no_user_namespaces.py"
+NO_NEW_USER_NAMESPACES = Path(__file__).parent.parent / "support" / "refusing.py"
 
 
 def refused(session: Session, *argv: str | os.PathLike[str], **options: str) -> str:

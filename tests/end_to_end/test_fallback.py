@@ -18,7 +18,7 @@ from tests.support.overlays import FALLBACK, needs_unionfs
 from tests.support.programs import all_but
 from tests.support.session import Session, wait_for
 
-FILTER = Path(__file__).parent.parent / "support" / "no_user_namespaces.py"
+FILTER = Path(__file__).parent.parent / "support" / "refusing.py"
 
 
 def verdicts(session: Session, *words: str | Path, **variables: str) -> dict[str, dict[str, str]]:

@@ -1,16 +1,19 @@
 """What a program finds in an image's tree and around it, and what of that is no change of it."""
 
 import os
+import signal
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
 from fimd.launch.entry import PROGRAM
 from tests.support.image_commands import Commands
 from tests.support.overlays import INSTALLED
-from tests.support.session import Session
+from tests.support.session import Session, wait_for
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:\n"
+SUPPORT = Path(__file__).parent.parent / "support"
 GROUP = "root:x:0:\nweb:x:33:\n"
 
 
@@ -129,16 +132,61 @@ def test_every_user_inside_has_shared_memory(app: Commands) -> None:
     assert not Path("/dev/shm/x").exists()
 
 
-def test_root_without_subordinate_ids_gives_files_to_others_in_appearance(app: Commands) -> None:
+@pytest.fixture
+def alone(app: Commands) -> Commands:
+    """One whose root inside has a single id."""
     if os.getuid() != 0 or app.session.account.uid == 0:
         pytest.skip("root has ids, and who the tests run as may have some")
     if not PROGRAM.exists():
         pytest.skip("fimd's own program was not compiled")
-    give = "echo x >/f; chown 7:7 /f && stat -c %u /f; cat $APT_CONFIG"
+    return app
+
+
+GIVE = "echo x >/f; chown 7:7 /f && stat -c %u /f"
+
+
+def test_root_without_subordinate_ids_gives_files_to_others_in_appearance(
+    alone: Commands,
+) -> None:
     expected = '0\nAPT::Sandbox::User "root";\n'
-    assert shell(app, give) == expected
-    app.session.background(app.image, "sleep 60", command="fim-root")
-    assert app.output("fim-instance", "exec", "0", "sh", "-c", "chown 7:7 /f") == ""
-    refused = app.session.run(app.image, "fim-exec", "chown", "7:7", "/f")
+    assert shell(alone, f"{GIVE}; cat $APT_CONFIG") == expected
+    alone.session.background(alone.image, "sleep 60", command="fim-root")
+    assert alone.output("fim-instance", "exec", "0", "sh", "-c", "chown 7:7 /f") == ""
+    refused = alone.session.run(alone.image, "fim-exec", "chown", "7:7", "/f")
     assert "Invalid argument" in refused.stderr
-    assert "APT_CONFIG" not in shell(app, "env", "fim-exec")
+    assert "APT_CONFIG" not in shell(alone, "env", "fim-exec")
+
+
+def test_what_it_lacks_is_told_once_for_each_image(alone: Commands) -> None:
+    def told(image: Path, *words: str) -> str:
+        done = alone.session.run(image, *words, "true")
+        assert done.returncode == 0
+        return done.stderr
+
+    assert told(alone.image, "fim-exec") == ""
+    [said] = told(alone.image, "fim-root").splitlines()
+    assert said.startswith("W::")
+    assert "files lose their owners" in said
+    daemon = alone.session.daemon()
+    os.kill(daemon, signal.SIGTERM)
+    wait_for(lambda: daemon not in alone.session.daemons(), what="the daemon's end")
+    assert told(alone.image, "fim-root") == ""
+    assert told(alone.session.adopt(alone.image, "other"), "fim-root").count("\n") == 1
+
+
+@pytest.mark.parametrize("lacks", ["filters", "program"])
+def test_where_not_even_that_can_be_had_the_program_runs_all_the_same(
+    alone: Commands, lacks: str
+) -> None:
+    refusing: list[str | Path] = []
+    alone.session.background(alone.image, "sleep 60", command="fim-root", stderr=DEVNULL)
+    if lacks == "filters":
+        refusing = [alone.session.account.python, SUPPORT / "refusing.py", "--filters"]
+    else:
+        (alone.session.tree / "bin" / "entry").unlink()
+    command = (*refusing, alone.image, "fim-root", "sh", "-c", f"{GIVE} || echo kept")
+    done = alone.session.run(*command)
+    assert (done.returncode, done.stdout) == (0, "kept\n")
+    assert "Invalid argument" in done.stderr
+    assert "give files to nobody" in done.stderr
+    assert done.stderr.count("\n") == 2

@@ -110,7 +110,7 @@ def test_where_no_user_namespace_is_allowed_it_says_so(directory: int) -> None:
         "except UnsupportedError as error: assert 'fimctl doctor' in str(error)\n"
         "else: raise SystemExit(3)\n"
     )
-    refuse = str(PROJECT / "tests" / "support" / "no_user_namespaces.py")
+    refuse = str(PROJECT / "tests" / "support" / "refusing.py")
     command = [sys.executable, refuse, sys.executable, "-c", code]
 
     def refused() -> None:

@@ -1,0 +1,177 @@
+"""The filters of the program around every program, by what they do with each call, by its name.
+
+They hold numbers, of three machines' calls and of two ways of each. The kernel's own headers say
+what these are, and a filter is gone through here as the kernel would (seccomp(2)).
+"""
+
+import re
+import shutil
+import stat
+import struct
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import PROJECT
+
+SOURCE = PROJECT / "fimd" / "launch" / "entry.c"
+ALLOW, SUCCEED, REFUSE = 0x7FFF0000, 0x00050000, 0x00050001
+FAKED = (
+    *("chown", "fchown", "lchown", "fchownat", "capset", "setgroups", "setuid", "setgid"),
+    *("setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid"),
+)
+DEVICE, FIFO = stat.S_IFBLK | 0o600, stat.S_IFIFO | 0o600
+TIOCSTI, TIOCLINUX, TIOCGWINSZ = 0x5412, 0x541C, 0x5413
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine that the program is compiled for, and the older one whose programs it runs."""
+
+    compiler: str
+    objcopy: str
+    architecture: int
+    """AUDIT_ARCH_*, of linux/audit.h."""
+    header: str
+    """The kernel's, which has the numbers of its calls."""
+    older: int
+    older_compiler: str
+    older_header: str
+
+
+MACHINES = {
+    "x86_64": Machine(
+        *("gcc", "objcopy", 0xC000003E, "asm/unistd_64.h"),
+        *(0x40000003, "gcc", "asm/unistd_32.h"),
+    ),
+    "aarch64": Machine(
+        *("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-objcopy", 0xC00000B7, "asm/unistd.h"),
+        *(0x40000028, "arm-linux-gnueabihf-gcc", "asm/unistd.h"),
+    ),
+}
+
+
+@pytest.fixture(params=MACHINES)
+def machine(request: pytest.FixtureRequest) -> Machine:
+    return MACHINES[request.param]
+
+
+def run(*command: str | Path, given: str = "") -> str:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    if "fatal error" in done.stderr:
+        pytest.skip(f"the machine's headers are not installed: {done.stderr[:200]}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(compiler: str, header: str) -> dict[str, int]:
+    """The calls that a machine has, by name."""
+    given = f"#include <{header}>\n"
+    names = re.findall(r"#define __NR_(\w+)", run(compiler, "-E", "-dM", "-", given=given))
+    lines = "".join(f"={name} __NR_{name}\n" for name in names)
+    text = run(compiler, "-E", "-P", "-", given=given + lines)
+    found = re.findall(r"=\s*(\w+)\s+([\d( )+x]+)$", text, re.MULTILINE)
+    return {name: sum(int(part, 0) for part in re.findall(r"\w+", sum_)) for name, sum_ in found}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A program of the kernel's filter machine, as far as ours need it (linux/filter.h)."""
+
+    code: bytes
+
+    def __call__(self, architecture: int, number: int, *arguments: int) -> int:
+        """What is done with a call."""
+        given = [*arguments, *[0] * 6][:6]
+        data = struct.pack("<IIQ6Q", number, architecture, 0, *given)
+        steps: list[tuple[int, ...]] = list(struct.iter_unpack("<HBBI", self.code))
+        at, value = 0, 0
+        while True:
+            code, then, otherwise, constant = steps[at]
+            at += 1
+            match code:
+                case 0x20:
+                    value = int.from_bytes(data[constant : constant + 4], "little")
+                case 0x54:
+                    value &= constant
+                case 0x15:
+                    at += then if value == constant else otherwise
+                case 0x06:
+                    return constant
+                case _:
+                    raise AssertionError(f"an unknown step: {code:#x}")
+
+
+def filters(machine: Machine, scratch: Path) -> Iterator[Filter]:
+    """Compile the program, and take out its filters: FILTER, ROOT_NATIVE, ROOT_32."""
+    made = scratch / "entry.o"
+    options = ("-Os", "-std=gnu11", "-ffreestanding", "-fdata-sections", "-c")
+    run(machine.compiler, *options, "-o", made, SOURCE)
+    for name in ("FILTER", "ROOT_NATIVE", "ROOT_32"):
+        taken = scratch / name
+        run(machine.objcopy, "--dump-section", f".rodata.{name}={taken}", made, "/dev/null")
+        yield Filter(taken.read_bytes())
+
+
+def check_fakes(filter_: Filter, architecture: int, calls: Mapping[str, int]) -> None:
+    """Check that a filter has those calls succeed that it should, and no others."""
+    succeeding = {
+        name for name, number in calls.items() if filter_(architecture, number) == SUCCEED
+    }
+    expected = {name for name in calls if name.removesuffix("32") in FAKED}
+    assert succeeding == expected
+    for name, before in (("mknod", ()), ("mknodat", (0,))):
+        if name in calls:
+            assert filter_(architecture, calls[name], *before, 0, DEVICE) == SUCCEED
+            assert filter_(architecture, calls[name], *before, 0, FIFO) == ALLOW
+
+
+def test_what_root_of_one_id_alone_can_not_do_succeeds(machine: Machine, tmp_path: Path) -> None:
+    calls = numbers(machine.compiler, machine.header)
+    _, native, older = filters(machine, tmp_path)
+    check_fakes(native, machine.architecture, calls)
+    for name in ("chown", "fchownat"):
+        assert older(machine.architecture, calls.get(name, 0)) == ALLOW
+        assert native(machine.older, calls.get(name, 0)) == ALLOW
+
+
+def test_so_does_what_older_programs_of_the_machine_call(machine: Machine, tmp_path: Path) -> None:
+    calls = numbers(machine.older_compiler, machine.older_header)
+    *_, older = filters(machine, tmp_path)
+    check_fakes(older, machine.older, calls)
+
+
+def test_nothing_types_into_a_terminal(machine: Machine, tmp_path: Path) -> None:
+    calls = numbers(machine.compiler, machine.header)
+    refusing, *_ = filters(machine, tmp_path)
+    for architecture, ioctl in ((machine.architecture, calls["ioctl"]), (machine.older, 54)):
+        for request in (TIOCSTI, TIOCLINUX):
+            assert refusing(architecture, ioctl, 0, request) == REFUSE
+            assert refusing(architecture, ioctl, 0, request | 1 << 32) == REFUSE
+        assert refusing(architecture, ioctl, 0, TIOCGWINSZ) == ALLOW
+        assert refusing(architecture, ioctl + 1, 0, TIOCSTI) == ALLOW
+
+
+def test_one_of_another_machine_runs_and_tells_what_it_can_not_do(tmp_path: Path) -> None:
+    compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("aarch64-linux-gnu-gcc or qemu-aarch64 (package qemu-user) is not installed")
+    program = tmp_path / "entry"
+    run("env", f"CC={compiler}", PROJECT / "packaging" / "entry", program)
+
+    def said(*words: str) -> tuple[int, str, str]:
+        become_root = ("unshare", "--user", "--map-root-user")
+        command = (*become_root, emulator, str(program), *words)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    script = "exec", "", "/bin/sh", "sh", "-c", 'echo "$0:$1"; exit 3', "a b", "c"
+    code, output, warning = said(*script)
+    assert (code, output) == (3, "a b:c\n")
+    assert "the kernel takes no filter" in warning  # nor does the emulator
+    assert "is not for users" in said()[2]
