@@ -112,7 +112,7 @@ def entries_of(upper: Upper, held: HeldCommit, work: Work) -> list[Entry]:
         merged = Merged(images)
         entries = canonical(upper, merged)
         seen = all(are_kept(image, held.ids) for image in images)
-        # a file of the same second and size may be another, and is one: it was written
+        # a file of the same time and size may be another: its writer may have set its time back
         is_written = any(stat.S_ISREG(entry.mode) for entry in entries)
         if upper.has_marks and not is_written and not any(changes(entries, merged, owners=seen)):
             return []

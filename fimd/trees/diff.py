@@ -3,10 +3,15 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from fimd.dwarfs.write import Entry
 from fimd.trees.entries import entry_of
 from fimd.trees.merged import Merged, Node, is_whiteout
+
+_UNITS: Final = (2_000_000_000, 1_000_000_000, 10_000_000, 100, 1)
+"""Nanoseconds in which times are kept: by FAT, by releases of DwarFS before 0.14, by exFAT and by
+NTFS. A copy of a layer's file has the layer's time in one of them, rounded down."""
 
 
 class Kind(StrEnum):
@@ -50,5 +55,7 @@ def _differs(entry: Entry, node: Node, *, owners: bool) -> bool:
         return True
     if entry.is_directory:
         return False
-    facts = (entry.size, entry.rdev, entry.target, entry.mtime_ns // 1_000_000_000)
-    return facts != (old.size, old.rdev, old.target, old.mtime_ns // 1_000_000_000)
+    if (entry.size, entry.rdev, entry.target) != (old.size, old.rdev, old.target):
+        return True
+    unit = next(unit for unit in _UNITS if entry.mtime_ns % unit == 0)
+    return entry.mtime_ns // unit != old.mtime_ns // unit

@@ -330,6 +330,18 @@ def test_what_was_changed_is_shown_and_thrown_away_after_asking(
     assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
 
 
+@pytest.mark.parametrize("overlay", INSTALLED)
+def test_what_was_written_is_shown_whatever_its_size_and_second_and_a_copy_is_not(
+    session: Session, image: Path, overlay: str
+) -> None:
+    session.output(image, "fim-overlay", "set", overlay)
+    change(session, image, "echo one >/file; echo one >/other")
+    session.output(image, "fim-layer", "commit", "layer")
+    change(session, image, "echo two >/file; chmod 600 /other; chmod 644 /other")
+    shown = session.output("fimctl", "upper", "status", image)
+    assert shown.splitlines()[:-1] == ["~ /file"]
+
+
 def test_external_layers_come_in_their_order_and_what_is_none_is_skipped_by_name(
     session: Session, image: Path
 ) -> None:
