@@ -59,7 +59,7 @@ def test_no_program_types_into_the_terminal_by_any_of_the_kernels_ways(
     session: Session, image: Path, typing_program: Path, words: tuple[str, ...]
 ) -> None:
     program = session.adopt(typing_program, "typing")
-    session.background(image, "sleep 60")
+    session.background(image, "sleep 60", command="fim-root", stderr=subprocess.DEVNULL)
     with Terminal(session.account.uid) as terminal:
         process = terminal.start(session.start, image, *words, program)
         assert process.wait(30) == 0

@@ -271,7 +271,8 @@ def test_a_commit_that_is_killed_loses_nothing_and_leaves_nothing(
         wait_for(lambda: not worker_of(session), what="the worker's end")
         assert difference(before, seen(session, image, *TOPS, "big")) == {}, delay
         assert list((data_of(image) / "tmp").iterdir()) == []
-        change(session, image, "touch /again")  # so that there is something to commit
+        # so that there is something to commit; what was cut short in the image is told
+        assert session.run(image, "fim-root", "touch", "/again").returncode == 0
     assert session.run(image, "fim-layer", "commit", mode).returncode == 0
     assert difference(before, seen(session, image, *TOPS, "big")) == {}
 
