@@ -32,6 +32,13 @@ def entry(node: Node, status: os.stat_result, name_timeout: float = 0.0) -> pyfu
     return result
 
 
+def nothing(timeout: float) -> pyfuse3.EntryAttributes:
+    """What the kernel is told where there is no such name, and how long (seconds) it may know."""
+    result = pyfuse3.EntryAttributes()
+    result.entry_timeout = timeout
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """New attributes; None for what stays as it is. Times are in nanoseconds."""

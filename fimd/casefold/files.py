@@ -47,7 +47,10 @@ class OpenFiles:
         """Open the file of a node, with the flags of the open call; see `register`."""
         writable = bool(flags & (os.O_ACCMODE | os.O_TRUNC))
         flags = flags & _KEPT_FLAGS | _ADDED_FLAGS
-        if writable and node.weighty:
+        kept = None if writable else self._tree.kept.take(node)
+        if kept is not None:
+            handle = kept
+        elif writable and node.weighty:
             with self._tree.held(node) as descriptor:
                 handle = await self._tree.apart(os.open, proc_path(descriptor), flags)
         else:
@@ -82,7 +85,9 @@ class OpenFiles:
         file = self._files.pop(handle)
         file.node.handles -= {handle}
         file.node.writers -= file.writable
-        if file.node.weighty:  # may have to be written back, or freed
+        if not file.writable and file.node.links:
+            self._tree.kept.put(file.node, handle)
+        elif file.node.weighty:  # may have to be written back, or freed
             await self._tree.apart(os.close, handle)
         else:
             os.close(handle)
@@ -94,6 +99,7 @@ class OpenFiles:
         To a union, the file that was opened for reading and the copy that is made for writing
         are two files, and unionfs-fuse goes on reading the old one: so it is opened anew.
         """
+        self._tree.kept.drop(node)
         for handle in node.handles:
             with contextlib.suppress(OSError):  # not readable any more: it keeps what it has
                 fresh = self._tree.open(node, os.O_RDONLY | _ADDED_FLAGS)

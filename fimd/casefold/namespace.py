@@ -100,8 +100,10 @@ class Namespace:
 
     def _pin(self, parent: Node, stored: bytes) -> int | None:
         """A descriptor that keeps what is about to lose its name within the kernel's reach."""
-        if stored not in parent.children:
+        node = parent.children.get(stored)
+        if node is None:
             return None
+        self._tree.kept.drop(node)
         return os.open(stored, LINK, dir_fd=self._tree.directories.of(parent).descriptor)
 
     def _gone(self, parent: Node, name: bytes, stored: bytes, pin: int | None) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar, TypeVarTuple, Unpack
 
 from fimd.base.system_calls import file_handle
 from fimd.casefold.directories import Directories
+from fimd.casefold.kept import Kept
 from fimd.casefold.naming import Naming
 from fimd.casefold.nodes import Node, NodeTable
 
@@ -44,18 +45,29 @@ class Tree:
     """
 
     def __init__(
-        self, source: str, descriptors: int, naming: Naming, *, numbers_hold: bool = True
+        self,
+        source: str,
+        descriptors: int,
+        naming: Naming,
+        *,
+        numbers_hold: bool = True,
+        kept: int = 0,
     ) -> None:
-        """`descriptors` is how many directories may be open at once; see NodeTable."""
+        """`descriptors` is how many directories may be open at once; see NodeTable.
+
+        `kept` is how many files may be open that nobody uses; see Kept.
+        """
         self.naming = naming
         self._root = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="source")
         self.nodes = NodeTable(os.fstat(self._root), self._is_link_to, numbers_hold=numbers_hold)
+        self.kept = Kept(kept)
         self.directories = Directories(self.nodes.root, self._root, descriptors, naming.fold)
 
     def close(self) -> None:
         """Wait for what runs apart, and close every descriptor."""
         self._pool.shutdown()
+        self.kept.close()
         self.directories.close()
         os.close(self._root)
 
@@ -149,6 +161,7 @@ class Tree:
     def forget(self, node: Node, lookups: int) -> None:
         """Drop lookups of a node, and all that was kept for it with the last of them."""
         for gone in self.nodes.forget(node, lookups):
+            self.kept.drop(gone)
             if gone.is_directory:
                 self.directories.discard(gone)
             if gone.pin is None:

@@ -33,14 +33,14 @@ from pyfuse3 import (
 )
 
 from fimd.base.errors import MountError
-from fimd.casefold.attributes import Change, entry
+from fimd.casefold.attributes import Change, entry, nothing
 from fimd.casefold.copy_up import CopyUp
 from fimd.casefold.files import OpenFiles
 from fimd.casefold.listing import Listing
 from fimd.casefold.namespace import Namespace, Owner
 from fimd.casefold.naming import Naming
 from fimd.casefold.nodes import Node
-from fimd.casefold.spellings import Spellings
+from fimd.casefold.spellings import TIMEOUT, Spellings
 from fimd.casefold.tree import Found, Tree, proc_path
 from fimd.casefold.types import FileHandleT, FileNameT, FlagT, InodeT, ModeT, XAttrNameT
 from fimd.dwarfs.fuse import guarded, run
@@ -50,6 +50,8 @@ _NO_ATTRIBUTE = (errno.ENODATA, errno.EOPNOTSUPP)
 _CAPABILITY = b"security.capability"
 """The attribute that the kernel asks for at every write, to remove it."""
 _MAX_OPEN_DIRECTORIES = 4096
+_MOST_KEPT = 64
+"""Files of a union that are kept open: see fimd.casefold.kept."""
 
 
 async def serve(
@@ -72,7 +74,8 @@ async def serve(
     """
     _check_outside(source, mount_point)
     os.umask(0)  # the kernel has applied the caller's
-    tree = Tree(source, _raise_descriptor_limit(), naming, numbers_hold=not branches)
+    kept = _MOST_KEPT if branches else 0
+    tree = Tree(source, _raise_descriptor_limit(), naming, numbers_hold=not branches, kept=kept)
     spellings = Spellings()
     copy_up = CopyUp(tree, branches)
     files = OpenFiles(tree)
@@ -154,7 +157,9 @@ class View(pyfuse3.Operations):
         parent = self._nodes.get(parent_inode)
         found = await self._tree.find(parent, name)
         if found is None:
-            raise pyfuse3.FUSEError(errno.ENOENT if len(name) <= _MAX_NAME else errno.ENAMETOOLONG)
+            if len(name) > _MAX_NAME:
+                raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+            return nothing(TIMEOUT if self._tree.naming.is_exact else 0.0)
         return self._known(parent, name, found)
 
     @guarded

@@ -102,6 +102,44 @@ def test_what_is_changed_leaves_the_times_of_the_directories_above(
 
 
 @kinds
+def test_what_was_read_before_is_read_as_it_is_now(stack: tuple[Path, Path]) -> None:
+    inner = stack[0] / "outer" / "inner"
+    small, other = inner / "small", inner / "other"
+    texts = [small.read_text() for _ in range(2)]
+    small.chmod(0o600)  # which copies it up
+    texts.append(small.read_text())
+    append(small)
+    texts.append(small.read_text())
+    os.truncate(small, 3)
+    texts.append(small.read_text())
+    other.write_text("other")
+    assert other.read_text() == "other"
+    other.replace(small)
+    texts.append(small.read_text())
+    assert texts == ["small\n"] * 3 + ["small\nmore", "sma", "other"]
+
+
+@kinds
+def test_a_name_that_was_not_there_is_found_once_it_is(stack: tuple[Path, Path]) -> None:
+    root, _ = stack
+    ways: dict[str, Callable[[Path], object]] = {
+        "file": Path.touch,
+        "directory": Path.mkdir,
+        "symlink": lambda path: path.symlink_to("nowhere"),
+        "link": lambda path: path.hardlink_to(root / "outer" / "inner" / "small"),
+        "renamed": (root / "file").rename,
+        "fifo": os.mkfifo,
+    }
+    for name in ways:
+        for _ in range(2):
+            assert not os.path.lexists(root / name)
+    for name, make in ways.items():
+        make(root / name)
+        assert os.path.lexists(root / name)
+    assert not os.path.lexists(root / "file")
+
+
+@kinds
 def test_a_change_of_a_directory_copies_nothing_that_is_in_it(stack: tuple[Path, Path]) -> None:
     root, upper = stack
     (root / "outer" / "inner").chmod(0o700)
