@@ -28,6 +28,7 @@ LIST: Final = (
     "-o -printf '%p %y %m %U:%G %l\\n' | sort"
 )
 """What there is in a system, without what differs from one installation to the next."""
+_MIRROR: Final = "http://deb.debian.org/debian/"
 _ENVIRONMENT: Final = {
     "DEBIAN_FRONTEND": "noninteractive",
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -119,6 +120,21 @@ def _mirror() -> list[str]:
         [*words, "Created-By: Packages"], capture_output=True, text=True, check=False
     )
     return said.stdout.splitlines()[:1]
+
+
+def upgrade() -> str:
+    """A shell's words that bring a system up to what Debian has published since its release."""
+    [mirror] = _mirror() or [_MIRROR]
+    sources = (
+        f"deb {mirror} bookworm-updates main",
+        f"deb {mirror.rstrip('/')}-security bookworm-security main",
+    )
+    lines = " ".join(f"'{source}'" for source in sources)
+    apt = " ".join(("apt-get", *_NO_CACHE, "--yes"))
+    return (
+        f"printf '%s\\n' {lines} >/etc/apt/sources.list.d/updates.list && "
+        f"apt-get update >&2 && {apt} upgrade >&2"
+    )
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What apt and dpkg install in an image is what they install in a chroot."""
 
+from dataclasses import replace
+
 import pytest
 
 from fimd.overlays import DEFAULT
@@ -7,6 +9,7 @@ from tests.packages import bookworm
 from tests.packages.systems import SECONDS, VARIABLES, Make, root
 from tests.support.image_commands import Commands
 from tests.support.overlays import INSTALLED
+from tests.support.subordinate_ids import FIRST
 
 OWNERS = (
     "stat -c '%n %a %U:%G' /usr/bin/crontab /var/spool/cron/crontabs /var/cache/man "
@@ -54,6 +57,37 @@ chmod 700 tree out/tree copy; rm -r tree out copy; ls
 """
 """What people do as root, each with what can be seen of it."""
 
+TOOLS = f"""
+{" ".join(bookworm.INSTALL)} sudo rsync acl attr >/dev/null 2>&1
+cd /root
+useradd -m -s /bin/sh one
+printf 'secret\\nsecret\\n' | passwd one 2>/dev/null; passwd -S one | cut -d' ' -f1,2
+sudo -u one sh -c 'id; cd; touch mine; echo no >/etc/passwd' 2>&1
+sudo -u nobody -g daemon id
+stat -c '%n %a %U:%G' /home/one/mine /usr/bin/sudo /etc/sudoers
+mkdir -p tree/deep; echo x >tree/deep/file; ln tree/deep/file tree/hard; ln -s nowhere tree/link
+mkfifo tree/fifo; chown -R one:audio tree; chown -h 33:34 tree/link; touch -d @7 tree/deep
+chmod 4750 tree/deep/file; chmod 2770 tree/deep
+rsync -aHAX tree/ copy/
+rsync -aHAXin tree/ copy/ | grep -v '/$'
+cd copy; stat -c '%n %a %u:%g %h %F' * deep/file; stat -c %Y deep
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("overlay", INSTALLED)
+@pytest.mark.parametrize(
+    "script", [TOOLS, f"{bookworm.upgrade()} && {bookworm.LIST}"], ids=["tools", "upgrade"]
+)
+def test_what_is_installed_for_it_and_what_is_upgraded_is_as_in_a_chroot(
+    make: Make, overlay: str, script: str
+) -> None:
+    app = make(ids=True)
+    app.session.output(app.image, "fim-overlay", "set", overlay)
+    assert difference(root(app, "sh", "-c", script), bookworm.in_chroot(script)) == set()
+    check_sound(app)
+
 
 @pytest.mark.parametrize(
     "overlay",
@@ -97,14 +131,39 @@ def test_an_installation_is_that_of_a_chroot_and_stays_it(make: Make, overlay: s
     assert difference(root(app, "sh", "-c", bookworm.LIST), bookworm.listing()) == set()
     run_all(app)
     before = root(app, "sh", "-c", bookworm.LIST)
-    app.session.output(
-        app.image, "fim-layer", "commit", "layer", variables=VARIABLES, seconds=SECONDS
-    )
+    check_commits(app, before)
+    moved = make(ids=True, first=FIRST + 100_000, image=app.image)
+    check_same(moved, before)
+    root(moved, "sh", "-c", bookworm.upgrade())
+    check_sound(moved)
+    run_all(moved)
+    root(moved, "apt-get", "remove", "--purge", "--yes", *bookworm.MANY[::2])
+    check_sound(moved)
+
+
+def check_commits(app: Commands, before: str) -> None:
+    """Check that a system is what it was once it is a layer: of each kind, the image's own last."""
+    work = app.session.directory / "work"
+    layer = str(work / "own.layer")
+    for mode, words in {"file": [layer], "layer": [], "binary": []}.items():
+        variables = dict(VARIABLES)
+        if mode != "binary":
+            variables["FIM_DIR_DATA"] = str(work / f"{mode}.data")
+            app.session.output(
+                *("fimctl", "data", "copy", app.image, variables["FIM_DIR_DATA"]), seconds=SECONDS
+            )
+        committed = replace(app, variables=variables)
+        committed.output("fim-layer", "commit", mode, *words, seconds=SECONDS)
+        if mode == "file":
+            committed = replace(app, variables={**variables, "FIM_LAYERS": layer})
+        check_same(committed, before)
+
+
+def check_same(app: Commands, before: str) -> None:
+    """Check that a system is what it was before, and works."""
     assert difference(root(app, "sh", "-c", bookworm.LIST), before) == set()
     check_sound(app)
     run_all(app)
-    root(app, "apt-get", "remove", "--purge", "--yes", *bookworm.MANY[::2])
-    check_sound(app)
 
 
 def difference(one: str, other: str) -> set[str]:

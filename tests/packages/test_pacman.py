@@ -2,12 +2,13 @@
 
 import io
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.packages import bookworm
-from tests.packages.systems import Make, root
+from tests.packages.systems import Make, check_stays, root
 
 INFO = """\
 pkgname = thing
@@ -26,23 +27,41 @@ post_install() {
   chown thing:thing /var/lib/thing && chmod 2770 /var/lib/thing
 }
 """
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the package."""
+
+    mode: int
+    text: str
+    group: int = 0
+
+
 FILES = {
-    ".PKGINFO": (0o644, INFO),
-    ".INSTALL": (0o644, SCRIPT),
-    "usr/bin/thing": (0o4755, "#!/bin/sh\necho 7\n"),
-    "etc/thing.conf": (0o640, "x\n"),
-    "var/lib/thing/state": (0o600, "x\n"),
+    ".PKGINFO": File(0o644, INFO),
+    ".INSTALL": File(0o644, SCRIPT),
+    "usr/bin/thing": File(0o4755, "#!/bin/sh\necho 7\n"),
+    "etc/thing.conf": File(0o640, "x\n", group=33),
+    "var/lib/thing/state": File(0o600, "x\n"),
 }
+LOOK = "stat -c '%n %a %U:%G' /usr/bin/thing /etc/thing.conf /var/lib/thing; thing"
+LOOKS = """\
+/usr/bin/thing 4755 root:root
+/etc/thing.conf 640 root:www-data
+/var/lib/thing 2770 thing:thing
+7
+"""
 
 
 def package(directory: Path) -> Path:
     """Make the package, in a file that the session's user can read."""
     path = directory / "thing-1-1-any.pkg.tar.xz"
     with tarfile.open(path, "w:xz") as archive:
-        for name, (mode, text) in FILES.items():
+        for name, file in FILES.items():
             member = tarfile.TarInfo(name)
-            member.mode, member.size = mode, len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
+            member.mode, member.gid, member.size = file.mode, file.group, len(file.text)
+            archive.addfile(member, io.BytesIO(file.text.encode()))
     path.chmod(0o644)
     return path
 
@@ -56,15 +75,6 @@ def test_pacman_installs_and_removes_a_package(make: Make) -> None:
     root(app, "ln", "-s", "/proc/self/mounts", "/etc/mtab")  # of which pacman learns the space
     made = package(app.session.directory / "work")
     root(app, "pacman", "--noconfirm", "-U", str(made))
-    look = "stat -c '%n %a %U:%G' /usr/bin/thing /etc/thing.conf /var/lib/thing; thing"
-    expected = (
-        "/usr/bin/thing 4755 root:root\n/etc/thing.conf 640 root:root\n"
-        "/var/lib/thing 2770 thing:thing\n7\n"
-    )
-    assert root(app, "sh", "-c", look) == expected
-    app.session.output(
-        app.image, "fim-layer", "commit", "layer", variables=app.variables, seconds=600
-    )
-    assert root(app, "sh", "-c", look) == expected
+    check_stays(app, LOOK, LOOKS)
     root(app, "pacman", "--noconfirm", "-R", "thing")
     assert app.session.run(app.image, "fim-root", "test", "-e", "/usr/bin/thing").returncode == 1
