@@ -95,6 +95,10 @@ class Namespace:
             if pin is not None:
                 os.close(pin)
             raise
+        if self._tree.look(parent, stored) is not None:
+            # what it had replaced in a layer is back: fuse-overlayfs has marked no deletion
+            with contextlib.suppress(OSError):
+                remove(stored, directory.descriptor)
         directory.changed(was_current, removed=stored)
         self._gone(parent, name, stored, pin)
 

@@ -58,6 +58,13 @@ LIMITS: Final = (
         "it marks no deletion where it takes the renamed directory for its own alone",
     ),
     Limit(
+        "removing replaced files",
+        "a layer's file whose place another took by a rename is there again once that is removed, "
+        "unless there was another mount between; removed once more it is gone",
+        "it takes the renamed file for its own alone",
+        view_helps=True,
+    ),
+    Limit(
         "special bits",
         "a layer's directory that is changed loses its set-group-ID bit",
         "it copies them up by calls that clear these bits",

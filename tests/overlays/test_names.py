@@ -62,6 +62,16 @@ def test_a_file_that_is_replaced_again_and_again_is_always_there(place: Place) -
     assert bool(missed) == ("replaced files" in place.limits)
 
 
+def test_a_layers_file_whose_place_another_took_may_be_removed(place: Place) -> None:
+    (place / "new").write_text("new")
+    os.rename(place / "new", place / "file")
+    (place / "file").unlink()
+    if "removing replaced files" in place.limits:
+        (place / "file").unlink(missing_ok=True)
+    assert not (place / "file").exists()
+    assert "file" not in os.listdir(place.path)
+
+
 def test_a_rename_of_what_is_not_there_is_refused(place: Place) -> None:
     with pytest.raises(FileNotFoundError):
         os.rename(place / "nothing", place / "file")
