@@ -1,10 +1,11 @@
 """The template: a warm process in the user's namespace, which does there what the daemon asks for.
 
 pyfuse3 serves one filesystem per process and takes a tenth of a second to import, so the daemon
-starts one interpreter, lets it import everything, and has it fork. It begins outside of the
-namespace, and joins it when there is one. A request is one message on a socket: JSON, with files as
-ancillary data. It asks for one of these:
+starts one interpreter, the origin (fimd.mounts.origin), lets it import everything, and has it fork.
+A template is a fork of it that joins the namespace. A request is one message on a socket: JSON,
+with files as ancillary data. It asks for one of these:
 
+- `fork`: fork a process that goes on as this one does, with a socket of its own.
 - `join`: enter namespaces, once.
 - `serve`: fork a worker that serves a filesystem, which is a function in a module
 
@@ -14,7 +15,6 @@ ancillary data. It asks for one of these:
 - `call`: fork a process that takes steps, and says what each of them returns (fimd.mounts.steps).
 - `spawn`: start a program.
 - `unmount`: detach a mount.
-- `rest`: nothing; whoever asks learns that it has imported everything.
 
 The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
 the socket. What it started stays.
@@ -78,6 +78,7 @@ def main(modules: list[str]) -> None:
     asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
+    _go_by("origin")
     spare: _Spare | None = None
     joined = False
     while True:
@@ -96,8 +97,16 @@ def main(modules: list[str]) -> None:
             if request["do"] == "join":
                 _join(request["kinds"], files)
                 joined = True
-            elif request["do"] == "rest":
-                pass
+            elif request["do"] == "fork":
+                answer["pid"] = os.fork()
+                if answer["pid"] == 0:
+                    os.setsid()
+                    control.close()
+                    _go_by("template")
+                    [descriptor] = files
+                    control = socket.socket(fileno=descriptor)
+                    continue
+                pidfd = os.pidfd_open(answer["pid"])
             elif request["do"] == "unmount":
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
@@ -130,6 +139,7 @@ class _Spare:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
+            _go_by("spare")
             control.close()
             self._ours.close()
             for descriptor in files:
@@ -181,8 +191,7 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         if request["do"] == "spawn":
             os.close(report)
             _spawn(request["argv"], request["directory"], request["root"])
-        with open(COMM, "w") as comm:
-            comm.write(request["name"])
+        _go_by(request["name"])
         logs.add_to_all(request["fields"])
         if request["do"] == "call":
             take(request["steps"], files, report)
@@ -194,6 +203,12 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         logging.getLogger(__name__).exception("%s failed", request["name"])
     finally:
         os._exit(status)
+
+
+def _go_by(name: str) -> None:
+    """Have a name of this process's own, as ps shows it."""
+    with open(COMM, "w") as comm:
+        comm.write(name)
 
 
 def _spawn(argv: list[str], directory: str, root: str) -> NoReturn:

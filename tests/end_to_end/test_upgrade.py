@@ -84,6 +84,8 @@ def kept(session: Session) -> set[str]:
 def test_instances_of_a_former_version_go_on_and_leave_nothing(
     old: Session, busybox_image: Path, overlay: str, casefold: str
 ) -> None:
+    if (overlay, casefold) == ("bwrap", "on") and "unionfs" not in INSTALLED:
+        pytest.skip("0.1 has its view over unionfs, which is not installed")
     session = old
     image = session.adopt(busybox_image, "app.flatimage")
     other = session.adopt(busybox_image, "other.flatimage")
