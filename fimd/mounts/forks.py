@@ -122,6 +122,8 @@ class Template:
                 if "result" not in answer:
                     break
                 results.append(answer["result"])
+            if "result" in answer or "error" in answer:
+                process.close()  # it ends by itself, or goes on to do other work
         if "error" in answer:
             raise named(*answer["error"])
         if "result" not in answer:

@@ -216,6 +216,24 @@ def test_what_workers_are_forked_from_is_replaced_where_it_dies(
     session.wait_until_clean()
 
 
+def test_starts_on_a_mounted_stack_are_looked_after_by_one_process(
+    session: Session, image: Path
+) -> None:
+    program = session.background(image, "sleep 60")
+    found, descriptors = set(), set()
+    for _ in range(4):
+        assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+        wait_for(lambda: len(session.named("spare")) == 1, what="a process that waits for work")
+        spare = session.one_named("spare")
+        found.add(spare)
+        descriptors.add(len(os.listdir(f"/proc/{spare}/fd")))
+    assert len(found) == 1
+    assert len(descriptors) == 1
+    program.kill()
+    program.wait()
+    session.wait_until_clean()
+
+
 def test_a_namespace_that_is_left_leaves_no_process(session: Session, image: Path) -> None:
     for _ in range(3):
         assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
