@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fimd.launch.entry import PROGRAM
 from tests.support.overlays import INSTALLED
 from tests.support.programs import all_but
 from tests.support.session import Session
@@ -50,6 +51,15 @@ def test_every_finding_that_is_not_fine_has_a_remedy(session: Session) -> None:
         for finding in group:
             assert finding["detail"]
             assert bool(finding["remedy"]) is (finding["verdict"] != "ok"), finding
+
+
+def test_it_says_what_root_inside_is(session: Session) -> None:
+    finding = named(doctor(session)[1], "subordinate ids")
+    if session.account.uid == 0:
+        assert finding["detail"] == "root needs none"
+    elif os.getuid() == 0 and PROGRAM.exists():  # the tests' own user may have some
+        assert finding["verdict"] == "note"
+        assert "becomes others, in appearance alone" in finding["detail"]
 
 
 def test_it_works_where_there_is_no_bus(session: Session) -> None:

@@ -68,9 +68,11 @@ stat -c '%n %a %U:%G' /home/one/mine /usr/bin/sudo /etc/sudoers
 mkdir -p tree/deep; echo x >tree/deep/file; ln tree/deep/file tree/hard; ln -s nowhere tree/link
 mkfifo tree/fifo; chown -R one:audio tree; chown -h 33:34 tree/link; touch -d @7 tree/deep
 chmod 4750 tree/deep/file; chmod 2770 tree/deep
+sleep 1.5  # unionfs shows links' attributes later
 rsync -aHAX tree/ copy/
+sleep 1.5
 rsync -aHAXin tree/ copy/ | grep -v '/$'
-cd copy; stat -c '%n %a %u:%g %h %F' * deep/file; stat -c %Y deep
+cd copy; stat -c '%n %a %u:%g %F' * deep/file; stat -c %h hard deep/file; stat -c %Y deep
 """
 
 
