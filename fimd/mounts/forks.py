@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from fimd.base.errors import FimError, MountError, UnsupportedError, named
@@ -20,6 +20,8 @@ from fimd.mounts.template import MAX_REQUEST, request_bytes
 
 T = TypeVar("T")
 
+_AHEAD: Final = 10.0
+"""Seconds that the origin has to fork, also where it has just been started."""
 _LARGEST_RESULT: Final = 16 << 20
 
 
@@ -39,6 +41,14 @@ class Template:
         self._warm: Warm | None = None
         self._joined = False
         self._turn = asyncio.Lock()
+
+    async def fork_ahead(self) -> None:
+        """Have the process there before the first need; one that can't be is forked then."""
+        async with self._turn:
+            if self._warm is None:
+                with suppress(EOFError, OSError):  # which a TimeoutError is, too
+                    async with asyncio.timeout(_AHEAD):
+                        self._warm, self._joined = await self._origin.fork(), False
 
     async def close(self) -> None:
         """Let the process leave, and end it where it does not; the workers stay.

@@ -113,9 +113,15 @@ class Namespace:
         try:
             async with self._turn:
                 if self._holder is None:
-                    await self._enter(await holder.start())
+                    ahead = asyncio.create_task(self._template.fork_ahead())
                     try:
-                        share = Step(SHARE, "shared", _PREPARE, {"target": self._shared})
+                        await self._enter(await holder.start())
+                    finally:
+                        await ahead
+                    try:
+                        share = Step(
+                            SHARE, "shared", _PREPARE, {"target": self._shared}, again=True
+                        )
                         await self.call(share, serves=("fim_stack", "shared"))
                         self._is_shared = True
                     except BaseException:
