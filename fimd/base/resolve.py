@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Final
 
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_MODE: Final = 0o700
+"""Of what is made: a program may have left set-user-ID files below, for other users to execute."""
 _MOST_LINKS: Final = 40
 """As many as the kernel follows, see path_resolution(7)."""
 
@@ -85,5 +87,5 @@ def _enter(directory: int, name: str, *, create: bool) -> int:
         if not create:
             raise
     with suppress(FileExistsError):  # by another at the same time
-        os.mkdir(name, dir_fd=directory)
+        os.mkdir(name, _MODE, dir_fd=directory)
     return os.open(name, _PATH, dir_fd=directory)
