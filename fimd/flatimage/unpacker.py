@@ -48,7 +48,7 @@ class Unpacker:
 
     def __init__(self, target: Path, tick: Callable[[], None]) -> None:
         self._tick = tick
-        self._root = os.open(target, FOLDER)
+        self._root = os.open(os.path.join(target, "."), FOLDER)  # its name may be a link
         self._is_root = os.geteuid() == 0
         self._folders: dict[Parts, _Attributes] = {}
         self._left_out: Counter[str] = Counter()
