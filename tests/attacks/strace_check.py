@@ -6,9 +6,12 @@ The daemon of each session is started under strace, which follows whatever it st
 opens, renames, removes, changes or follows a path below an upper is printed, unless its process has
 changed its root directory before. (A fork that imprisons itself is one of its own: what it came
 from is in no jail.) Programs that are no part of fimd (the FUSE overlays, mount, the sandbox) are
-passed over; so is a step without following a link (O_PATH and O_NOFOLLOW), or a look at what one
-name stands for: neither can lead anywhere. The status is 1 where there is such a call, or a test
-fails.
+passed over; so are calls that can lead nowhere: a step without following a link (O_PATH and
+O_NOFOLLOW), a look at what one name stands for, a name that is made in a directory which is held,
+and that directory itself. The status is 1 where there is another call, or a test fails.
+
+A traced program gains no rights by its file, so that newuidmap(1) fails: there are no subordinate
+ids, and tests that are about them fail.
 """
 
 import os
@@ -52,6 +55,8 @@ _AT: Final = {
     "symlinkat": (2,),
     "open_tree": (1,),
 }
+_MAKING: Final = ("mkdirat", "mknodat", "symlinkat", "linkat")
+"""They fail where anything has the name that they make."""
 _PLAIN: Final = {
     **dict.fromkeys(("open", "creat", "unlink", "rmdir", "mkdir", "mknod", "readlink"), (0,)),
     **dict.fromkeys(("chmod", "chown", "lchown", "truncate", "chdir", "chroot", "access"), (0,)),
@@ -166,15 +171,16 @@ def _places(name: str, arguments: list[str], directory: str) -> Iterator[str]:
 
 
 def _is_step(name: str, arguments: list[str]) -> bool:
-    """Whether a call looks at one name in a directory that is held, and follows no link."""
-    if len(arguments) < 3 or "/" in _text(arguments[1]):
+    """Whether a call is about one name in a directory that is held, and follows no link."""
+    given = _text(arguments[_AT[name][-1]]) if name in _AT else "/"
+    if "/" in given:
         return False
-    if name == "newfstatat":
-        return "AT_SYMLINK_NOFOLLOW" in arguments[3]
-    if name == "statx":
-        return "AT_SYMLINK_NOFOLLOW" in arguments[2]
-    flags = arguments[2] if name == "openat" else ""
-    return "O_PATH" in flags and "O_NOFOLLOW" in flags
+    if given == "." or name in _MAKING:
+        return True
+    flags = arguments[2] if name in {"openat", "statx"} else arguments[-1]
+    if name in {"newfstatat", "statx"}:
+        return "AT_SYMLINK_NOFOLLOW" in flags
+    return name == "openat" and "O_PATH" in flags and "O_NOFOLLOW" in flags
 
 
 def main(words: list[str]) -> int:

@@ -1,13 +1,18 @@
-"""An archive is unpacked where programs in sandboxes may write, and they change nothing by that."""
+"""Archives and layers are unpacked where programs in sandboxes may write: nothing comes of that."""
 
 import os
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from fimd.base.removal import remove_tree
-from fimd.flatimage.rootfs import open_rootfs
+from fimd.dwarfs.extract import extract
+from fimd.dwarfs.reader import Image
+from fimd.dwarfs.write import create
+from fimd.flatimage.errors import RootfsError
+from fimd.flatimage.rootfs import open_rootfs, unpack
 
 
 @pytest.fixture
@@ -53,3 +58,42 @@ def test_a_link_in_its_place_is_neither_packed_nor_removed(
     for path in canary.iterdir():
         assert (path / "file").read_text() == "secret"
         assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("kind", ["archive", "layer"])
+def test_what_is_exchanged_for_a_link_right_after_it_was_made_gives_its_mode_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    source, target, canary = tmp_path / "source", tmp_path / "target", tmp_path / "canary"
+    source.mkdir()
+    os.mkfifo(source / "pipe")
+    (source / "pipe").chmod(0o666)
+    canary.touch(0o600)
+
+    def exchanged(name: str) -> None:
+        make = getattr(os, name)
+
+        def made(path: str | bytes, *arguments: int, dir_fd: int) -> None:
+            make(path, *arguments, dir_fd=dir_fd)
+            os.unlink(path, dir_fd=dir_fd)
+            os.symlink(canary, path, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, name, made)
+
+    packed = tmp_path / "packed"
+    if kind == "archive":
+        with tarfile.open(packed, "w") as tar:
+            tar.add(source, ".")
+        target.mkdir()
+    else:
+        create(source, packed, level=1)
+    exchanged("mkfifo")
+    exchanged("mknod")
+    with suppress(OSError, RootfsError):
+        if kind == "archive":
+            unpack(packed, target)
+        else:
+            with Image.open(packed) as image:
+                extract(image, target)
+    assert (target / "pipe").is_symlink()
+    assert canary.stat().st_mode & 0o777 == 0o600
