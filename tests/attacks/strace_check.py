@@ -8,7 +8,8 @@ changed its root directory before. (A fork that imprisons itself is one of its o
 from is in no jail.) Programs that are no part of fimd (the FUSE overlays, mount, the sandbox) are
 passed over; so are calls that can lead nowhere: a step without following a link (O_PATH and
 O_NOFOLLOW), a look at what one name stands for, a name that is made in a directory which is held,
-and that directory itself. The status is 1 where there is another call, or a test fails.
+and that directory itself. Printed is also each call in a jail that looks for a module of Python's,
+where programs may have put one. The status is 1 where there is one to print, or a test fails.
 
 A traced program gains no rights by its file, so that newuidmap(1) fails: there are no subordinate
 ids, and tests that are about them fail.
@@ -41,6 +42,8 @@ _UPPER: Final = re.compile(
 )
 _MADE: Final = re.compile(r'symlink\("([^"]+)", "[^"]*/stacks/[0-9a-f]{16}/upper"\)')
 """What a stack is made of says where its upper is, whatever FIM_DIR_DATA is called."""
+_IMPORT: Final = re.compile(r'"/[^"]*(?:/python3|/site-packages)')
+"""A jail may have files of these names, and what is in them would be executed outside of it."""
 _CALL: Final = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+|\?)")
 _DIRECTORY: Final = re.compile(r"(?:AT_FDCWD|-?\d+)(?:<(.*)>)?$", re.DOTALL)
 _STRING: Final = re.compile(r'"(.*)"(?:\.\.\.)?$', re.DOTALL)
@@ -104,6 +107,8 @@ class Trace:
             if not path.exists():
                 continue
             for line in path.read_text(errors="replace").splitlines():
+                if state.jailed and state.program.startswith("python") and _IMPORT.search(line):
+                    yield f"{pid}: {line}"
                 found = _CALL.match(line)
                 if found is None or found[3] in {"-1", "?"}:
                     continue
