@@ -7,7 +7,7 @@ from typing import Any
 from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import stack_options
 from fimctl.daemon import Daemon
-from fimctl.environment import data_given, data_of
+from fimctl.environment import data_of
 from fimctl.errors import ClientError
 from fimctl.table import print_json, print_table, size_text
 from fimctl.waiting import add_wait
@@ -88,6 +88,6 @@ def _sizes(image: str) -> dict[str, int]:
         daemon.open_image(image)
         use(joining(daemon.join_namespace()))
     try:
-        return size(os.path.realpath(image), data_of(image), data_given())
+        return size(os.path.realpath(image), data_of(image))
     except (FimError, OSError) as error:
         raise ClientError(f"{printable(data_of(image))} can't be measured: {error}") from error

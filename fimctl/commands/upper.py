@@ -9,7 +9,7 @@ from typing import Any
 from fimctl.commands.layer_chain import confirm, run_job
 from fimctl.commands.layer_inspect import layers_of, print_changes, stack_options
 from fimctl.daemon import Daemon
-from fimctl.environment import data_given, data_of
+from fimctl.environment import data_of
 from fimctl.errors import ClientError
 from fimctl.table import size_text
 from fimctl.waiting import add_wait
@@ -56,7 +56,7 @@ def _changes(image: str) -> list[Any]:
     with Daemon() as daemon:
         use(joining(daemon.join_namespace()))  # where its files are root's, whoever has them
     try:
-        return changed(os.path.realpath(image), data_given(), places)
+        return changed(os.path.realpath(image), data_of(image), places)
     except FimError as error:
         raise ClientError(f"the changes in {_root(image)} can't be listed: {error}") from error
 

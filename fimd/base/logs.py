@@ -103,7 +103,8 @@ def leave_terminal() -> None:
 
 
 def add_to_all(fields: Mapping[str, str]) -> None:
-    """Add fields to every message of this process from now on."""
+    """Add fields to every message of this process from now on, in place of those added before."""
+    structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**fields)
 
 

@@ -56,6 +56,7 @@ class Buses:
         self._name = name
         self._names: list[str] = []
         self._buses: dict[str, _Bus] = {}
+        self._known: dict[str, str] = {}  # the addresses at which they were found
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._refused: set[str] = set()
@@ -74,12 +75,15 @@ class Buses:
         AccessDeniedError where it could be a sandbox's.
         """
         async with self._turn:
+            if address in self._known:
+                return
             connection = await Connection.open(address)
             try:
                 check_listener(connection.socket, may_be_gone=is_told)
                 [identifier] = await connection.ask_bus("GetId", "")
                 if identifier in self._buses:
                     connection.disconnect()
+                    self._known[address] = identifier
                     return
                 bus = _Bus(connection, self._server)
                 for name in self._names:
@@ -90,6 +94,7 @@ class Buses:
                 connection.disconnect()
                 raise
             self._buses[identifier] = bus
+            self._known[address] = identifier
             self._had_one = True
         task = asyncio.create_task(self._see_out(identifier, bus), name=f"bus {address}")
         self._tasks.add(task)
@@ -100,6 +105,7 @@ class Buses:
         await bus.connection.closed()
         self._server.detach(bus)
         del self._buses[identifier]
+        self._known = {at: found for at, found in self._known.items() if found != identifier}
 
     async def follow(self) -> None:
         """Join what session buses come, for ever."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from fimd.base.errors import DataDirectoryError
+from fimd.base.places import data_directory
 from fimd.dwarfs.errors import DwarfsError
 from fimd.dwarfs.reader import Image
 from fimd.flatimage.errors import SettingsError
@@ -112,7 +113,7 @@ class LayeredSettings:
 
     @property
     def _place(self) -> dict[str, Any]:
-        return {"image": self.image, "data": self.data}
+        return {"image": self.image, "data": self.data or data_directory(self.image)}
 
     @cached_property
     def _in_upper(self) -> Mapping[str, bytes]:

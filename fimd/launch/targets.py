@@ -12,7 +12,7 @@ import resource
 import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -101,7 +101,7 @@ def finding(
         words = [[bind.option, bind.source, bind.target] for bind in binds]
         os.write(listed, json.dumps(words).encode())
         asked = {"looks": looks, "directories": directories}
-        yield Step(f"{WORKER}:call", "targets", _SECONDS, asked, (listed,))
+        yield Step(f"{WORKER}:call", "targets", _SECONDS, asked, (listed,), again=True)
     finally:
         os.close(listed)
 
@@ -135,16 +135,33 @@ def call(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
     with os.fdopen(files[0], "rb") as file:
         file.seek(0)
         binds = json.load(file)
-    root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     seen = [_look(path) for path in arguments["looks"]]
-    targets, view = resolve(root, binds)
-    return {
-        "targets": targets,
-        "seen": seen,
-        # only now, in the chroot, do links lead where they lead inside
-        "accounts": {name: accounts.read(path) for name, path in accounts.PLACES.items()},
-        "directories": list(filter(view.is_directory, arguments["directories"])),
-    }
+    with ExitStack() as opened:
+        root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.callback(os.close, root)
+        opened.enter_context(_moved_back())
+        targets, view = resolve(root, binds, opened)
+        return {
+            "targets": targets,
+            "seen": seen,
+            # only now, in the chroot, do links lead where they lead inside
+            "accounts": {name: accounts.read(path) for name, path in accounts.PLACES.items()},
+            "directories": list(filter(view.is_directory, arguments["directories"])),
+        }
+
+
+@contextmanager
+def _moved_back() -> Iterator[None]:
+    """Have the root directory and the umask afterwards that there were before."""
+    outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mask = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+        os.fchdir(outside)
+        os.chroot(".")
+        os.close(outside)
 
 
 def _look(path: str) -> tuple[int, int]:
@@ -156,19 +173,19 @@ def _look(path: str) -> tuple[int, int]:
 
 
 def resolve(
-    root: int, binds: Sequence[Sequence[str]]
+    root: int, binds: Sequence[Sequence[str]], opened: ExitStack
 ) -> tuple[list[tuple[str | None, str, _Facts]], "View"]:
     """Return for each bind its target, None where it is left out, the reason, and what it shows.
 
     `binds` are options of bubblewrap with source and target; a source that is not there is no
-    reason. The process is in a chroot of the tree afterwards, and is to end.
+    reason. `opened` closes what is open for the view. The process is in a chroot of the tree
+    afterwards.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sources = [_opened(option, source) for option, source, _ in binds]
+    sources = [_opened(option, source, opened) for option, source, _ in binds]
     os.fchdir(root)
     os.chroot(".")
-    os.umask(0o022)
     view = View(root)
     found: list[tuple[str | None, str, _Facts]] = []
     for (_, _, target), (source, facts) in zip(binds, sources, strict=True):
@@ -186,7 +203,7 @@ def resolve(
     return found, view
 
 
-def _opened(option: str, source: str) -> tuple[_Mount | OSError, _Facts]:
+def _opened(option: str, source: str, opened: ExitStack) -> tuple[_Mount | OSError, _Facts]:
     """Open what is to be shown, as the host has it."""
     if option in _EMPTY:
         return _Mount(option=option), _NO_FACTS
@@ -194,11 +211,11 @@ def _opened(option: str, source: str) -> tuple[_Mount | OSError, _Facts]:
         descriptor = _open(source or "/proc")
     except OSError as error:
         return error, _NO_FACTS
+    opened.callback(os.close, descriptor)
     status = os.fstat(descriptor)
     facts = (os.readlink(f"/proc/self/fd/{descriptor}"), status.st_dev, status.st_ino)
     if stat.S_ISDIR(status.st_mode):
         return _Mount(descriptor, option), facts
-    os.close(descriptor)
     return _Mount(option=option, is_directory=False), facts
 
 

@@ -4,84 +4,64 @@ import asyncio
 import json
 import os
 import shutil
-import signal
-import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from fimd.base.errors import FimError, MountError, UnsupportedError, named
 from fimd.base.logs import inherited
 from fimd.mounts import fuse_device
+from fimd.mounts.origin import Origin, Warm
 from fimd.mounts.output import Output, Outputs, log_file
-from fimd.mounts.pipes import Lines, read_to_end, readable
+from fimd.mounts.pipes import Lines, read_to_end
 from fimd.mounts.process import Process
 from fimd.mounts.steps import Errand, Step
-from fimd.mounts.template import MAX_REQUEST, receive_answer, request_bytes
+from fimd.mounts.template import MAX_REQUEST, request_bytes
 
 T = TypeVar("T")
 
-_WARM: Final = 5.0
-"""Seconds that importing may take."""
-_IN_VAIN: Final = 0.5
-"""Seconds to leave for a template that has not answered in time."""
+_AHEAD: Final = 10.0
+"""Seconds that the origin has to fork, also where it has just been started."""
 _LARGEST_RESULT: Final = 16 << 20
 
 
 class Template:
-    """A running template process; started anew where it has died.
+    """A template process; forked from the origin at the first need, and anew where it has died.
 
     `namespaces` opens those that it is to be in: descriptors with setns(2)'s kinds, which are
     closed once it has joined them.
     """
 
     def __init__(
-        self,
-        modules: Sequence[str],
-        outputs: Outputs,
-        namespaces: Callable[[], list[tuple[int, int]]],
+        self, origin: Origin, outputs: Outputs, namespaces: Callable[[], list[tuple[int, int]]]
     ) -> None:
-        self._modules = tuple(modules)
+        self._origin = origin
         self._outputs = outputs
         self._namespaces = namespaces
-        self._process: Process | None = None
-        self._control: socket.socket | None = None
+        self._warm: Warm | None = None
         self._joined = False
         self._turn = asyncio.Lock()
 
-    def start(self) -> None:
-        """Start the process, so that it is warm when the first worker is asked for."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            process = Process.spawn(
-                [sys.executable, "-P", "-m", "fimd.mounts.template", *self._modules],
-                input_=theirs.fileno(),
-                directory="/",
-            )
-        ours.setblocking(False)
-        self._control, self._process, self._joined = ours, process, False
-
-    async def warm(self) -> None:
-        """Wait until the process has imported all that it is to have. Raises MountError."""
+    async def fork_ahead(self) -> None:
+        """Have the process there before the first need; one that can't be is forked then."""
         async with self._turn:
-            try:
-                await _in_time(
-                    "template", self._exchange(request_bytes("rest", inherited()), []), _WARM
-                )
-            except EOFError as error:
-                raise MountError("the template process died: see the log") from error
+            if self._warm is None:
+                with suppress(EOFError, OSError):  # which a TimeoutError is, too
+                    async with asyncio.timeout(_AHEAD):
+                        self._warm, self._joined = await self._origin.fork(), False
 
-    async def close(self, seconds: float = 5.0) -> None:
-        """Let the process leave, and end it where it does not; the workers stay."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._process is not None:
-            process, self._process = self._process, None
-            if not await process.wait(seconds):
-                process.send_signal(signal.SIGKILL)
-                await process.wait(seconds)
+    async def close(self) -> None:
+        """Let the process leave, and end it where it does not; the workers stay.
+
+        Who has asked it for something gets that before.
+        """
+        async with self._turn:
+            await self._close()
+
+    async def _close(self) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            await warm.close()
 
     async def serve(
         self,
@@ -152,6 +132,8 @@ class Template:
                 if "result" not in answer:
                     break
                 results.append(answer["result"])
+            if "result" in answer or "error" in answer:
+                process.close()  # it ends by itself, or goes on to do other work
         if "error" in answer:
             raise named(*answer["error"])
         if "result" not in answer:
@@ -233,28 +215,29 @@ class Template:
             raise MountError(f"{facts['name']}: the arguments take {len(request)} bytes")
         async with self._turn:
             try:
-                if self._process is None or not self._process.alive:
-                    await self.close()
-                    self.start()
+                if self._warm is None or not self._warm.alive:
+                    await self._close()
+                    self._warm, self._joined = await self._origin.fork(), False
                 if not self._joined:
-                    await self._join()
-                return await self._exchange(request, files)
+                    await self._join(self._warm)
+                return await self._warm.ask(request, files)
             except EOFError as error:
-                await self.close()
+                await self._close()
                 raise MountError(
                     f"{facts['name']}: the template process died: see the log"
                 ) from error
             except asyncio.CancelledError:
-                # an answer that nobody waits for is not to be the next one's
-                await asyncio.shield(self.close(_IN_VAIN))
+                warm, self._warm = self._warm, None
+                if warm is not None:
+                    await asyncio.shield(warm.give_up())
                 raise
 
-    async def _join(self) -> None:
+    async def _join(self, warm: Warm) -> None:
         opened = self._namespaces()
         try:
             kinds = [kind for _, kind in opened]
             request = request_bytes("join", inherited(), kinds=kinds)
-            await self._exchange(request, [descriptor for descriptor, _ in opened])
+            await warm.ask(request, [descriptor for descriptor, _ in opened])
         except OSError as error:
             raise MountError(
                 f"the namespace for mounts can't be joined ({error.strerror}): see 'fimctl doctor'"
@@ -263,22 +246,6 @@ class Template:
             for descriptor, _ in opened:
                 os.close(descriptor)
         self._joined = True
-
-    async def _exchange(
-        self, request: bytes, files: list[int]
-    ) -> tuple[dict[str, Any], int | None]:
-        assert self._control is not None
-        try:
-            socket.send_fds(self._control, [request], files)
-            await readable(self._control.fileno())
-            answer, pidfd = receive_answer(self._control)
-        except ConnectionError as error:
-            raise EOFError from error
-        if "errno" in answer:
-            if pidfd is not None:
-                os.close(pidfd)
-            raise OSError(answer["errno"], os.strerror(answer["errno"]))
-        return answer, pidfd
 
 
 async def _in_time(name: str, work: Coroutine[Any, Any, T], seconds: float) -> T:

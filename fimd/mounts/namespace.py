@@ -20,6 +20,7 @@ from fimd.base.errors import FimError, MountError
 from fimd.mounts import holder
 from fimd.mounts.forks import Template
 from fimd.mounts.holder import Holder
+from fimd.mounts.origin import Origin
 from fimd.mounts.output import Output, Outputs
 from fimd.mounts.process import Process
 from fimd.mounts.shared import SHARED
@@ -50,8 +51,7 @@ class Namespace:
         self._table: MountTable | None = None
         self._host_table: MountTable | None = None
         self._is_shared = False
-        self._is_leaving = False
-        self._modules = tuple(modules)
+        self._origin = Origin(modules)
         self._template = self._new_template()
         self._holds = 0
         self._turn = asyncio.Lock()
@@ -60,8 +60,8 @@ class Namespace:
         self._observers: list[Callable[[Process], None]] = []
 
     def start(self) -> None:
-        """Have the process warm that will work in it."""
-        self._template.start()
+        """Have the process warm that those who work in it are forked from."""
+        self._origin.start()
 
     def follow(self, observer: Callable[[Process], None]) -> None:
         """Have `observer` called with each process that holds it, also the present one."""
@@ -98,6 +98,7 @@ class Namespace:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._turn:
             await self._template.close()
+            await self._origin.close()
             if not self._is_used:
                 await self._end()
             elif self._holder is not None:
@@ -112,9 +113,15 @@ class Namespace:
         try:
             async with self._turn:
                 if self._holder is None:
-                    await self._enter(await holder.start())
+                    ahead = asyncio.create_task(self._template.fork_ahead())
                     try:
-                        share = Step(SHARE, "shared", _PREPARE, {"target": self._shared})
+                        await self._enter(await holder.start())
+                    finally:
+                        await ahead
+                    try:
+                        share = Step(
+                            SHARE, "shared", _PREPARE, {"target": self._shared}, again=True
+                        )
                         await self.call(share, serves=("fim_stack", "shared"))
                         self._is_shared = True
                     except BaseException:
@@ -127,9 +134,7 @@ class Namespace:
     def release(self) -> None:
         """Let go of it; with the last one it is ended."""
         self._holds -= 1
-        is_last = self._holds == 0 and self._holder is not None and not self._closed
-        if is_last and not self._is_leaving:
-            self._is_leaving = True
+        if self._holds == 0 and self._holder is not None and not self._closed:
             task = asyncio.create_task(self._leave(), name="leave the namespace")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -265,7 +270,7 @@ class Namespace:
         return self._holder
 
     def _new_template(self) -> Template:
-        return Template(self._modules, self.outputs, self._descriptors)
+        return Template(self._origin, self.outputs, self._descriptors)
 
     def _descriptors(self) -> list[tuple[int, int]]:
         if not self._kept:
@@ -316,20 +321,13 @@ class Namespace:
             self._hold_by(found)
 
     async def _leave(self) -> None:
-        """End it, unless somebody has come; with another process warm for the next one by then."""
-        successor = self._new_template()
-        try:
-            successor.start()
-            try:
-                await successor.warm()
-            finally:
-                self._is_leaving = False  # who lets go from now on leaves by itself
-            async with self._turn:
-                if not (self._holds or self._holder is None or self._closed):
-                    await self._end()
-                    self._template, successor = successor, self._template
-        finally:
-            await successor.close()
+        """End it, unless somebody has come."""
+        async with self._turn:
+            if self._holds or self._holder is None or self._closed:
+                return
+            former, self._template = self._template, self._new_template()
+            await self._end()
+        await former.close()
 
     async def _end(self) -> None:
         found, self._holder = self._holder, None

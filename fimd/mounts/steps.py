@@ -3,10 +3,12 @@
 A process for each costs more than most of them do. What a step returns, where that is a dictionary,
 is among the arguments of the next, in place of its own. One that imprisons itself
 (fimd.mounts.jail) and is not the last gets a fork of its own, so that it is alone in its jail.
+Where each of them leaves the process as it was, that can take others afterwards.
 """
 
 import json
 import os
+import select
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -32,6 +34,8 @@ class Step:
     files: tuple[int, ...] = ()
     apart: bool = False
     """Whether it imprisons itself."""
+    again: bool = False
+    """Whether it leaves the process as it was, apart from the working directory."""
 
     def words(self) -> dict[str, Any]:
         """Return what is sent of it; the files go along by themselves."""
@@ -41,6 +45,7 @@ class Step:
             "arguments": dict(self.arguments),
             "files": len(self.files),
             "apart": self.apart,
+            "again": self.again,
         }
 
 
@@ -52,13 +57,19 @@ class Errand:
     result: Any = None
 
 
-def take(steps: Sequence[dict[str, Any]], files: list[int], report: int) -> None:
-    """Take the steps in this process, which is to end.
+def leave_it_as_it_was(steps: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether a process can do more after these steps, as they were sent."""
+    last = len(steps) - 1
+    return all(step["again"] or (step["apart"] and n < last) for n, step in enumerate(steps))
+
+
+def take(steps: Sequence[dict[str, Any]], files: list[int], report: int) -> bool:
+    """Take the steps in this process; tell whether none has failed.
 
     Says on `report`, line by line, what each returns, or what went wrong with the last one taken.
     """
     passed: Mapping[str, Any] = {}
-    with os.fdopen(report, "wb") as file:
+    with os.fdopen(report, "wb", closefd=False) as file:
         for number, step in enumerate(steps):
             given, files = files[: step["files"]], files[step["files"] :]
             with open(COMM, "w") as comm:
@@ -67,10 +78,19 @@ def take(steps: Sequence[dict[str, Any]], files: list[int], report: int) -> None
             called = answer_of_fork if step["apart"] and number + 1 < len(steps) else answer
             text = called(step["function"], arguments, given)
             if not text:
-                return
+                return False
             file.write(text + b"\n")
             file.flush()
             said = json.loads(text)
             if "error" in said:
-                return
+                return False
             passed = said["result"] if isinstance(said["result"], dict) else {}
+    return True
+
+
+def wait_until_read(report: int) -> None:
+    """Wait until who reads what was said on a pipe has closed it, and close it."""
+    closed = select.poll()
+    closed.register(report, 0)  # it is told as an error, whatever is asked for
+    closed.poll()
+    os.close(report)

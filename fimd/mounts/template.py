@@ -1,10 +1,11 @@
 """The template: a warm process in the user's namespace, which does there what the daemon asks for.
 
 pyfuse3 serves one filesystem per process and takes a tenth of a second to import, so the daemon
-starts one interpreter, lets it import everything, and has it fork. It begins outside of the
-namespace, and joins it when there is one. A request is one message on a socket: JSON, with files as
-ancillary data. It asks for one of these:
+starts one interpreter, the origin (fimd.mounts.origin), lets it import everything, and has it fork.
+A template is a fork of it that joins the namespace. A request is one message on a socket: JSON,
+with files as ancillary data. It asks for one of these:
 
+- `fork`: fork a process that goes on as this one does, with a socket of its own.
 - `join`: enter namespaces, once.
 - `serve`: fork a worker that serves a filesystem, which is a function in a module
 
@@ -14,14 +15,14 @@ ancillary data. It asks for one of these:
 - `call`: fork a process that takes steps, and says what each of them returns (fimd.mounts.steps).
 - `spawn`: start a program.
 - `unmount`: detach a mount.
-- `rest`: nothing; whoever asks learns that it has imported everything.
 
 The answer is JSON, with the pidfd of what was started. The template leaves when the daemon closes
 the socket. What it started stays.
 
-Forking is most of what a short call takes. So once it is in the namespace the template keeps one
-process that is forked ahead and waits for the next request. It is forked once the last one has had
-time to do its work: whoever waits for that is not to wait for a processor.
+Forking is most of what a short call takes, with the pages that a new process copies. So once it is
+in the namespace the template keeps one process that waits for the next request: the last one, where
+that says that it can do more, or one that is forked ahead, once the last one has had time to do its
+work: whoever waits for that is not to wait for a processor.
 """
 
 import array
@@ -49,7 +50,7 @@ from fimd.base.system_calls import (
     set_namespace,
     unmount,
 )
-from fimd.mounts.steps import COMM, take
+from fimd.mounts.steps import COMM, leave_it_as_it_was, take, wait_until_read
 
 MAX_REQUEST: Final = 128 << 10
 MAX_FILES: Final = 200
@@ -58,6 +59,8 @@ OWN_FILES: Final = "/proc/self/fd"
 """A directory that the root directory of a program has to have for it."""
 _CALM: Final = 0.005
 """Seconds without a request, after which another process is forked ahead."""
+_FREE: Final = b"free"
+"""What a process says that waits for another request."""
 _OWN_FILES: Final = 2
 """A worker's status pipe and its output."""
 
@@ -78,7 +81,9 @@ def main(modules: list[str]) -> None:
     asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
+    _go_by("origin")
     spare: _Spare | None = None
+    used: _Spare | None = None
     joined = False
     while True:
         message, files = _receive(control)
@@ -89,15 +94,23 @@ def main(modules: list[str]) -> None:
             logged = request["log"]
             assert logged is not None
             logs.setup(**logged, descriptor=messages)
-            spare = None  # it would log as before
+            spare = used = None  # they would log as before
         answer: dict[str, Any] = {}
         pidfd = -1
         try:
             if request["do"] == "join":
                 _join(request["kinds"], files)
                 joined = True
-            elif request["do"] == "rest":
-                pass
+            elif request["do"] == "fork":
+                answer["pid"] = os.fork()
+                if answer["pid"] == 0:
+                    os.setsid()
+                    control.close()
+                    _go_by("template")
+                    [descriptor] = files
+                    control = socket.socket(fileno=descriptor)
+                    continue
+                pidfd = os.pidfd_open(answer["pid"])
             elif request["do"] == "unmount":
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
@@ -105,16 +118,33 @@ def main(modules: list[str]) -> None:
                     spare = _Spare(control, files)
                     if not spare.hand(message, files):
                         raise BrokenPipeError(errno.EPIPE, "the process died at once")
-                answer["pid"], pidfd = spare.pid, spare.release()
-                spare = None
+                answer["pid"], pidfd = spare.pid, spare.new_pidfd()
+                spare, used = None, spare
         except OSError as error:
             answer["errno"] = error.errno
         socket.send_fds(control, [json.dumps(answer).encode()], [pidfd] if pidfd >= 0 else [])
         for descriptor in [pidfd, *files]:
             if descriptor >= 0:
                 os.close(descriptor)
-        if joined and spare is None and not select.select([control], [], [], _CALM)[0]:
-            spare = _Spare(control)
+        if joined and spare is None:
+            spare, used = _next_spare(control, used)
+
+
+def _next_spare(
+    control: socket.socket, used: "_Spare | None"
+) -> "tuple[_Spare | None, _Spare | None]":
+    """Have a process for the next request, unless that comes before: the used one, or another.
+
+    Returns it, and else the used one, where that is still at work.
+    """
+    while used is not None:
+        ready, _, _ = select.select([control.fileno(), used.fileno()], [], [])
+        if used.fileno() not in ready:
+            return None, used
+        if used.is_free():
+            return used, None
+        used = None
+    return None if select.select([control], [], [], _CALM)[0] else _Spare(control), None
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
@@ -123,7 +153,10 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class _Spare:
-    """A process that waits for one request, and ends with whoever could make it."""
+    """A process that waits for a request, and ends with whoever could make it.
+
+    After some it says that it waits for another one.
+    """
 
     def __init__(self, control: socket.socket, files: Sequence[int] = ()) -> None:
         """Fork it; it is to have none of the template's `files` but those that it is handed."""
@@ -134,11 +167,8 @@ class _Spare:
             self._ours.close()
             for descriptor in files:
                 os.close(descriptor)
-            message, files = _receive(theirs)
-            theirs.close()
-            if not message:
-                os._exit(0)
-            _become(json.loads(message), files)
+            os.setsid()
+            _wait_for_work(theirs)
         theirs.close()
         self._pidfd = os.pidfd_open(self.pid)
 
@@ -146,6 +176,10 @@ class _Spare:
         self._ours.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
+
+    def fileno(self) -> int:
+        """Return what can be read from once it is free, or has ended."""
+        return self._ours.fileno()
 
     def hand(self, message: bytes, files: list[int]) -> bool:
         """Give it the request; tell whether it was there to take it."""
@@ -155,10 +189,31 @@ class _Spare:
             return False
         return True
 
-    def release(self) -> int:
-        """Return its pidfd, which is the caller's from now on."""
-        pidfd, self._pidfd = self._pidfd, -1
-        return pidfd
+    def is_free(self) -> bool:
+        """Tell whether it waits for another request, once it can be read from."""
+        try:
+            return bool(self._ours.recv(len(_FREE)))
+        except ConnectionError:
+            return False
+
+    def new_pidfd(self) -> int:
+        """Return another pidfd of it, which is the caller's."""
+        return os.dup(self._pidfd)
+
+
+def _wait_for_work(template: socket.socket) -> NoReturn:
+    """Do in this process what is asked for, for as long as it can do more, and leave."""
+    while True:
+        _go_by("spare")
+        message, files = _receive(template)
+        if not message:
+            os._exit(0)
+        _become(json.loads(message), files, template)
+        os.chdir("/")
+        try:
+            template.send(_FREE)
+        except ConnectionError:
+            os._exit(0)
 
 
 def _join(kinds: list[int], files: list[int]) -> None:
@@ -168,32 +223,44 @@ def _join(kinds: list[int], files: list[int]) -> None:
     os.chdir("/")
 
 
-def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
-    """Do in a process of its own what is asked for, and leave."""
+def _become(request: dict[str, Any], files: list[int], template: socket.socket) -> None:
+    """Do in a process of its own what is asked for; return where it can do more, or else leave."""
     status = 1
+    goes_on = False
     try:
-        os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who starts programs waits for them
         report, output, *files = files
         for stream in (1, 2):  # what libfuse, a program, and a dying interpreter say
             os.dup2(output, stream)
         os.close(output)
+        goes_on = request["do"] == "call" and leave_it_as_it_was(request["steps"])
+        if not goes_on:
+            template.close()
         if request["do"] == "spawn":
             os.close(report)
             _spawn(request["argv"], request["directory"], request["root"])
-        with open(COMM, "w") as comm:
-            comm.write(request["name"])
+        _go_by(request["name"])
         logs.add_to_all(request["fields"])
         if request["do"] == "call":
-            take(request["steps"], files, report)
+            goes_on = take(request["steps"], files, report) and goes_on
             status = 0
+            if goes_on:  # not before: who gives up waiting for it ends this process
+                wait_until_read(report)
         else:
             serve: Serve = importlib.import_module(request["worker"]).serve
             status = _serve(serve, request["arguments"], files, report)
     except BaseException:
+        goes_on = False
         logging.getLogger(__name__).exception("%s failed", request["name"])
     finally:
-        os._exit(status)
+        if not goes_on:
+            os._exit(status)
+
+
+def _go_by(name: str) -> None:
+    """Have a name of this process's own, as ps shows it."""
+    with open(COMM, "w") as comm:
+        comm.write(name)
 
 
 def _spawn(argv: list[str], directory: str, root: str) -> NoReturn:

@@ -50,7 +50,7 @@ def begin(stack: StackDirectory, seconds: float) -> Step:
         "lower": stack.top_down(),
         "source": f"fimd-{stack.id}",
     }
-    return Step(f"{__name__}:mount_here", "overlay", seconds, arguments)
+    return Step(f"{__name__}:mount_here", "overlay", seconds, arguments, again=True)
 
 
 def mount_here(arguments: dict[str, Any], _files: list[int]) -> dict[str, str]:

@@ -49,15 +49,14 @@ def is_former(image: str) -> bool:
 
 
 @contextmanager
-def opened_upper(image: str, given: str | None) -> Iterator[int | None]:
+def opened_upper(image: str, path: str) -> Iterator[int | None]:
     """Open the upper directory of an image for reading; None where there is none yet.
 
-    `image` is a real path, `given` the data directory where that is not the image's own. Raises
-    DataDirectoryError where one may not be used.
+    `image` is a real path, `path` the data directory's, which is found out before: in the user's
+    namespace another one could be written. Raises DataDirectoryError where it may not be used.
     """
-    path = given or data_directory(image)
     with ExitStack() as stack, _explained(path):
-        found = _find_upper(path, stack) or (given is None and _find_former(image, path, stack))
+        found = _find_upper(path, stack) or _find_former(image, path, stack)
         descriptor = None
         if found:
             holder, name = found
@@ -75,14 +74,16 @@ class DataDirectory:
 
     @classmethod
     def of(cls, image: str, given: str | None) -> Self:
-        """Make the one of an image, as `opened_upper` takes it. Raises DataDirectoryError."""
+        """Make the one of an image; `given` is its path, where it is not the image's own.
+
+        Raises DataDirectoryError.
+        """
         path = given or data_directory(image)
-        if given is None:
-            with ExitStack() as stack, _explained(path):
-                if _find_upper(path, stack) is None and _find_former(image, path, stack):
-                    _, directory = _directory(path, stack, create=True)
-                    with suppress(FileExistsError):
-                        os.symlink(_former_target(path), _UPPER, dir_fd=directory)
+        with ExitStack() as stack, _explained(path):
+            if _find_upper(path, stack) is None and _find_former(image, path, stack):
+                _, directory = _directory(path, stack, create=True)
+                with suppress(FileExistsError):
+                    os.symlink(_former_target(path), _UPPER, dir_fd=directory)
         return cls.open(path)
 
     @classmethod

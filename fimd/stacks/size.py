@@ -14,13 +14,12 @@ _SECONDS: Final = 600.0
 _PARTS: Final = {"layers": ("layers",), "others": ("tmp", "work", "casefold")}
 
 
-def size(image: str, path: str, data: str | None) -> dict[str, int]:
+def size(image: str, data: str) -> dict[str, int]:
     """Return the bytes that parts of a data directory take: changes, layers, others.
 
-    `image` is a real path, `path` its data directory, and `data` that again where it is not the
-    image's own. Blocks, as `call_apart`. Raises FimError.
+    `image` is a real path. Blocks, as `call_apart`. Raises FimError.
     """
-    arguments = {"image": image, "path": path, "data": data}
+    arguments = {"image": image, "data": data}
     found: dict[str, int] = call_apart(f"{__name__}:size_in_jail", arguments)
     return found
 
@@ -30,7 +29,7 @@ def size_in_jail(arguments: dict[str, Any], _files: list[int]) -> dict[str, int]
     with opened_upper(arguments["image"], arguments["data"]) as upper:
         if upper is None:
             return dict.fromkeys(("changes", *_PARTS), 0)
-        directory = os.open(arguments["path"], DIRECTORY)
+        directory = os.open(arguments["data"], DIRECTORY)
         imprison(directory, seconds=_SECONDS)
         try:
             sizes = {"changes": _taken(upper)}

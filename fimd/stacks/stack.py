@@ -46,6 +46,8 @@ class Stack:
     users: set[int] = field(default_factory=set)
     failed: bool = False
     """Whether one of its processes died under its users."""
+    holds_namespace: bool = True
+    """Whether the namespace is kept for it; not if that was gone before it was adopted."""
 
     @property
     def root(self) -> str:

@@ -218,6 +218,7 @@ class Stacks:
             (spec.data.device, spec.data.inode),
             sources,
         )
+        await self._namespace.hold()
         try:
             await asyncio.to_thread(_prepare, directory, spec.data, layers)
             errand = errand if spec.casefold == "off" else None  # its tree is the overlay's
@@ -228,7 +229,10 @@ class Stacks:
                 await self._namespace.unmount(overlay.root)
                 raise
         except BaseException as error:
-            await asyncio.shield(self._discard(spec.id, spec.data))
+            try:
+                await asyncio.shield(self._discard(spec.id, spec.data))
+            finally:
+                self._namespace.release()
             if isinstance(error, OSError):
                 raise MountError(f"the overlay of {spec.data.path}: {error}: try again") from error
             raise
@@ -355,6 +359,9 @@ class Stacks:
                     await self._discard(stack_id)
                 continue
             stack.users.update(users[stack_id])
+            stack.holds_namespace = self._namespace.exists
+            if stack.holds_namespace:
+                await self._namespace.hold()
             self._stacks[stack_id] = stack
             self._watch(stack)
             log.info("stack adopted", fim_stack=stack_id, data=stack.spec.data.path)
@@ -377,6 +384,10 @@ class Stacks:
             log.info("stack unmounted", fim_stack=stack.spec.id)
         except (FimError, OSError) as error:
             log.error("stack could not be removed", fim_stack=stack.spec.id, reason=str(error))
+        finally:
+            if stack.holds_namespace:
+                stack.holds_namespace = False
+                self._namespace.release()
 
     async def _discard(self, stack_id: str, data: DataDirectory | None = None) -> None:
         """Remove a stack's directory, what is still mounted in it, and its overlay's in `data`.

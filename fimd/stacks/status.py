@@ -20,11 +20,11 @@ from fimd.trees.upper import read_upper
 _SECONDS: Final = 600.0
 
 
-def changed(image: str, data: str | None, layers: Sequence[LayerPlace]) -> list[Change]:
+def changed(image: str, data: str, layers: Sequence[LayerPlace]) -> list[Change]:
     """Return what the upper of an image changes, sorted by paths.
 
-    `image` is a real path, `data` the data directory where that is not the image's own, and
-    `layers` are those below the upper, base first. Blocks, as `call_apart`. Raises FimError.
+    `image` is a real path, `data` the data directory, and `layers` are those below the upper, base
+    first. Blocks, as `call_apart`. Raises FimError.
     """
     places = [(layer.path, layer.offset, layer.size) for layer in layers]
     arguments = {"image": image, "data": data, "layers": places}

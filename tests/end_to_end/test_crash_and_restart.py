@@ -199,11 +199,47 @@ def test_an_instance_whose_stack_is_unknown_leaves_nothing(session: Session, ima
     session.wait_until_clean()
 
 
-def test_the_template_that_dies_is_replaced(session: Session, image: Path) -> None:
+def test_what_workers_are_forked_from_is_replaced_where_it_dies(
+    session: Session, image: Path
+) -> None:
     session.output("fimctl", "status")
-    [template] = [pid for pid, words in session.processes().items() if "mounts.template" in words]
-    kill(template)
+    wait_for(lambda: session.named("origin") != [], what="the origin")
+    kill(session.one_named("origin"))
     assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+    program = session.background(image, "sleep 60")
+    for name in ("template", "origin"):
+        kill(session.one_named(name))
+        shown = session.output(image, "fim-exec", "cat", "/etc/release")
+        assert shown == "small\n"
+    program.kill()
+    program.wait()
+    session.wait_until_clean()
+
+
+def test_starts_on_a_mounted_stack_are_looked_after_by_one_process(
+    session: Session, image: Path
+) -> None:
+    program = session.background(image, "sleep 60")
+    found, descriptors = set(), set()
+    for _ in range(4):
+        assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+        wait_for(lambda: len(session.named("spare")) == 1, what="a process that waits for work")
+        spare = session.one_named("spare")
+        found.add(spare)
+        descriptors.add(len(os.listdir(f"/proc/{spare}/fd")))
+    assert len(found) == 1
+    assert len(descriptors) == 1
+    program.kill()
+    program.wait()
+    session.wait_until_clean()
+
+
+def test_a_namespace_that_is_left_leaves_no_process(session: Session, image: Path) -> None:
+    for _ in range(3):
+        assert session.output(image, "fim-exec", "cat", "/etc/release") == "small\n"
+        session.wait_until_clean()
+        wait_for(lambda: session.named("template") == [], what="the end of the template")
+        assert len(session.named("origin")) == 1
 
 
 def test_a_stopped_daemon_leaves_running_programs_to_the_next(

@@ -26,15 +26,21 @@ def medium(session: Session, busybox_image: Path) -> Iterator[Commands]:
         session.wait_until_clean()
 
 
-@pytest.fixture
-def foreign(session: Session, busybox_image: Path) -> Iterator[Commands]:
+@pytest.fixture(params=["closed", "another's"])
+def foreign(
+    session: Session, busybox_image: Path, request: pytest.FixtureRequest
+) -> Iterator[Commands]:
     """An image in a directory that this user may not write."""
     if session.account.uid == 0:
         pytest.skip("root may write every directory")
+    if os.getuid() and request.param == "another's":
+        pytest.skip("only root can have one of another user")
     directory = session.directory / "others"
     directory.mkdir()
     shutil.copy(busybox_image, directory / "app.flatimage")
-    directory.chmod(0o555 if os.getuid() else 0o755)
+    if request.param == "closed":
+        os.chown(directory, session.account.uid, session.account.gid)
+    directory.chmod(0o555 if request.param == "closed" else 0o755)
     yield Commands(session, directory / "app.flatimage")
     directory.chmod(0o755)  # so that it can be removed
 

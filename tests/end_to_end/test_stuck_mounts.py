@@ -147,14 +147,25 @@ def test_the_daemon_leaves_in_time_and_the_next_one_goes_on(
     assert patient.mounts() == []
 
 
-def test_a_template_that_hangs_is_replaced(patient: Session, busybox_image: Path) -> None:
+@pytest.mark.parametrize("name", ["origin", "template"])
+def test_what_workers_are_forked_from_is_replaced_where_it_hangs(
+    patient: Session, busybox_image: Path, name: str
+) -> None:
     image, _ = prepared(patient, busybox_image, "layer")
     patient.output("fimctl", "status")
-    [template] = [pid for pid, words in patient.processes().items() if "mounts.template" in words]
-    os.kill(template, signal.SIGSTOP)
+    running = [patient.background(image, "sleep 60")] if name == "template" else []
+    wait_for(lambda: patient.named(name) != [], what=f"the {name}")
+    found = patient.one_named(name)
+    os.kill(found, signal.SIGSTOP)
     with at_most(30):
-        done = patient.run(image, "fim-exec", "true")
-    assert done.returncode == 125
-    assert "was not ready within 10 s" in done.stderr
-    assert ended(template)
+        done = patient.run(image, "fim-exec", "cat", "/etc/release")
+    if name == "template":
+        assert done.returncode == 125
+        assert "was not ready within 10 s" in done.stderr
+    else:
+        assert (done.returncode, done.stdout) == (0, "small\n")
+    assert ended(found)
+    for program in running:
+        program.kill()
+        program.wait()
     assert patient.output(image, "fim-exec", "cat", "/etc/release") == "small\n"

@@ -84,6 +84,8 @@ def kept(session: Session) -> set[str]:
 def test_instances_of_a_former_version_go_on_and_leave_nothing(
     old: Session, busybox_image: Path, overlay: str, casefold: str
 ) -> None:
+    if (overlay, casefold) == ("bwrap", "on") and "unionfs" not in INSTALLED:
+        pytest.skip("0.1 has its view over unionfs, which is not installed")
     session = old
     image = session.adopt(busybox_image, "app.flatimage")
     other = session.adopt(busybox_image, "other.flatimage")
@@ -109,8 +111,8 @@ def test_instances_of_a_former_version_go_on_and_leave_nothing(
     refused = session.run(image, "fim-exec", "true")
     assert refused.returncode == 125
     assert "started by an earlier fimd: end that first" in refused.stderr
-    assert f"in use by process {min(first.pid, second.pid)}, " in refused.stderr
-    assert str(second.pid) in refused.stderr
+    told = refused.stderr.partition("in use by process ")[2].partition(", started")[0].split(", ")
+    assert {str(first.pid), str(second.pid)} <= set(told)
     refused = session.run(image, "fim-layer", "commit", "layer")
     assert refused.returncode == 125
     assert "in use by process" in refused.stderr

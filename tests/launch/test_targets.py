@@ -12,9 +12,10 @@ from fimd.launch.bindings import Bind
 
 RESOLVE = """
 import json, os, sys
+from contextlib import ExitStack
 from fimd.launch.targets import resolve
 root = os.open(sys.argv[1], os.O_PATH | os.O_DIRECTORY)
-print(json.dumps([found[:2] for found in resolve(root, json.load(sys.stdin))[0]]))
+print(json.dumps([found[:2] for found in resolve(root, json.load(sys.stdin), ExitStack())[0]]))
 """
 STANDARD = (
     Bind("--dev", "", "/dev"),

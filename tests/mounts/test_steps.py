@@ -2,12 +2,14 @@
 
 import json
 import os
+import select
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fimd.base.errors import MountError
 from fimd.mounts.jail import imprison
-from fimd.mounts.steps import Step, take
+from fimd.mounts.steps import Step, leave_it_as_it_was, take, wait_until_read
 
 
 def make(function: str, apart: bool = False, **arguments: Any) -> Step:
@@ -63,6 +65,33 @@ def test_none_is_taken_after_one_that_failed() -> None:
     for apart in (True, False):
         said = taken(make("reading"), make("failing", apart=apart), make("reading"))
         assert said == [{"result": []}, {"error": ["MountFailed", "it is full"]}]
+
+
+def test_a_process_goes_on_after_steps_that_leave_it_as_it_was() -> None:
+    def goes_on(*steps: Step) -> bool:
+        return leave_it_as_it_was([step.words() for step in steps])
+
+    kept = replace(make("reading"), again=True)
+    jailed = make("imprisoned", apart=True)
+    assert goes_on(kept, jailed, kept)
+    assert not goes_on(kept, make("reading"))
+    assert not goes_on(kept, jailed)  # the last is imprisoned in the process itself
+
+
+def test_a_process_waits_until_what_it_said_is_read() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        wait_until_read(writer)
+        os._exit(0)
+    os.close(writer)
+    pidfd = os.pidfd_open(child)
+    assert not select.select([pidfd], [], [], 0.2)[0]
+    os.close(reader)
+    assert select.select([pidfd], [], [], 60)[0]
+    os.close(pidfd)
+    os.waitpid(child, 0)
 
 
 def test_each_gets_its_own_files(tmp_path: Path) -> None:
