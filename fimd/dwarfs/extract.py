@@ -269,13 +269,17 @@ class _Extraction:
         os.utime(fd, ns=(attributes.atime_ns, attributes.mtime_ns))
 
     def _finish_at(self, parent: int, name: bytes, attributes: Attributes) -> None:
-        """The same for what cannot be opened; it was made just now, so the name is not a link."""
-        if self._owners:
-            os.chown(name, attributes.uid, attributes.gid, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISLNK(attributes.mode):
-            os.chmod(name, stat.S_IMODE(attributes.mode), dir_fd=parent)
-        times = (attributes.atime_ns, attributes.mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+        """The same for what cannot be opened; by now its name may be another's."""
+        held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            path = f"/proc/self/fd/{held}"
+            if self._owners:
+                os.chown(path, attributes.uid, attributes.gid)
+            if not stat.S_ISLNK(os.fstat(held).st_mode):
+                os.chmod(path, stat.S_IMODE(attributes.mode))
+            os.utime(path, ns=(attributes.atime_ns, attributes.mtime_ns))
+        finally:
+            os.close(held)
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
         """A descriptor of the directory that holds `path`, until the next call, and the name."""

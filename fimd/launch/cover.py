@@ -13,7 +13,7 @@ of its names, so each of these directories is bound over itself.
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,18 +23,19 @@ from fimd.mounts.table import Mount
 
 @dataclass(frozen=True)
 class Cover:
-    """Where the runtime tree is seen on the host: its own path, resolved, and other names of it."""
+    """Where runtime trees are seen on the host: their own paths, resolved, and other names."""
 
     places: tuple[str, ...]
 
     @classmethod
-    def of(cls, tree: str, mounts: Sequence[Mount]) -> "Cover":
-        """Find the tree's places by the kernel's mount table.
+    def of(cls, trees: Iterable[str], mounts: Sequence[Mount]) -> "Cover":
+        """Find the places of trees by the kernel's mount table.
 
-        May wait for any file system that the tree's own is mounted under.
+        May wait for any file system that a tree's own is mounted under.
         """
-        own = os.path.realpath(tree)
-        found = [own, *(place for place in _other_names(own, mounts) if _shows(place, own))]
+        found: list[str] = []
+        for own in map(os.path.realpath, trees):
+            found += (own, *(place for place in _other_names(own, mounts) if _shows(place, own)))
         return cls(tuple(dict.fromkeys(found)))
 
     def holds(self, real: str) -> bool:
