@@ -4,13 +4,14 @@ They hold numbers, of three machines' calls and of two ways of each. The kernel'
 what these are, and a filter is gone through here as the kernel would (seccomp(2)).
 """
 
+import errno
 import platform
 import re
 import shutil
 import stat
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from tests.support.account import PROJECT
 
 SOURCE = PROJECT / "fimd" / "launch" / "entry.c"
 HEADERS = "/usr/include/x86_64-linux-gnu"
-ALLOW, SUCCEED, REFUSE = 0x7FFF0000, 0x00050000, 0x00050001
+ALLOW, SUCCEED = 0x7FFF0000, 0x00050000
+REFUSE, UNKNOWN = SUCCEED | errno.EPERM, SUCCEED | errno.ENOSYS
+KEYS = ("add_key", "request_key", "keyctl")
 FAKED = (
     *("chown", "fchown", "lchown", "fchownat", "capset", "setgroups", "setuid", "setgid"),
     *("setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid"),
@@ -109,15 +112,17 @@ class Filter:
                     raise AssertionError(f"an unknown step: {code:#x}")
 
 
-def filters(machine: Machine, scratch: Path) -> Iterator[Filter]:
-    """Compile the program, and take out its filters: FILTER, ROOT_NATIVE, ROOT_32."""
+def filters(machine: Machine, scratch: Path) -> dict[str, Filter]:
+    """Compile the program, and take out its filters, by their names in it."""
     made = scratch / "entry.o"
     options = ("-Os", "-std=gnu11", "-ffreestanding", "-fdata-sections", "-c")
     run(machine.compiler, *options, "-o", made, SOURCE)
-    for name in ("FILTER", "ROOT_NATIVE", "ROOT_32"):
+    found = {}
+    for name in ("KEPT_NATIVE", "KEPT_32", "ROOT_NATIVE", "ROOT_32"):
         taken = scratch / name
         run(machine.objcopy, "--dump-section", f".rodata.{name}={taken}", made, "/dev/null")
-        yield Filter(taken.read_bytes())
+        found[name] = Filter(taken.read_bytes())
+    return found
 
 
 def check_fakes(filter_: Filter, architecture: int, calls: Mapping[str, int]) -> None:
@@ -133,30 +138,33 @@ def check_fakes(filter_: Filter, architecture: int, calls: Mapping[str, int]) ->
             assert filter_(architecture, calls[name], *before, 0, FIFO) == ALLOW
 
 
-def test_what_root_of_one_id_alone_can_not_do_succeeds(machine: Machine, tmp_path: Path) -> None:
+def check_keeps(filter_: Filter, architecture: int, calls: Mapping[str, int]) -> None:
+    """Check that a filter knows of no keys, types nothing, and refuses nothing else."""
+    for name, number in calls.items():
+        typed = REFUSE if name == "ioctl" else UNKNOWN if name in KEYS else ALLOW
+        for request in (TIOCSTI, TIOCLINUX, TIOCSTI | 1 << 32, TIOCLINUX | 1 << 32):
+            assert filter_(architecture, number, 0, request) == typed, name
+        if name not in KEYS:
+            assert filter_(architecture, number, 0, TIOCGWINSZ) == ALLOW, name
+
+
+def test_what_this_machines_programs_call_is_kept_apart_and_faked(
+    machine: Machine, tmp_path: Path
+) -> None:
     calls = numbers(machine.compiler, machine.header)
-    _, native, older = filters(machine, tmp_path)
-    check_fakes(native, machine.architecture, calls)
-    for name in ("chown", "fchownat"):
-        assert older(machine.architecture, calls.get(name, 0)) == ALLOW
-        assert native(machine.older, calls.get(name, 0)) == ALLOW
+    found = filters(machine, tmp_path)
+    check_keeps(found["KEPT_NATIVE"], machine.architecture, calls)
+    check_fakes(found["ROOT_NATIVE"], machine.architecture, calls)
+    for name, filter_ in found.items():
+        other = machine.older if name.endswith("NATIVE") else machine.architecture
+        assert {filter_(other, number, 0, TIOCSTI) for number in calls.values()} == {ALLOW}
 
 
-def test_so_does_what_older_programs_of_the_machine_call(machine: Machine, tmp_path: Path) -> None:
+def test_so_is_what_older_programs_of_the_machine_call(machine: Machine, tmp_path: Path) -> None:
     calls = numbers(machine.older_compiler, machine.older_header)
-    *_, older = filters(machine, tmp_path)
-    check_fakes(older, machine.older, calls)
-
-
-def test_nothing_types_into_a_terminal(machine: Machine, tmp_path: Path) -> None:
-    calls = numbers(machine.compiler, machine.header)
-    refusing, *_ = filters(machine, tmp_path)
-    for architecture, ioctl in ((machine.architecture, calls["ioctl"]), (machine.older, 54)):
-        for request in (TIOCSTI, TIOCLINUX):
-            assert refusing(architecture, ioctl, 0, request) == REFUSE
-            assert refusing(architecture, ioctl, 0, request | 1 << 32) == REFUSE
-        assert refusing(architecture, ioctl, 0, TIOCGWINSZ) == ALLOW
-        assert refusing(architecture, ioctl + 1, 0, TIOCSTI) == ALLOW
+    found = filters(machine, tmp_path)
+    check_keeps(found["KEPT_32"], machine.older, calls)
+    check_fakes(found["ROOT_32"], machine.older, calls)
 
 
 @pytest.mark.parametrize(
