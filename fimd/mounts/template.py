@@ -115,7 +115,7 @@ def main(modules: list[str]) -> None:
                 unmount(request["mount_point"], MNT_DETACH | UMOUNT_NOFOLLOW)
             else:
                 if spare is None or not spare.hand(message, files):
-                    spare = _Spare(control, files)
+                    spare = _Spare(control, files, used)
                     if not spare.hand(message, files):
                         raise BrokenPipeError(errno.EPIPE, "the process died at once")
                 answer["pid"], pidfd = spare.pid, spare.new_pidfd()
@@ -158,13 +158,21 @@ class _Spare:
     After some it says that it waits for another one.
     """
 
-    def __init__(self, control: socket.socket, files: Sequence[int] = ()) -> None:
-        """Fork it; it is to have none of the template's `files` but those that it is handed."""
+    def __init__(
+        self, control: socket.socket, files: Sequence[int] = (), other: "_Spare | None" = None
+    ) -> None:
+        """Fork it; it is to have none of the template's `files` but those that it is handed.
+
+        Nor is it to keep the template's end of the `other` one's socket open.
+        """
+        self._pidfd = -1
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
         if self.pid == 0:
             control.close()
             self._ours.close()
+            if other is not None:
+                other.close()
             for descriptor in files:
                 os.close(descriptor)
             os.setsid()
@@ -173,9 +181,14 @@ class _Spare:
         self._pidfd = os.pidfd_open(self.pid)
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ask nothing more of it: it ends once it has done what it does."""
         self._ours.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
 
     def fileno(self) -> int:
         """Return what can be read from once it is free, or has ended."""

@@ -229,6 +229,9 @@ def test_starts_on_a_mounted_stack_are_looked_after_by_one_process(
         descriptors.add(len(os.listdir(f"/proc/{spare}/fd")))
     assert len(found) == 1
     assert len(descriptors) == 1
+    at_once = [session.start(image, "fim-exec", "true") for _ in range(8)]
+    assert [one.wait(60) for one in at_once] == [0] * 8
+    wait_for(lambda: len(session.named("spare")) == 1, what="the end of the others")
     program.kill()
     program.wait()
     session.wait_until_clean()

@@ -318,7 +318,8 @@ class Session:
 
     def _clear(self) -> None:
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for mount in reversed(self.mounts()):
             subprocess.run(["umount", "-l", mount], check=False)
 
