@@ -34,7 +34,7 @@ def covered(cover: Cover, source: Path | str, target: str) -> list[str]:
 
 
 def test_it_is_hidden_below_whatever_shows_it(tmp_path: Path, tree: Path) -> None:
-    cover = Cover.of(str(tree), table(("8:1", "/", "/")))
+    cover = Cover.of([str(tree)], table(("8:1", "/", "/")))
     assert covered(cover, "/", "/host") == [f"/host{tree}"]
     assert covered(cover, tmp_path, str(tmp_path)) == [str(tree)]
     assert covered(cover, tree.parent, "/x") == ["/x/u7"]
@@ -45,7 +45,7 @@ def test_it_is_hidden_below_whatever_shows_it(tmp_path: Path, tree: Path) -> Non
 
 
 def test_a_link_is_taken_for_what_it_leads_to(tmp_path: Path, tree: Path) -> None:
-    cover = Cover.of(str(tree), table(("8:1", "/", "/")))
+    cover = Cover.of([str(tree)], table(("8:1", "/", "/")))
     link = tmp_path / "link"
     link.symlink_to(tree.parent.parent)
     assert covered(cover, link, "/x") == ["/x/app/u7"]
@@ -84,7 +84,7 @@ def test_other_mounts_of_its_file_system_are_names_of_it(
     for place in expected:  # stands for the mount, which only root could make
         Path(real(place)).mkdir(parents=True, exist_ok=True)
     found = Cover.of(
-        str(tree), table(*((device, real(root), real(point)) for device, root, point in mounts))
+        [str(tree)], table(*((device, real(root), real(point)) for device, root, point in mounts))
     )
     assert found.places == (str(tree), *map(real, expected))
 
