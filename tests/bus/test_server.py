@@ -13,6 +13,8 @@ from jeepney import DBusAddress, MessageType, new_method_call
 from jeepney.io.asyncio import open_dbus_connection
 from jeepney.io.blocking import open_dbus_connection as open_blocking_connection
 
+from fimd.bus.buses import Buses
+from fimd.bus.connection import Connection
 from fimd.bus.server import ObjectServer
 from tests.bus.conftest import NAME, ROOT, Client, Probe
 from tests.support.account import Account
@@ -279,3 +281,25 @@ async def test_a_call_that_wants_no_reply_gets_none(bus: str, server: ObjectServ
     )
     output, _ = await asyncio.wait_for(process.communicate(), 20)
     assert output == b"silence\n"
+
+
+@pytest.mark.parametrize("is_bus", ["a bus"], indirect=True)
+async def test_a_bus_is_connected_to_once_for_as_long_as_it_is_there(
+    bus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    really = Connection.open.__func__  # type: ignore[attr-defined] # of a classmethod
+
+    async def counted(kind: type[Connection], address: str) -> Connection:
+        opened.append(address)
+        return await really(kind, address)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Connection, "open", classmethod(counted))
+    buses = Buses(ObjectServer(ROOT), NAME)
+    for _ in range(3):
+        await buses.join(bus, is_told=True)
+    assert opened == [bus]
+    await buses.close()
+    await buses.join(bus, is_told=True)
+    assert opened == [bus, bus]
+    await buses.close()
