@@ -11,7 +11,7 @@ _UNPACKED: Final = (
     "start; there is no case-insensitive view, and {overlay}; for all that, {remedy}"
 )
 _KERNEL: Final = "of overlays the kernel's alone"
-_COPY: Final = "no overlay: each start copies what the image holds into the data directory ({})"
+_COPY: Final = "no overlay: each start copies what the image holds into the data directory"
 
 
 def told(stack: Stack, no_fuse: str | None) -> list[str]:
@@ -22,8 +22,9 @@ def told(stack: Stack, no_fuse: str | None) -> list[str]:
     notes = list(stack.warnings)
     if no_fuse is None:
         return notes
-    refusal = notes.pop() if stack.overlay_name != stack.spec.overlay else ""
-    overlay = _COPY.format(refusal) if stack.overlay_name == COPY else _KERNEL
+    overlay = _COPY if stack.overlay_name == COPY else _KERNEL
+    if notes and stack.overlay_name != stack.spec.overlay:
+        overlay += f" ({notes.pop()})"
     reason, _, remedy = no_fuse.partition(": ")
     place = store.place()
     said = _UNPACKED.format(reason=reason, place=place, overlay=overlay, remedy=remedy)

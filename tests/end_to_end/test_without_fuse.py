@@ -68,6 +68,16 @@ class Container:
 
         return finish
 
+    def background(
+        self, image: Path, script: str
+    ) -> "Callable[..., subprocess.CompletedProcess[str]]":
+        """Start a script in an image, once it has changed a file of that."""
+        said = self.session.directory / "tmp" / "changed"
+        change = "echo mine > /etc/release; touch /tmp/changed"
+        finish = self.start(image, "fim-exec", "sh", "-c", f"{change}; {script}")
+        wait_for(said.exists, 30, "the program")
+        return finish
+
     def run(self, *words: str | Path, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run a command in the container to its end."""
         return self.start(*words, **options)()
@@ -79,6 +89,10 @@ class Container:
         [line] = done.stderr.splitlines()
         assert WARNING in line
         return done.stdout
+
+    def wait_until_idle(self) -> None:
+        """Wait until no instance is left."""
+        wait_for(lambda: json.loads(self.run("fimctl", "ps", "--json").stdout) == [], 20)
 
     def leave(self) -> None:
         """Have the daemon leave, and the container with it, if it has not yet."""
@@ -263,11 +277,11 @@ def test_it_is_bounded_and_pruned(new_session: Callable[..., Session], busybox_i
         assert sum(kept) <= 3 << 20
         assert container.run("fimctl", "ps").returncode == 0
     assert len(container.trees()) < 4
-    running = container.start(image, "fim-exec", "sh", "-c", "sleep 3; wc -c < /number")
-    wait_for(lambda: session.named("sleep"), 10, "the program")
+    running = container.background(image, "sleep 3; wc -c < /number")
     assert container.run("fimctl", "prune").returncode == 0
     assert len(container.trees()) == 2
     assert running().stdout == "502000\n"
+    container.wait_until_idle()
     assert "2 directories removed that nobody uses" in container.run("fimctl", "prune").stdout
     assert container.trees() == []
 
@@ -283,6 +297,33 @@ def test_what_was_tampered_with_is_not_used(container: Container, image: Path) -
     done = again.run(image, "fim-exec", "true")
     assert done.returncode == 125
     assert "set XDG_CACHE_HOME to another directory" in done.stderr
+
+
+def test_another_daemon_takes_over_what_a_killed_one_has_shown(
+    container: Container, image: Path
+) -> None:
+    script = "sleep 5; cat /etc/release; ls /bin/busybox"
+    running = container.background(image, script)
+    os.kill(container.session.daemon(), signal.SIGKILL)
+    assert container.output(image, "fim-exec", "cat", "/etc/release") == "mine\n"
+    assert running().stdout == "mine\n/bin/busybox\n"
+    container.wait_until_idle()
+    assert container.run("fimctl", "prune").returncode == 0
+    assert container.trees() == []
+
+
+def test_another_daemon_takes_over_a_copy(in_overlay: Container, busybox_image: Path) -> None:
+    container = in_overlay
+    image = container.session.adopt(busybox_image, "app.flatimage")
+    script = "rm /bin/wc; sleep 5; cat /etc/release"
+    running = container.background(image, script)
+    os.kill(container.session.daemon(), signal.SIGKILL)
+    assert container.output(image, "fim-exec", "ls", "/bin/busybox") == "/bin/busybox\n"
+    assert running().stdout == "mine\n"
+    upper = image.parent / ".app.flatimage.data" / "root"
+    wait_for(lambda: not (upper / "bin" / "busybox").exists(), 20, "the end of the copy")
+    look = "cat /etc/release; test -e /bin/wc || echo gone"
+    assert container.output(image, "fim-exec", "sh", "-c", look) == "mine\ngone\n"
 
 
 def test_the_doctor_says_which_way_a_start_takes(container: Container) -> None:
