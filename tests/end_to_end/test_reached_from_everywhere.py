@@ -17,7 +17,7 @@ import pytest
 from tests.support.account import is_root_of_others
 from tests.support.session import Session, wait_for
 
-_NEEDED = ("FIM_DIR_GLOBAL", "FIMD_IDLE", "FIMD_LINGER")
+_NEEDED = ("FIM_DIR_GLOBAL", "FIMD_IDLE", "FIMD_LINGER", "HOME")
 NAME, ROOT = "org.flatimage.Fim1", "/org/flatimage/Fim1"
 
 

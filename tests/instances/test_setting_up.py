@@ -46,7 +46,7 @@ async def test_a_process_that_has_yet_to_become_bubblewrap_is_waited_for() -> No
 
 async def test_one_that_never_does_holds_nothing_up_for_long() -> None:
     setting_up = SettingUp()
-    with process("sh", "-c", "echo up; sleep 60") as pid:
+    with process("sh", "-c", "echo up; exec sleep 60") as pid:
         setting_up.begin(pid)
         assert 1 < await waited(setting_up) < 5
         assert await waited(setting_up) < 0.5

@@ -55,7 +55,10 @@ async def union(directory: StackDirectory) -> AsyncIterator[tuple[Namespace, Pro
             assert process is not None
             yield namespace, process
             await clear(namespace, directory.merged)
+            for mount in reversed(namespace.below(directory.path)):
+                await namespace.unmount(mount.mount_point)
         await namespace.close()
+        assert not namespace.exists
 
 
 async def test_one_that_is_stopped_is_told_from_those_that_answer(
