@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _create(arguments: argparse.Namespace) -> None:
+    from fimd.base.removal import remove_tree  # noqa: PLC0415
     from fimd.dwarfs.write import create  # noqa: PLC0415
     from fimd.flatimage.create import create_image  # noqa: PLC0415
     from fimd.flatimage.rootfs import open_rootfs  # noqa: PLC0415
@@ -73,7 +74,7 @@ def _create(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.output).absolute().parent
     with (
         ProgressBar("unpacking") as unpacking,
-        open_rootfs(arguments.rootfs, progress=unpacking.update) as rootfs,
+        open_rootfs(arguments.rootfs, remove=remove_tree, progress=unpacking.update) as rootfs,
         _scratch(folder) as scratch,
     ):
         for note in rootfs.notes:

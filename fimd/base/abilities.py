@@ -45,16 +45,19 @@ def _makes(make: Callable[..., None], *words: object, **options: int) -> bool:
     return True
 
 
-def _make_file(directory: int, name: str) -> None:
-    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory))
+def _make_file(directory: int, name: str) -> int:
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
 
 
 def _links(directory: int, name: str) -> bool:
-    _make_file(directory, name)
+    os.close(_make_file(directory, name))
     return _makes(os.link, name, f"{name}-2", src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _keeps_mode(directory: int, name: str) -> bool:
-    _make_file(directory, name)
-    changed = _makes(os.chmod, name, 0o640, dir_fd=directory)
-    return changed and stat.S_IMODE(os.stat(name, dir_fd=directory).st_mode) == 0o640
+    made = _make_file(directory, name)  # by its name a link might have been put in its place
+    try:
+        changed = _makes(os.fchmod, made, 0o640)
+        return changed and stat.S_IMODE(os.fstat(made).st_mode) == 0o640
+    finally:
+        os.close(made)

@@ -3,7 +3,7 @@
 A user may name a directory by links. But what lies below /tmp, or another directory that everybody
 may write, lies within the reach of every program that sees it: a link there could have been made
 by one, to have something else changed in its stead, and is not followed. Nor is a directory there
-used that another user has made.
+used that another user has made, or a link anywhere.
 """
 
 import errno
@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Final
 
 _PATH: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_MODE: Final = 0o700
+"""Of what is made: a program may have left set-user-ID files below, for other users to execute."""
 _MOST_LINKS: Final = 40
 """As many as the kernel follows, see path_resolution(7)."""
 
@@ -33,7 +35,7 @@ def open_directory(
 
     Returns the holder's descriptor first. With `create`, directories that are missing are made.
     Raises OSError; LinkError for a link in a place that everybody may write, and StrangerError for
-    what is none of the `owners`' there, where some are given.
+    what is none of the `owners`' there, where some are given; and LinkError for a link of others.
     """
     pending = path.split("/")[::-1]
     holder = at = os.open("/", _PATH | os.O_DIRECTORY)
@@ -46,7 +48,8 @@ def open_directory(
             shared = shared or bool(os.fstat(at).st_mode & stat.S_IWOTH)
             below = _enter(at, name, create=create)
             facts = os.fstat(below)
-            if shared and owners and facts.st_uid not in owners:
+            is_strangers = bool(owners) and facts.st_uid not in owners
+            if shared and is_strangers:
                 os.close(below)
                 raise StrangerError(errno.EACCES, os.strerror(errno.EACCES), f"{walked}/{name}")
             if not stat.S_ISLNK(facts.st_mode):
@@ -59,7 +62,7 @@ def open_directory(
             finally:
                 os.close(below)
             links += 1
-            if shared or links > _MOST_LINKS:
+            if shared or is_strangers or links > _MOST_LINKS:
                 raise LinkError(errno.ELOOP, os.strerror(errno.ELOOP), f"{walked}/{name}")
             pending += target.split("/")[::-1]
             if target.startswith("/"):
@@ -85,5 +88,5 @@ def _enter(directory: int, name: str, *, create: bool) -> int:
         if not create:
             raise
     with suppress(FileExistsError):  # by another at the same time
-        os.mkdir(name, dir_fd=directory)
+        os.mkdir(name, _MODE, dir_fd=directory)
     return os.open(name, _PATH, dir_fd=directory)

@@ -43,8 +43,14 @@ class Options:
 
 
 def decode_path(value: bytes) -> str:
-    """Read a path that travelled as ay, with or without the NUL that C programs add."""
-    return os.fsdecode(bytes(value).removesuffix(b"\0"))
+    """Read a path that travelled as ay, with or without the NUL that C programs add.
+
+    Raises InvalidArgumentError for one that is none.
+    """
+    path = os.fsdecode(bytes(value).removesuffix(b"\0"))
+    if "\0" in path:
+        raise InvalidArgumentError(f"{printable(path)} is no path: there is a NUL byte in it")
+    return path
 
 
 def plain_text(message: str) -> str:

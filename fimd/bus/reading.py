@@ -29,6 +29,8 @@ def measure(start: bytes) -> tuple[int, int]:
     if order is None:
         raise MessageError("no message begins here")
     body, serial, fields = (int.from_bytes(start[at : at + 4], order) for at in (4, 8, 12))
+    if serial == 0:
+        raise MessageError("it has no number to be answered by")
     return FIXED + fields + -fields % 8 + body, serial
 
 

@@ -19,7 +19,7 @@ from typing import Final, TypeVarTuple, Unpack
 from fimd.base.system_calls import RENAME_NOREPLACE, link_descriptor, rename
 from fimd.casefold.directories import OPEN
 from fimd.casefold.nodes import Node
-from fimd.casefold.tree import Tree
+from fimd.casefold.tree import LINK, Tree, proc_path
 from fimd.dwarfs.beneath import Beneath
 
 Arguments = TypeVarTuple("Arguments")
@@ -159,12 +159,16 @@ def _make(union: int, name: bytes, directory: int, status: os.stat_result) -> No
         os.mkdir(name, stat.S_IMODE(status.st_mode), dir_fd=directory)
     else:
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=directory)
-    with suppress(PermissionError):  # some file systems keep neither
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=directory, follow_symlinks=False)
-        if not stat.S_ISLNK(status.st_mode):  # chown has cleared bits, and mkdir knows none of them
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=directory)
-    times = (status.st_atime_ns, status.st_mtime_ns)
-    os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
+    made = os.open(name, LINK, dir_fd=directory)  # or the link that is there in its place by now
+    try:
+        path = proc_path(made)
+        with suppress(PermissionError):  # some file systems keep neither
+            os.chown(path, status.st_uid, status.st_gid)
+            if not stat.S_ISLNK(status.st_mode):  # chown has cleared bits, which mkdir knows not
+                os.chmod(path, stat.S_IMODE(status.st_mode))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    finally:
+        os.close(made)
 
 
 def _keep_times(

@@ -23,7 +23,7 @@ from typing import Final
 
 from fimd.base.abilities import REFUSALS
 from fimd.base.removal import remove_tree
-from fimd.base.system_calls import sync_filesystem
+from fimd.base.system_calls import keep_own_descriptors, sync_filesystem
 from fimd.commits.opened import OpenData
 from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.extract import extract
@@ -163,6 +163,7 @@ def _extract(image: Image, top: int, paths: set[bytes], ids: int) -> list[bytes]
         top,
         owners=lambda facts: (owners.user(facts.uid), owners.group(facts.gid)),
         wanted=paths.__contains__,
+        descriptors=keep_own_descriptors(),
         on_skip=skip,
     )
     return skipped

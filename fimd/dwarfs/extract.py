@@ -43,6 +43,7 @@ def extract(
     *,
     owners: bool | Owners | None = None,
     wanted: Callable[[bytes], bool] | None = None,
+    descriptors: int | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_skip: Skip | None = None,
@@ -51,9 +52,10 @@ def extract(
 
     Modes, times, hardlinks, devices and holes are restored, owners where `owners` says so (by
     default: for root), or as it says; and of all paths only those that are `wanted`, whose
-    directories are there or wanted too. A name that exists already is an error. What the user may
-    not make, such as devices, is told to `on_skip`, or raised without one. Raises DwarfsError,
-    OSError, and CancelledError soon after `cancelled` says so; what was written until then stays.
+    directories are there or wanted too. `descriptors` is an open /proc/self/fd, for who has no
+    /proc now. A name that exists already is an error. What the user may not make, such as devices,
+    is told to `on_skip`, or raised without one. Raises DwarfsError, OSError, and CancelledError
+    soon after `cancelled` says so; what was written until then stays.
     """
     if isinstance(destination, int):
         root = os.open(".", _DIRECTORY, dir_fd=destination)
@@ -64,7 +66,8 @@ def extract(
         root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if owners is None:
         owners = os.geteuid() == 0
-    task = _Extraction(image, root, _recorded if owners is True else owners or None)
+    at = os.open("/proc/self/fd", os.O_PATH | _DIRECTORY) if descriptors is None else descriptors
+    task = _Extraction(image, root, _recorded if owners is True else owners or None, at)
     try:
         task.wanted = wanted or (lambda _path: True)
         task.cancelled = cancelled or (lambda: False)
@@ -75,6 +78,8 @@ def extract(
         task.finish_directories()
     finally:
         task.close()
+        if descriptors is None:
+            os.close(at)
         os.close(root)
 
 
@@ -139,10 +144,11 @@ class _Place:
 class _Extraction:
     """One run: what has been made, and what is still to be filled."""
 
-    def __init__(self, image: Image, root: int, owners: Owners | None) -> None:
+    def __init__(self, image: Image, root: int, owners: Owners | None, descriptors: int) -> None:
         self._image = image
         self._root = root
         self._owners = owners
+        self._descriptors = descriptors
         self._directories: list[tuple[bytes, Attributes]] = []
         self._files: list[tuple[_Content, bytes, Attributes]] = []
         self._first_blocks: dict[tuple[int, int], int] = {}
@@ -287,13 +293,17 @@ class _Extraction:
         os.utime(fd, ns=(attributes.atime_ns, attributes.mtime_ns))
 
     def _finish_at(self, parent: int, name: bytes, attributes: Attributes) -> None:
-        """The same for what cannot be opened; it was made just now, so the name is not a link."""
-        if self._owners is not None:
-            os.chown(name, *self._owners(attributes), dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISLNK(attributes.mode):
-            os.chmod(name, stat.S_IMODE(attributes.mode), dir_fd=parent)
-        times = (attributes.atime_ns, attributes.mtime_ns)
-        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+        """The same for what cannot be opened; by now its name may be another's."""
+        held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            own, at = str(held), self._descriptors
+            if self._owners is not None:
+                os.chown(own, *self._owners(attributes), dir_fd=at)
+            if not stat.S_ISLNK(os.fstat(held).st_mode):
+                os.chmod(own, stat.S_IMODE(attributes.mode), dir_fd=at)
+            os.utime(own, ns=(attributes.atime_ns, attributes.mtime_ns), dir_fd=at)
+        finally:
+            os.close(held)
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
         """A descriptor of the directory that holds `path`, until the next call, and the name."""

@@ -1,13 +1,17 @@
-"""Where a root filesystem comes from: a directory as it is, or a tar archive to unpack."""
+"""Where a root filesystem comes from: a directory as it is, or a tar archive to unpack.
+
+It is unpacked where temporary files go, which programs in sandboxes may write to as well. So the
+new directory is held by a descriptor, and whatever takes its name is neither read nor removed.
+"""
 
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from . import archives
 from .copy import Cancelled, Progress, ignore_progress, never_cancelled
@@ -15,12 +19,23 @@ from .errors import CancelledError, NoSpaceError, NotAnImageError, RootfsError
 from .file import FULL, open_image
 from .unpacker import Unpacker
 
+_ROOT: Final = "root"
+_PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Remove = Callable[[int, str], None]
+"""Removes what has a name in an open directory, with all that it holds, and follows no link."""
+
+
+def _remove(directory: int, name: str) -> None:
+    shutil.rmtree(name, dir_fd=directory)
+
 
 @dataclass(frozen=True, slots=True)
 class Rootfs:
     """A directory that holds a root filesystem, and what about it differs from its source."""
 
     path: Path
+    """Leads to it for this process alone."""
     notes: tuple[str, ...] = ()
 
 
@@ -29,14 +44,15 @@ def open_rootfs(
     source: str | os.PathLike[str],
     *,
     scratch: str | os.PathLike[str] | None = None,
+    remove: Remove = _remove,
     progress: Progress = ignore_progress,
     cancelled: Cancelled = never_cancelled,
 ) -> Iterator[Rootfs]:
     """The root filesystem in `source`: a directory, or a tar archive (plain, gzip, xz or zstd).
 
     An archive is unpacked into a new directory in `scratch` (default: where temporary files go),
-    which is removed on leaving. Progress counts the archive's bytes. Raises RootfsError where the
-    source is neither, is damaged, or tries to leave the directory.
+    which `remove` removes on leaving. Progress counts the archive's bytes. Raises RootfsError where
+    the source is neither, is damaged, or tries to leave the directory.
     """
     path = Path(source)
     if path.is_dir():
@@ -49,18 +65,19 @@ def open_rootfs(
             f"no folder to unpack {path} can be made: {error.strerror or error}. "
             "Name another by TMPDIR"
         ) from error
-    try:
-        root = Path(place, "root")
-        root.mkdir()
+    folder, name = os.path.split(place)
+    with contextlib.ExitStack() as stack:
+        parent = _held(stack, os.open(os.path.join(folder, "."), _PLACE))
+        stack.callback(remove, parent, name)
+        closed = _held(stack, os.open(place, _PLACE))  # mode 0700, whatever that of the root is
+        os.mkdir(_ROOT, dir_fd=closed)
+        root = Path(f"/proc/self/fd/{_held(stack, os.open(_ROOT, _PLACE, dir_fd=closed))}")
         yield Rootfs(root, unpack(path, root, progress=progress, cancelled=cancelled))
-    finally:
-        _remove_tree(place)
 
 
-def _remove_tree(top: str) -> None:
-    for folder, _folders, _files in os.walk(top):
-        os.chmod(folder, 0o700)  # a plain user cannot empty a folder that is closed to writing
-    shutil.rmtree(top)
+def _held(stack: contextlib.ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def unpack(

@@ -48,7 +48,7 @@ class Unpacker:
 
     def __init__(self, target: Path, tick: Callable[[], None]) -> None:
         self._tick = tick
-        self._root = os.open(target, FOLDER)
+        self._root = os.open(os.path.join(target, "."), FOLDER)  # its name may be a link
         self._is_root = os.geteuid() == 0
         self._folders: dict[Parts, _Attributes] = {}
         self._left_out: Counter[str] = Counter()
@@ -209,12 +209,16 @@ class Unpacker:
 
     def _set(self, folder: int, name: str, attributes: _Attributes) -> None:
         """Give what is no folder its owner, mode and time; the name is never followed."""
-        if self._is_root:
-            os.chown(name, attributes.uid, attributes.gid, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode):
-            os.chmod(name, self._mode(attributes.mode, stat.S_IRUSR), dir_fd=folder)
-        times = (attributes.mtime_ns, attributes.mtime_ns)
-        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+        held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            path = f"/proc/self/fd/{held}"
+            if self._is_root:
+                os.chown(path, attributes.uid, attributes.gid)
+            if not stat.S_ISLNK(os.fstat(held).st_mode):
+                os.chmod(path, self._mode(attributes.mode, stat.S_IRUSR))
+            os.utime(path, ns=(attributes.mtime_ns, attributes.mtime_ns))
+        finally:
+            os.close(held)
 
     def _set_folder(self, fd: int, attributes: _Attributes) -> None:
         if self._is_root:

@@ -15,6 +15,7 @@ import structlog
 
 from fimd.base import records
 from fimd.base.errors import BusyError, FimError, ProcessGoneError, ShuttingDownError
+from fimd.base.neighbours import other_trees
 from fimd.base.observe import Collection
 from fimd.base.paths import RuntimeTree
 from fimd.images.image import ImageFacts, read_image
@@ -176,7 +177,7 @@ class Instances:
                     asked,
                     found,
                     terminal_signals(request.pid),
-                    Cover.of((place.app, store.place()), host),
+                    Cover.of((place.app, *other_trees(place.app), store.place()), host),
                     own_processes=own_processes,
                 )
                 _write(place, plan.files)

@@ -70,7 +70,8 @@ def standard(place: Place, runtime: str) -> Iterator[Bind]:
     yield Bind("--proc", "", "/proc")
     has_programs = place.app.startswith(SHARED + "/")
     yield Bind("--bind", place.shared, SHARED, is_needed=has_programs)
-    yield Bind("--bind", "/sys", "/sys")
+    # in which the user may freeze and end all that is the user's (cgroups(7)), and root do anything
+    yield Bind("--ro-bind", "/sys", "/sys")
     for name, target in accounts.PLACES.items():
         source = os.path.join(place.directory, name)
         yield Bind("--ro-bind-try", source, target, is_ours=True)

@@ -39,6 +39,8 @@
    all that it starts inherits. Where the kernel has no filters it gets a session of its own, which
    has no terminal to type into, and no job control either.
 
+   Nor has one the keys of its user's session (keyrings(7)): to it the kernel knows of no keys.
+
    Where root inside has no id but one, what takes others succeeds for PROGRAM without effect, by a
    filter too: package managers give each file an owner, and become other users to fetch it.
 
@@ -61,6 +63,7 @@
 #define EPERM 1
 #define EINTR 4
 #define EACCES 13
+#define ENOSYS 38
 #define SIGKILL 9
 #define SIGPIPE 13
 #define SIGCHLD 17
@@ -85,6 +88,8 @@ typedef unsigned long word;
 #define IOCTL_TOO 514
 #define NUMBER_MASK ~0x40000000u
 #define ARCHITECTURE_32 AUDIT_ARCH_I386
+#define KEYS(REFUSE) REFUSE(248) REFUSE(249) REFUSE(250) /* add_key request_key keyctl */
+#define KEYS_32(REFUSE) REFUSE(286) REFUSE(287) REFUSE(288)
 #define FAKED(FAKE) /* chown fchown lchown fchownat capset set: groups, uid, gid, re-, res-, fs- */ \
   FAKE(92) FAKE(93) FAKE(94) FAKE(260) FAKE(126) FAKE(116) FAKE(105) FAKE(106) FAKE(113) FAKE(114) \
   FAKE(117) FAKE(119) FAKE(122) FAKE(123)
@@ -98,6 +103,8 @@ typedef unsigned long word;
 #define IOCTL_TOO 29
 #define NUMBER_MASK ~0u
 #define ARCHITECTURE_32 AUDIT_ARCH_ARM
+#define KEYS(REFUSE) REFUSE(217) REFUSE(218) REFUSE(219) /* add_key request_key keyctl */
+#define KEYS_32(REFUSE) REFUSE(309) REFUSE(310) REFUSE(311)
 #define FAKED(FAKE) /* fchown fchownat capset set: groups, uid, gid, re-, res-, fs- */ \
   FAKE(55) FAKE(54) FAKE(91) FAKE(159) FAKE(146) FAKE(144) FAKE(145) FAKE(143) FAKE(147) FAKE(149) \
   FAKE(151) FAKE(152)
@@ -217,43 +224,39 @@ static __attribute__((noreturn)) void fail(const char *what, const char *why) {
 #define LOAD(member) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, __builtin_offsetof(struct seccomp_data, member))
 #define IF(value, then, otherwise) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
 
-/* The kernel takes the low half of ioctl's request alone, and so does this: the first four bytes,
-   on machines that begin with the low ones. */
-static const struct sock_filter FILTER[] = {
-    LOAD(arch),
-    IF(ARCHITECTURE, 0, 4),
-    LOAD(nr),
-    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, NUMBER_MASK),
-    IF(IOCTL, 4, 0),
-    IF(IOCTL_TOO, 3, 6),
-    IF(ARCHITECTURE_32, 0, 6),
-    LOAD(nr),
-    IF(IOCTL_32, 0, 3),
-    LOAD(args[1]),
-    IF(TIOCSTI, 2, 0),
-    IF(TIOCLINUX, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-};
-
 /* One filter for each way of calling the kernel, all of the same form. */
-#define SUCCEED BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO)
-#define FAKE(number) IF(number, 0, 1), SUCCEED,
-#define FAKE_DEVICES(number, mode) /* whose mode is that argument */ \
-  IF(number, 0, 6), LOAD(args[mode]), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0170000), \
-      FAKE(0020000) FAKE(0060000)
-#define ROOT(architecture, mask, faked, mknod, mknodat) \
+#define FILTER(architecture, mask, ...) \
   {LOAD(arch), \
    IF(architecture, 1, 0), \
    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW), \
    LOAD(nr), \
    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, mask), \
-   faked(FAKE) FAKE_DEVICES(mknodat, 2) FAKE_DEVICES(mknod, 1) \
+   __VA_ARGS__ \
    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)}
+
+/* The kernel takes the low half of ioctl's request alone, and so does this: the first four bytes,
+   on machines that begin with the low ones. */
+#define FAIL(error) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error))
+#define REFUSE(number) IF(number, 0, 1), FAIL(ENOSYS),
+#define NO_TYPING(number, other) \
+  IF(number, 1, 0), IF(other, 0, 5), LOAD(args[1]), \
+      IF(TIOCSTI, 0, 1), FAIL(EPERM), IF(TIOCLINUX, 0, 1), FAIL(EPERM),
+static const struct sock_filter KEPT_NATIVE[] =
+    FILTER(ARCHITECTURE, NUMBER_MASK, KEYS(REFUSE) NO_TYPING(IOCTL, IOCTL_TOO));
+static const struct sock_filter KEPT_32[] =
+    FILTER(ARCHITECTURE_32, ~0u, KEYS_32(REFUSE) NO_TYPING(IOCTL_32, IOCTL_32));
+
+#define SUCCEED BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO)
+#define FAKE(number) IF(number, 0, 1), SUCCEED,
+#define FAKE_DEVICES(number, mode) /* whose mode is that argument */ \
+  IF(number, 0, 6), LOAD(args[mode]), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0170000), \
+      FAKE(0020000) FAKE(0060000)
+#define ROOT(faked, mknod, mknodat) \
+  faked(FAKE) FAKE_DEVICES(mknodat, 2) FAKE_DEVICES(mknod, 1)
 static const struct sock_filter ROOT_NATIVE[] =
-    ROOT(ARCHITECTURE, NUMBER_MASK, FAKED, MKNOD, MKNODAT);
+    FILTER(ARCHITECTURE, NUMBER_MASK, ROOT(FAKED, MKNOD, MKNODAT));
 static const struct sock_filter ROOT_32[] =
-    ROOT(ARCHITECTURE_32, ~0u, FAKED_32, MKNOD_32, MKNODAT_32);
+    FILTER(ARCHITECTURE_32, ~0u, ROOT(FAKED_32, MKNOD_32, MKNODAT_32));
 
 /* For who has given up to gain rights; tells whether the kernel has taken it. */
 static int filter(const struct sock_filter *words, word size) {
@@ -263,9 +266,10 @@ static int filter(const struct sock_filter *words, word size) {
               0, 0) == 0;
 }
 
-static void keep_from_typing(void) {
+static void keep_apart(void) {
   call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (!filter(FILTER, sizeof FILTER)) call(__NR_setsid, 0, 0, 0, 0, 0);
+  if (filter(KEPT_NATIVE, sizeof KEPT_NATIVE) && filter(KEPT_32, sizeof KEPT_32)) return;
+  call(__NR_setsid, 0, 0, 0, 0, 0);
 }
 
 /* Whether this is root, and nobody else is there to become. */
@@ -500,7 +504,7 @@ static __attribute__((noreturn)) void init(char **words, char **environment) {
   /* a program of the same user could trace it otherwise */
   call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (!is_first) call(__NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-  keep_from_typing();
+  keep_apart();
   bound_rights();
   check(words[5]);
   unsigned lock = (unsigned)take(words[3]);
@@ -550,7 +554,7 @@ __attribute__((noreturn)) void begin(word *stack) {
   if (count > 5 && is(words[1], "monitor")) monitor(words, environment);
   if (count > 6 && is(words[1], "init")) init(words, environment);
   if (count > 4 && is(words[1], "exec")) {
-    keep_from_typing();
+    keep_apart();
     become(words[2], words[3], words + 4, environment);
   }
   fail("entry", " is not for users: fimd starts programs by it.\n");

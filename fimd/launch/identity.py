@@ -4,6 +4,11 @@ import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+_NOBODY: Final = 2**32 - 1
+"""The number that stands for none (chown(2))."""
+_DIGITS: Final = len(str(_NOBODY))
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ def resolve(
     where asked for, where `UID=0` is stored, and where the caller is root.
     """
     shell = stored.get("SHELL", shell)
-    if root or stored.get("UID") == "0" or os.getuid() == 0:
+    uid = _number(stored.get("UID"), os.getuid())
+    if root or 0 in {uid, os.getuid()}:
         return Identity(0, 0, "root", "/root", shell)
     try:
         account = pwd.getpwuid(os.getuid())
@@ -40,7 +46,7 @@ def resolve(
     except KeyError:  # a uid that no passwd knows, as in containers
         name, home = str(os.getuid()), "/"
     return Identity(
-        _number(stored.get("UID"), os.getuid()),
+        uid,
         _number(stored.get("GID"), os.getgid()),
         stored.get("USER") or environment.get("USER") or name,
         stored.get("HOME") or environment.get("HOME") or home,
@@ -49,4 +55,6 @@ def resolve(
 
 
 def _number(text: str | None, default: int) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else default
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        return default
+    return int(text) if int(text) < _NOBODY else default

@@ -251,8 +251,9 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except LinkError as error:
         raise DataDirectoryError(
-            f"{error.filename} is a link or no directory, and what programs in sandboxes may have "
-            f"put there is not followed: name the real directory by FIM_DIR_DATA, or mount it there"
+            f"{error.filename} is a link or no directory, and what others, or programs in "
+            "sandboxes, may have put there is not followed: name the real directory by "
+            "FIM_DIR_DATA, or mount it there"
         ) from error
     except StrangerError as error:
         raise DataDirectoryError(

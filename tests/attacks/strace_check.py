@@ -4,9 +4,15 @@
 
 The daemon of each session is started under strace, which follows whatever it starts. Each call that
 opens, renames, removes, changes or follows a path below an upper is printed, unless its process has
-changed its root directory before. Programs that are no part of fimd (the FUSE overlays, mount, the
-sandbox) are passed over; so is a step without following a link (O_PATH and O_NOFOLLOW), which can't
-lead anywhere. The status is 1 where there is such a call, or a test fails.
+changed its root directory before. (A fork that imprisons itself is one of its own: what it came
+from is in no jail.) Programs that are no part of fimd (the FUSE overlays, mount, the sandbox) are
+passed over; so are calls that can lead nowhere: a step without following a link (O_PATH and
+O_NOFOLLOW), a look at what one name stands for, a name that is made in a directory which is held,
+and that directory itself. Printed is also each call in a jail that looks for a module of Python's,
+where programs may have put one. The status is 1 where there is one to print, or a test fails.
+
+A traced program gains no rights by its file, so that newuidmap(1) fails: there are no subordinate
+ids, and tests that are about them fail.
 """
 
 import os
@@ -27,11 +33,17 @@ TESTS: Final = (
     "tests/end_to_end/test_main_job.py",
 )
 
-# Strictly below an upper, wherever it has its name; and what was one until a commit.
+# Strictly below an upper, wherever it has its name, also where a stack's directory shows it to a
+# program; and what was one until a commit.
 _UPPER: Final = re.compile(
-    r"/\.[^/]*\.data/root/|/fimd/data/[^/]*/root/|/overlays/upperdir/|/stacks/[0-9a-f]{16}/upper/"
+    r"/\.[^/]*\.data/root/|/fimd/data/[^/]*/root/|/overlays/upperdir/"
+    r"|/stacks/[0-9a-f]{16}/(upper|union/upper|data/root|data/upperdir)/"
     r"|/tmp/fimd-upper-[0-9a-f]{16}/|/tmp/lost-[0-9a-f]{16}/"
 )
+_MADE: Final = re.compile(r'symlink\("([^"]+)", "[^"]*/stacks/[0-9a-f]{16}/upper"\)')
+"""What a stack is made of says where its upper is, whatever FIM_DIR_DATA is called."""
+_IMPORT: Final = re.compile(r'"/[^"]*(?:/python3|/site-packages)')
+"""A jail may have files of these names, and what is in them would be executed outside of it."""
 _CALL: Final = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+|\?)")
 _DIRECTORY: Final = re.compile(r"(?:AT_FDCWD|-?\d+)(?:<(.*)>)?$", re.DOTALL)
 _STRING: Final = re.compile(r'"(.*)"(?:\.\.\.)?$', re.DOTALL)
@@ -41,10 +53,13 @@ _ESCAPE: Final = re.compile(r"\\([0-7]{1,3}|x[0-9a-f]{2}|.)")
 _AT: Final = {
     **dict.fromkeys(("openat", "openat2", "unlinkat", "mkdirat", "mknodat", "readlinkat"), (1,)),
     **dict.fromkeys(("fchmodat", "fchownat", "utimensat", "faccessat", "faccessat2"), (1,)),
+    **dict.fromkeys(("fchmodat2", "newfstatat", "statx", "name_to_handle_at"), (1,)),
     **dict.fromkeys(("renameat", "renameat2", "linkat"), (1, 3)),
     "symlinkat": (2,),
     "open_tree": (1,),
 }
+_MAKING: Final = ("mkdirat", "mknodat", "symlinkat", "linkat")
+"""They fail where anything has the name that they make."""
 _PLAIN: Final = {
     **dict.fromkeys(("open", "creat", "unlink", "rmdir", "mkdir", "mknod", "readlink"), (0,)),
     **dict.fromkeys(("chmod", "chown", "lchown", "truncate", "chdir", "chroot", "access"), (0,)),
@@ -73,6 +88,15 @@ class Trace:
     prefix: Path
     jailed: int = 0
     """How many such calls there were in jails."""
+    uppers: tuple[str, ...] = ()
+    """The uppers that stacks were made of."""
+
+    def learn(self) -> None:
+        """Look for the uppers."""
+        found: set[str] = set()
+        for path in self.prefix.parent.glob(f"{self.prefix.name}.[0-9]*"):
+            found.update(_MADE.findall(path.read_text(errors="replace")))
+        self.uppers = tuple(f"{upper}/" for upper in found)
 
     def check(self, first: int) -> Iterator[str]:
         """Yield the calls that should not be, of a process and all that came of it."""
@@ -83,6 +107,8 @@ class Trace:
             if not path.exists():
                 continue
             for line in path.read_text(errors="replace").splitlines():
+                if state.jailed and state.program.startswith("python") and _IMPORT.search(line):
+                    yield f"{pid}: {line}"
                 found = _CALL.match(line)
                 if found is None or found[3] in {"-1", "?"}:
                     continue
@@ -99,7 +125,7 @@ class Trace:
                 if not state.program.startswith("python"):
                     continue
                 for place in _places(name, arguments, state.directory):
-                    if _UPPER.search(place):
+                    if _UPPER.search(place) or place.startswith(self.uppers):
                         self.jailed += state.jailed
                         if not state.jailed and not _is_step(name, arguments):
                             yield f"{pid}: {line}"
@@ -150,8 +176,16 @@ def _places(name: str, arguments: list[str], directory: str) -> Iterator[str]:
 
 
 def _is_step(name: str, arguments: list[str]) -> bool:
-    flags = arguments[2] if name == "openat" and len(arguments) > 2 else ""
-    return "O_PATH" in flags and "O_NOFOLLOW" in flags and "/" not in _text(arguments[1])
+    """Whether a call is about one name in a directory that is held, and follows no link."""
+    given = _text(arguments[_AT[name][-1]]) if name in _AT else "/"
+    if "/" in given:
+        return False
+    if given == "." or name in _MAKING:
+        return True
+    flags = arguments[2] if name in {"openat", "statx"} else arguments[-1]
+    if name in {"newfstatat", "statx"}:
+        return "AT_SYMLINK_NOFOLLOW" in flags
+    return name == "openat" and "O_PATH" in flags and "O_NOFOLLOW" in flags
 
 
 def main(words: list[str]) -> int:
@@ -168,6 +202,7 @@ def main(words: list[str]) -> int:
             prefix = path.with_suffix("")
             processes += len(list(Path(scratch).glob(f"{prefix.name}.[0-9]*")))
             trace = Trace(prefix)
+            trace.learn()
             found += trace.check(first)
             jailed += trace.jailed
     for line in found:

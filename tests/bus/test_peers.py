@@ -18,6 +18,7 @@ from dbus_next.signature import Variant
 from fimd.bus import peers
 from fimd.bus.driver import NAME as BUS
 from fimd.bus.driver import PATH as BUS_PATH
+from fimd.bus.reading import FIXED, MessageError, measure
 from fimd.bus.server import ObjectServer
 from tests.bus.conftest import NAME, ROOT, Probe
 
@@ -186,6 +187,16 @@ async def test_who_speaks_nonsense_is_hung_up_on(
 
     await asyncio.to_thread(speak)
     assert await answers(bus)
+
+
+async def test_a_call_without_a_number_is_no_message(bus: str, server: ObjectServer) -> None:
+    for member, place in (("Echo", ROOT), ("Hello", BUS_PATH)):
+        message = Message(path=place, interface=Probe.name, member=member)
+        message.serial = 0
+        data = bytes(message._marshall())  # type: ignore[no-untyped-call]
+        with pytest.raises(MessageError):
+            measure(data[:FIXED])
+    assert measure(call("Echo")[:FIXED]) == (len(call("Echo")), 1)
 
 
 async def test_half_a_message_is_told_and_ends_the_connection(

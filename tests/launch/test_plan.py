@@ -198,7 +198,7 @@ def test_of_the_runtime_tree_a_program_sees_its_own_and_the_programs_beside_it_r
 ) -> None:
     given = options(plan(app=app, bindings=(Binding(BindingType.RW, "/", "/host"),)))
     shown = [given[i + 1] for i, word in enumerate(given) if word == "--ro-bind"]
-    assert shown == [f"{app}/{name}" for name in ("bin", "sbin", "instance/7")]
+    assert shown == ["/sys", *(f"{app}/{name}" for name in ("bin", "sbin", "instance/7"))]
     covered = [given[i + 1] for i, word in enumerate(given) if word == "--tmpfs"]
     assert f"/host{app}" in covered
     assert covered.count(app) == 1

@@ -21,7 +21,7 @@ STANDARD = (
     Bind("--dev", "", "/dev"),
     Bind("--proc", "", "/proc"),
     Bind("--bind", "/tmp", "/tmp"),
-    Bind("--bind", "/sys", "/sys"),
+    Bind("--ro-bind", "/sys", "/sys"),
 )
 
 

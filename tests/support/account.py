@@ -44,10 +44,11 @@ class Account:
         traces = os.environ.get("FIMD_TRACE")
         if traces is None:
             return f'#!/bin/sh\nexec {program} "$@"\n'
+        # The program is not among strace's own words: who looks for the daemon is not to find it.
         return (
-            f"#!/bin/sh\nname={traces}/$$\n"
+            f"#!/bin/sh\nname={traces}/$$\nexport FIMD_TRACED='exec {program} \"$@\"'\n"
             f"exec strace -ff -y -s 8192 --seccomp-bpf -e trace=%file,%process,chdir -o $name "
-            f"sh -c 'echo $$ > '$name'.first; exec \"$@\"' sh {program} \"$@\"\n"
+            f"sh -c 'echo $$ > '$name'.first; eval \"$FIMD_TRACED\"' sh \"$@\"\n"
         )
 
     def installed(self, module: str) -> str:
