@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _TOO_LONG: Final = 7
 """E2BIG; `errno` is one more module."""
+_UNPACKING: Final = 3600.0
+"""Seconds that a start may take where FUSE is missing, and layers are unpacked."""
 _HIDDEN: Final = "casefold cannot"
 """Beginning of a warning that only FIM_DEBUG=1 shows, as in FlatImage: it comes at every start."""
 
@@ -46,6 +48,8 @@ def launch(
         asked["debug"] = ("b", True)
     body = (os.fsencode(os.path.abspath(image)), asked)
     wait = asked["wait"][1] if "wait" in asked else 0
+    if not os.access("/dev/fuse", os.W_OK):
+        wait += _UNPACKING
     with Daemon() as daemon:
         _, argv, variables, details = daemon.manager("StartInstance", "aya{sv}", body, wait=wait)
     if debugging or "warnings" in details:

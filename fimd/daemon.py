@@ -49,6 +49,7 @@ from fimd.service.sockets import OwnSocket, are_given
 from fimd.service.supervision import Supervision
 from fimd.stacks import prepare
 from fimd.stacks.stacks import Stacks
+from fimd.store import store
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +85,8 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         namespace.start()
         jail.use(namespace.caller(loop))
         provide(tree)
-        engine = engines.choose(settings, namespace)
+        await asyncio.to_thread(store.provide)
+        engine = engines.chooser(settings, namespace)
         resolver = Resolver()
         linger = lambda: live.settings.linger  # noqa: E731 - it can be reloaded
         layers = Layers(tree, namespace, engine, linger, settings.mount_timeout)
@@ -115,7 +117,7 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         undo.push_async_callback(buses.close)
         peers = Peers(server)
         undo.push_async_callback(peers.close)
-        engines_used = {"dwarfs": engine.name}
+        engines_used = {"dwarfs": engine().name}
         manager = ManagerInterface(
             instances, images, buses, live, engines_used, changes, housekeeping
         )
@@ -138,7 +140,7 @@ async def run(live: LiveSettings, *, on_demand: bool, on_ready: Callable[[], obj
         loop.add_signal_handler(signal.SIGHUP, supervision.reload, lambda: _reload(live, server))
         supervision.ready()
         on_ready()
-        log.info("serving", name=BUS_NAME, engine=engine.name, tree=str(tree.root))
+        log.info("serving", name=BUS_NAME, engine=engine().name, tree=str(tree.root))
         leaving = Leaving(instances, jobs, housekeeping, buses, server, peers, own)
         idle = leaving.when_idle(lambda: live.settings.idle, on_demand=on_demand)
         await first(housekeeping.left.wait(), idle, buses.follow())

@@ -9,7 +9,7 @@ import pytest
 import fimd
 
 ROOMS = (
-    *("base", "dwarfs", "flatimage", "mounts", "layers", "trees", "commits", "overlays"),
+    *("base", "dwarfs", "flatimage", "mounts", "store", "layers", "trees", "commits", "overlays"),
     *("casefold", "stacks", "images", "launch", "instances", "jobs", "bus", "service"),
     "diagnosis",
 )

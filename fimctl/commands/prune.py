@@ -14,7 +14,8 @@ def add_parser(commands: Any) -> None:
         "prune",
         help="unmount the layers that nobody uses, remove what crashes left",
         description="Unmount now the layers that nobody uses, instead of after the linger, and "
-        "remove what crashes, and FlatImage without fimd, have left in the runtime tree.",
+        "remove what crashes, and FlatImage without fimd, have left in the runtime tree, and the "
+        "unpacked layers that nobody uses.",
     )
     parser.add_argument(
         "image",
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{layers} idle layer{'' if layers == 1 else 's'} unmounted")
     if leftovers:
         directories = "directory" if leftovers == 1 else "directories"
-        print(f"{leftovers} {directories} removed that a crash had left")
+        print(f"{leftovers} {directories} removed that nobody uses")
     return 0
 
 

@@ -2,8 +2,9 @@
 
 import argparse
 import os
-from typing import Any
+from typing import Any, NoReturn
 
+from fimctl.environment import data_given, layers_given
 from fimctl.launch import launch
 from fimctl.waiting import add_wait, wait_option
 
@@ -34,6 +35,11 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="let the image's own bindings show anything, also the keys in your home",
     )
+    parser.add_argument(
+        "--no-sandbox",
+        action="store_true",
+        help="as root, where no sandbox can be made: in a chroot on a copy of the image's tree",
+    )
     add_wait(parser)
     parser.add_argument("image", metavar="IMAGE")
     parser.add_argument("words", metavar="PROGRAM", nargs=argparse.REMAINDER)
@@ -41,7 +47,19 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Become the program."""
+    """Become the program, or run it without a sandbox."""
+    return _run_alone(arguments) if arguments.no_sandbox else _become(arguments)
+
+
+def _run_alone(arguments: argparse.Namespace) -> int:
+    from fimctl import no_sandbox  # noqa: PLC0415 - few starts are of this kind
+
+    layers = [*layers_given(arguments.image), *map(os.path.abspath, arguments.layer)]
+    data = os.path.abspath(arguments.data) if arguments.data else data_given()
+    return no_sandbox.run(arguments.image, arguments.words, data, layers)
+
+
+def _become(arguments: argparse.Namespace) -> NoReturn:
     options: dict[str, tuple[str, Any]] = {}
     if arguments.overlay:
         options["overlay"] = ("s", arguments.overlay)

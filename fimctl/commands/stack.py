@@ -74,6 +74,7 @@ def _top(image: dict[str, Any], instances: list[dict[str, Any]]) -> list[Box]:
     if instances and shown["Casefold"] == "off":
         facts.append(f"seen at {path_text(bytes(shown['Root']))}")
     names = {"bwrap": "kernel overlayfs", "unionfs": "unionfs-fuse", "overlayfs": "fuse-overlayfs"}
+    names["copy"] = "all of the tree in the upper"
     overlay = shown["Overlay"]
     boxes.append(Box(f"Overlay: {overlay} ({names.get(overlay, overlay)})", tuple(facts)))
     return boxes

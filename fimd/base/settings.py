@@ -53,6 +53,11 @@ class Settings:
         "How much of one embedded layer's uncompressed blocks is kept in memory, in MiB.",
         between=(1, 65536),
     )
+    store: int = _setting(
+        20480,
+        "How much room layers take that are unpacked where FUSE is missing, in MiB.",
+        between=(1, 1 << 30),
+    )
     mount_timeout: float = _setting(
         20.0,
         "How long a mount may take, and may be silent when it is used again, in seconds.",

@@ -11,6 +11,11 @@ RENAME_EXCHANGE = 2
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 MNT_DETACH = 2
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 UMOUNT_NOFOLLOW = 8
@@ -68,6 +73,14 @@ def mount(source: str, target: str, filesystem: str, flags: int, options: str) -
 def unmount(target: str, flags: int) -> None:
     """Take a mount away; raises OSError. See umount2(2)."""
     _check(_libc.umount2(os.fsencode(target), flags))
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Have all that was written to an open file's file system be on the disk; raises OSError.
+
+    See syncfs(2).
+    """
+    _check(_libc.syncfs(descriptor))
 
 
 def set_dumpable() -> None:

@@ -170,8 +170,9 @@ class ManagerInterface(Interface):
     async def Prune(self, _call: Call, options: dict[str, Variant]) -> list[object]:
         """Unmount now the layers that nobody uses, and remove what crashes have left.
 
-        With the option `data` (ay) also what could not be removed from that data directory before.
-        Returns how many layers and how many directories those were.
+        Unpacked layers that nobody uses go, too, and count among the directories. With the option
+        `data` (ay) also what could not be removed from that data directory before. Returns how many
+        layers and how many directories those were.
         """
         given = Options(options)
         data = given.take_path("data")

@@ -1,6 +1,7 @@
 """Cleaning up after commits that were interrupted."""
 
 from fimd.commits.aside import remove_leftovers
+from fimd.commits.copied import fold
 from fimd.commits.managed import finish_replacing
 from fimd.commits.newfile import remove_parts
 from fimd.commits.opened import OpenData
@@ -11,6 +12,7 @@ def recover(data: OpenData) -> list[str]:
 
     For the holder of the data directory's lock.
     """
+    fold(data)
     messages = []
     uppers, lost = remove_leftovers(data)
     if uppers:

@@ -13,6 +13,7 @@ from typing import Final
 
 from fimd.base.errors import DataDirectoryError
 from fimd.base.removal import empty_directory
+from fimd.commits.copied import fold
 from fimd.commits.lock import exclusive
 from fimd.commits.opened import OpenData
 from fimd.commits.work import Work
@@ -57,6 +58,7 @@ def copy(data: OpenData, target: int, work: Work) -> None:
     then the target is empty again.
     """
     with exclusive(data), ExitStack() as stack:
+        fold(data)
         top = stack.enter_context(SourceTree(data.path, directory=data.directory))
         upper = data.open_upper()
         stack.callback(os.close, upper)

@@ -19,12 +19,14 @@ from fimd.dwarfs.write import create
 from fimd.instances import former
 from fimd.layers import engines
 from fimd.layers.source import LayerSource
+from fimd.mounts import fuse_device
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.output import Outputs
 from fimd.mounts.process import Process, run
-from fimd.overlays import BACKENDS
+from fimd.overlays import BACKENDS, COPY
 from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import StackDirectory
+from fimd.store import store
 
 _SECONDS: Final = 5.0
 _MARK: Final = "doctor's file"
@@ -83,18 +85,43 @@ async def _try_all(scratch: str, data: str | None, namespace: Namespace) -> list
         await namespace.hold()
     except FimError as error:
         detail, _, remedy = str(error).rpartition(": ")
-        return [problem("namespace", detail, remedy)]
+        findings = [problem("namespace", detail, remedy)]
+        if os.getuid() == 0:
+            alone = "in a chroot on a copy, by 'fimctl run --no-sandbox' alone"
+            findings.append(note("start", alone, "see the namespace's finding"))
+        return findings
     try:
+        no_fuse = await asyncio.to_thread(fuse_device.missing)
         overlays = asyncio.gather(*(_overlay(scratch, name, namespace) for name in BACKENDS))
-        embedded = await _embedded(scratch, namespace)
+        embedded = await _embedded(scratch, namespace) if no_fuse is None else []
         refused = dict(zip(BACKENDS, await overlays, strict=True))
-        trials = [_describe(namespace), *_judged("overlay {}", refused, _REMEDIES), *embedded]
+        remedies = _REMEDIES
+        if no_fuse is not None:
+            remedies = {name: no_fuse.partition(": ")[2] for name in BACKENDS}
+        trials = [_describe(namespace), *_judged("overlay {}", refused, remedies), *embedded]
+        trials.append(await asyncio.to_thread(_way, no_fuse, refused["bwrap"]))
         if data is not None:
             works = [name for name, reason in refused.items() if reason is None]
             trials += await _in_data(scratch, data, works, namespace)
         return trials
     finally:
         namespace.release()
+
+
+def _way(no_fuse: str | None, no_overlay: str | None) -> Finding:
+    """Say which way a start takes, and why."""
+    if no_fuse is None:
+        return fine("start", "layers are mounted by FUSE")
+    reason, _, remedy = no_fuse.partition(": ")
+    detail = f"layers are unpacked into {store.place()}, since {reason}"
+    if no_overlay is not None:
+        detail += f", and copied for each start, since the kernel has no overlay ({no_overlay})"
+    try:
+        store.check_place()
+    except FimError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return problem("start", detail, remedy)
+    return note("start", detail, remedy)
 
 
 def _describe(namespace: Namespace) -> Finding:
@@ -118,7 +145,8 @@ def _judged(
     """Say of each overlay that it works, or why it was refused and which one stands in."""
     findings = []
     for name, reason in refused.items():
-        others = [other for other in stand_ins(name) if refused.get(other, "") is None]
+        works = (COPY, *(other for other, refusal in refused.items() if refusal is None))
+        others = [other for other in stand_ins(name) if other in works]
         if reason is None:
             finding = fine(title.format(name), detail + _WORKS)
         elif others:

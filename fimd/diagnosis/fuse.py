@@ -6,7 +6,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from fimd.diagnosis.finding import Finding, fine, note, problem
+from fimd.diagnosis.finding import Finding, fine, note
 from fimd.mounts import fuse_device
 from fimd.mounts.process import CommandError, run
 
@@ -22,7 +22,7 @@ def _device() -> Finding:
     reason = fuse_device.missing()
     if reason is not None:
         detail, _, remedy = reason.partition(": ")
-        return problem("/dev/fuse", detail, remedy)
+        return note("/dev/fuse", detail, remedy)
     mode = stat.S_IMODE(os.stat(fuse_device.DEVICE).st_mode)
     if mode & 0o666 != 0o666:
         return note("/dev/fuse", f"mode {mode:o}: other users may not open it", "chmod 0666 it")

@@ -25,6 +25,9 @@ Progress = Callable[[int, int], None]
 Skip = Callable[[bytes, OSError], None]
 """Called with the path of what could not be made, and why."""
 
+Owners = Callable[[Attributes], tuple[int, int]]
+"""Returns the user and the group that something is to belong to."""
+
 _Content = tuple[int, tuple[int, int]]
 """A file's first block, and the chunks that all files of its content have."""
 
@@ -36,26 +39,37 @@ _WRITE_SIZE: Final = 1 << 20
 
 def extract(
     image: Image,
-    destination: str | os.PathLike[str],
+    destination: str | os.PathLike[str] | int,
     *,
-    owners: bool | None = None,
+    owners: bool | Owners | None = None,
+    wanted: Callable[[bytes], bool] | None = None,
+    descriptors: int | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_skip: Skip | None = None,
 ) -> None:
-    """Write the tree below `destination`, which is made where it is not there.
+    """Write the tree below `destination`, an open directory, or one that is made if it is missing.
 
     Modes, times, hardlinks, devices and holes are restored, owners where `owners` says so (by
-    default: for root). A name that exists already is an error. What the user may not make, such as
-    devices, is told to `on_skip`, or raised without one. Raises DwarfsError, OSError, and
-    CancelledError soon after `cancelled` says so; what was written until then stays.
+    default: for root), or as it says; and of all paths only those that are `wanted`, whose
+    directories are there or wanted too. `descriptors` is an open /proc/self/fd, for who has no
+    /proc now. A name that exists already is an error. What the user may not make, such as devices,
+    is told to `on_skip`, or raised without one. Raises DwarfsError, OSError, and CancelledError
+    soon after `cancelled` says so; what was written until then stays.
     """
-    with suppress(FileExistsError):
-        os.mkdir(destination, 0o700)
-    # the destination itself may be named by a link: it is what the caller said
-    root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    task = _Extraction(image, root, os.geteuid() == 0 if owners is None else owners)
+    if isinstance(destination, int):
+        root = os.open(".", _DIRECTORY, dir_fd=destination)
+    else:
+        with suppress(FileExistsError):
+            os.mkdir(destination, 0o700)
+        # the destination itself may be named by a link: it is what the caller said
+        root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if owners is None:
+        owners = os.geteuid() == 0
+    at = os.open("/proc/self/fd", os.O_PATH | _DIRECTORY) if descriptors is None else descriptors
+    task = _Extraction(image, root, _recorded if owners is True else owners or None, at)
     try:
+        task.wanted = wanted or (lambda _path: True)
         task.cancelled = cancelled or (lambda: False)
         task.progress = progress or (lambda _done, _total: None)
         task.on_skip = on_skip or _raise
@@ -64,7 +78,13 @@ def extract(
         task.finish_directories()
     finally:
         task.close()
+        if descriptors is None:
+            os.close(at)
         os.close(root)
+
+
+def _recorded(attributes: Attributes) -> tuple[int, int]:
+    return attributes.uid, attributes.gid
 
 
 def _raise(_path: bytes, error: OSError) -> None:
@@ -124,15 +144,17 @@ class _Place:
 class _Extraction:
     """One run: what has been made, and what is still to be filled."""
 
-    def __init__(self, image: Image, root: int, owners: bool) -> None:
+    def __init__(self, image: Image, root: int, owners: Owners | None, descriptors: int) -> None:
         self._image = image
         self._root = root
         self._owners = owners
+        self._descriptors = descriptors
         self._directories: list[tuple[bytes, Attributes]] = []
         self._files: list[tuple[_Content, bytes, Attributes]] = []
         self._first_blocks: dict[tuple[int, int], int] = {}
         self._place = _Place(root)
         self._linked_place = _Place(root)
+        self.wanted: Callable[[bytes], bool]
         self.cancelled: Callable[[], bool]
         self.progress: Progress
         self.on_skip: Skip
@@ -142,6 +164,8 @@ class _Extraction:
         linked: dict[int, bytes] = {}
         for path, attributes in self._image.walk():
             self._check_cancelled()
+            if not self.wanted(path):
+                continue
             if not path:
                 self._directories.append((path, attributes))
                 continue
@@ -263,8 +287,8 @@ class _Extraction:
                 offset += os.pwrite(fd, data, offset)
 
     def _finish(self, fd: int, attributes: Attributes) -> None:
-        if self._owners:
-            os.fchown(fd, attributes.uid, attributes.gid)
+        if self._owners is not None:
+            os.fchown(fd, *self._owners(attributes))
         os.fchmod(fd, stat.S_IMODE(attributes.mode))  # after the owner, which clears setuid
         os.utime(fd, ns=(attributes.atime_ns, attributes.mtime_ns))
 
@@ -272,12 +296,12 @@ class _Extraction:
         """The same for what cannot be opened; by now its name may be another's."""
         held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
-            path = f"/proc/self/fd/{held}"
-            if self._owners:
-                os.chown(path, attributes.uid, attributes.gid)
+            own, at = str(held), self._descriptors
+            if self._owners is not None:
+                os.chown(own, *self._owners(attributes), dir_fd=at)
             if not stat.S_ISLNK(os.fstat(held).st_mode):
-                os.chmod(path, stat.S_IMODE(attributes.mode))
-            os.utime(path, ns=(attributes.atime_ns, attributes.mtime_ns))
+                os.chmod(own, stat.S_IMODE(attributes.mode), dir_fd=at)
+            os.utime(own, ns=(attributes.atime_ns, attributes.mtime_ns), dir_fd=at)
         finally:
             os.close(held)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from typing import Final
 
 from fimd.base.paths import RuntimeTree
 from fimd.instances.instances import Instances
@@ -9,8 +10,13 @@ from fimd.instances.leftovers import remove_leftovers
 from fimd.layers.shared import Layers
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
+from fimd.mounts.steps import Step
 from fimd.stacks.data import DataDirectory
 from fimd.stacks.prepare import prune
+from fimd.store import store
+
+_SECONDS: Final = 600.0
+"""Seconds that removing what is in the store may take."""
 
 
 class Housekeeping:
@@ -30,14 +36,25 @@ class Housekeeping:
     async def prune(self, data: str | None = None) -> tuple[int, int]:
         """Unmount the layers that nobody uses now, and remove what crashes have left.
 
-        So is what could not be removed from a data directory before, where one is given. Returns
-        how many layers and how many directories those were. Raises FimError for what has to stay.
+        Unpacked layers that nobody uses are removed too, and what could not be removed from a data
+        directory before, where one is given. Returns how many layers and how many directories those
+        were. Raises FimError for what has to stay.
         """
         layers, left = await self._layers.retire_idle(), await remove_leftovers(self._tree)
+        if not await asyncio.to_thread(store.is_empty):
+            left += await self._prune_store()
         if data is not None and await asyncio.to_thread(os.path.isdir, data):
             directory = await asyncio.to_thread(DataDirectory.open, data)
             left += await asyncio.to_thread(prune, directory)
         return layers, left
+
+    async def _prune_store(self) -> int:
+        """Remove what nobody uses from the store; return how much that was."""
+        arguments = {"path": await asyncio.to_thread(store.check_place)}
+        step = Step("fimd.store.store:prune", "prune", _SECONDS, arguments)
+        async with self._namespace.held():
+            [removed] = await self._namespace.call(step, serves=("fim_job", "prune"))
+        return int(removed)
 
     async def lend_namespace(self, pid: int) -> tuple[str, ...]:
         """Return the beginning of a command that is run in the namespace.

@@ -22,6 +22,7 @@ from fimd.images.image import ImageFacts, read_image
 from fimd.instances import adoption, ending, former
 from fimd.instances.instance import KIND, Instance, InstanceState, describe, instance_id
 from fimd.instances.setting_up import SettingUp
+from fimd.instances.without_fuse import told
 from fimd.launch import targets
 from fimd.launch.cover import Cover
 from fimd.launch.draft import Draft, draft
@@ -33,6 +34,7 @@ from fimd.launch.terminal import terminal_signals
 from fimd.layers.resolve import Resolver
 from fimd.layers.shared import Layers
 from fimd.layers.source import LayerSource
+from fimd.mounts import fuse_device
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, start_time
 from fimd.mounts.steps import Errand
@@ -41,6 +43,7 @@ from fimd.stacks.data import DataDirectory
 from fimd.stacks.stack import Stack, StackSpec
 from fimd.stacks.stacks import OutdatedError, Stacks
 from fimd.stacks.waiting import patiently
+from fimd.store import store
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +132,10 @@ class Instances:
             image, data, sources, warnings = await asyncio.to_thread(self._read, request)
             layers = await self._layers.acquire(sources)
             undo.callback(self._layers.release, layers)
+            no_fuse = fuse_device.missing()
             overlay, casefold = _choose(request, image)
+            if no_fuse is not None:
+                casefold = "off"
             spec = StackSpec(data, tuple(source.id for source in sources), overlay, casefold)
             place = self._place(request, image, data)
             undo.callback(self._remove, request.pid)
@@ -144,7 +150,7 @@ class Instances:
                         replace(finding, arguments=there), serves=("fim_stack", spec.id)
                     )
             found = targets.found(asked.binds, asked.looks, errand.result)
-            warnings += stack.warnings
+            warnings += told(stack, no_fuse)
             own_processes = wants_own_processes(image)
             if own_processes and self._sandbox.no_processes:
                 own_processes = False
@@ -173,7 +179,7 @@ class Instances:
                     asked,
                     found,
                     terminal_signals(request.pid),
-                    Cover.of((place.app, *other_trees(place.app)), host),
+                    Cover.of((place.app, *other_trees(place.app), store.place()), host),
                     own_processes=own_processes,
                 )
                 _write(place, plan.files)

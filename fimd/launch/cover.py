@@ -1,4 +1,6 @@
-"""The runtime tree, out of reach: what hides it wherever a part of the host shows it.
+"""fimd's own trees, out of reach: what hides them wherever a part of the host shows them.
+
+They are the runtime tree, and the store of unpacked layers (fimd.store), which is hidden likewise.
 
 A sandbox shows parts of the host: /tmp by FlatImage's contract, others by permissions and bindings.
 The runtime tree may lie in one of them, also under other names: its file system may be mounted
@@ -23,29 +25,29 @@ from fimd.mounts.table import Mount
 
 @dataclass(frozen=True)
 class Cover:
-    """Where runtime trees are seen on the host: their own paths, resolved, and other names."""
+    """Where the trees are seen on the host: their own paths, resolved, and other names of them."""
 
     places: tuple[str, ...]
 
     @classmethod
     def of(cls, trees: Iterable[str], mounts: Sequence[Mount]) -> "Cover":
-        """Find the places of trees by the kernel's mount table.
+        """Find the places of the trees that are there by the kernel's mount table.
 
-        May wait for any file system that a tree's own is mounted under.
+        May wait for any file system that the trees' own is mounted under.
         """
         found: list[str] = []
-        for own in map(os.path.realpath, trees):
-            found += (own, *(place for place in _other_names(own, mounts) if _shows(place, own)))
+        for own in map(os.path.realpath, filter(os.path.isdir, trees)):
+            found += [own, *(place for place in _other_names(own, mounts) if _shows(place, own))]
         return cls(tuple(dict.fromkeys(found)))
 
     def holds(self, real: str) -> bool:
-        """Tell whether a path of the host, which has no links, is in the tree."""
+        """Tell whether a path of the host, which has no links, is in one of the trees."""
         return any(is_below(real, place) for place in self.places)
 
     def over(
         self, real: str, target: str, own: str = "", *, option: str = "--bind", bound: str = ""
     ) -> Iterator[str]:
-        """Yield what hides the tree, once bubblewrap has bound `real` over `target`.
+        """Yield what hides the trees, once bubblewrap has bound `real` over `target`.
 
         `real` has no links: what they lead to may be another thing by then. At the place `own`,
         where a part of the tree is to be shown, that can be written to until then; nothing of the

@@ -29,7 +29,7 @@ from fimd.launch.targets import Found, Seen
 # A shell looks the program up, so that names, paths and builtins work, and a program that is not
 # there, or can't be executed, gives the exit codes 127 and 126. The words stay arguments. Only
 # exec makes every shell leave its place to the program, which bubblewrap is to have as its child.
-_RUN: Final = (
+RUN: Final = (
     'case $1 in */*) exec "$@";; esac; case $(command -v -- "$1") in */*) exec "$@";; esac; "$@"'
 )
 # With no boot program stored, `IMAGE a b` is `bash a b`, which can but fail where `a` is a program
@@ -200,7 +200,7 @@ def _inside(
 ) -> tuple[str, ...]:
     """Return the words of the program, as far as the image or its mode gives them."""
     rc_file, name = os.path.join(place.directory, RC_FILE), label(os.path.basename(place.image))
-    run, bash = _RUN, _BASH
+    run, bash = RUN, _BASH
     if draft.variables.script:
         read = f". {quoted(os.path.join(place.directory, SCRIPT))}\n"
         run, bash = read + run, read + bash

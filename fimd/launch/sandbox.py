@@ -30,8 +30,16 @@ class Sandbox:
             return
         self.no_processes = await _refusal("--unshare-pid", "--proc", "/proc")
         if self.no_processes and (reason := await _refusal()):
-            raise UnsupportedError(f"no sandbox can be made here ({reason}): {remedy(_PROFILE)}")
+            raise UnsupportedError(
+                f"no sandbox can be made here ({reason}): {remedy(_PROFILE)}{_alternative()}"
+            )
         self._works = True
+
+
+def _alternative() -> str:
+    if os.getuid() != 0:
+        return ""
+    return ", or use 'fimctl run --no-sandbox', with which nothing is kept from the program"
 
 
 async def _refusal(*options: str) -> str:

@@ -1,23 +1,32 @@
-"""The two DwarFS engines that can mount layers; both must show the same tree."""
+"""What can provide layers' trees: two DwarFS engines, and the store of unpacked ones.
 
+All of them must show the same tree.
+"""
+
+import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from fimd.base.errors import BadLayerError, MountError, UnsupportedError
 from fimd.base.settings import Settings
-from fimd.layers.mounted import EMBEDDED, EXTERNAL
+from fimd.layers.mounted import EMBEDDED, EXTERNAL, UNPACKED
 from fimd.layers.source import LayerSource
+from fimd.mounts import fuse_device
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process
 from fimd.mounts.steps import Step
 from fimd.mounts.template import MAX_FILES
+from fimd.store.store import check_place
 
 WORKER: Final = "fimd.layers.worker"
+_UNPACKER: Final = "fimd.layers.unpacked"
+_UNPACKING: Final = 3600.0
+"""Seconds that layers may take to be unpacked."""
 _INODE_NUMBERS: Final = 1 << 32
 _INODES: Final = 1 << 24  # more than a layer has
 _WORTH_A_PROCESS: Final = 16
@@ -32,7 +41,7 @@ class Engine:
     """One way of mounting layers.
 
     Attributes:
-        name: "embedded" or "external".
+        name: "embedded", "external" or "unpacked".
         mount: mounts layers at a mount point and returns the process that serves them.
         most: how many layers one mount may show.
     """
@@ -52,8 +61,18 @@ def _processes_worth(layers: Sequence[LayerSource]) -> int:
     return -(-len(layers) // _WORTH_A_PROCESS)
 
 
+def chooser(settings: Settings, namespace: Namespace) -> Callable[[], Engine]:
+    """Return what tells the engine for the next mount: another one where FUSE is missing.
+
+    Raises UnsupportedError where the settings ask for one that is not installed.
+    """
+    served = choose(settings, namespace)
+    unpacked = Engine(UNPACKED, _unpacked(settings, namespace), MAX_FILES)
+    return lambda: served if fuse_device.missing() is None else unpacked
+
+
 def choose(settings: Settings, namespace: Namespace) -> Engine:
-    """Return the engine that the settings ask for."""
+    """Return the engine by FUSE that the settings ask for. Raises UnsupportedError."""
     program = shutil.which("dwarfs")
     if settings.engine == "external" and program is None:
         raise UnsupportedError(
@@ -67,14 +86,7 @@ def choose(settings: Settings, namespace: Namespace) -> Engine:
 
 def _embedded(settings: Settings, namespace: Namespace) -> _Mount:
     async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
-        with ExitStack() as opened:
-            files: dict[tuple[int, int], int] = {}  # one descriptor for each file
-            for layer in layers:
-                if (layer.device, layer.inode) not in files:
-                    descriptor = _open(layer)
-                    opened.callback(os.close, descriptor)
-                    files[layer.device, layer.inode] = descriptor
-            numbers = {file: number for number, file in enumerate(files)}
+        with _opened(layers) as (files, numbers):
             try:
                 return await namespace.serve(
                     WORKER,
@@ -86,15 +98,15 @@ def _embedded(settings: Settings, namespace: Namespace) -> _Mount:
                         "layers": [
                             {
                                 "id": layer.id,
-                                "file": numbers[layer.device, layer.inode],
+                                "file": number,
                                 "offset": layer.offset,
                                 "size": layer.size,
                                 "inode_offset": _inode_offset(layer),
                             }
-                            for layer in layers
+                            for layer, number in zip(layers, numbers, strict=True)
                         ],
                     },
-                    files=list(files.values()),
+                    files=files,
                     serves=("fim_layer", layers[0].id),
                     seconds=settings.mount_timeout * _processes_worth(layers),
                 )
@@ -102,6 +114,54 @@ def _embedded(settings: Settings, namespace: Namespace) -> _Mount:
                 raise MountError(f"{_described(layers)}: {error}") from error
 
     return mount
+
+
+def _unpacked(settings: Settings, namespace: Namespace) -> _Mount:
+    async def mount(layers: Sequence[LayerSource], mount_point: str) -> Process:
+        serves = ("fim_layer", layers[0].id)
+        store = {"path": await asyncio.to_thread(check_place), "most": settings.store << 20}
+        with _opened(layers) as (files, numbers):
+            asked = [
+                {
+                    "path": layer.path,
+                    "file": number,
+                    "offset": layer.offset,
+                    "size": layer.size,
+                    "content": layer.content.hex(),
+                }
+                for layer, number in zip(layers, numbers, strict=True)
+            ]
+            arguments = {"store": store, "layers": asked}
+            step = Step(f"{_UNPACKER}:unpack", "unpack", _UNPACKING, arguments, tuple(files))
+            [trees] = await namespace.call(step, serves=serves)
+        return await namespace.serve(
+            _UNPACKER,
+            name=f"layer-{layers[0].id[:8]}",
+            arguments={
+                "mount_point": mount_point,
+                "source": f"fimd-{layers[0].id}",
+                "store": store,
+                "trees": {layer.id: tree for layer, tree in zip(layers, trees, strict=True)},
+            },
+            serves=serves,
+            seconds=settings.mount_timeout,
+        )
+
+    return mount
+
+
+@contextmanager
+def _opened(layers: Sequence[LayerSource]) -> Iterator[tuple[list[int], list[int]]]:
+    """Open the layers' files, each once, and say of each layer which of them it is in."""
+    with ExitStack() as opened:
+        files: list[int] = []
+        known: dict[tuple[int, int], int] = {}
+        for layer in layers:
+            if (layer.device, layer.inode) not in known:
+                known[layer.device, layer.inode] = len(files)
+                files.append(_open(layer))
+                opened.callback(os.close, files[-1])
+        yield files, [known[layer.device, layer.inode] for layer in layers]
 
 
 def _described(layers: Sequence[LayerSource]) -> str:

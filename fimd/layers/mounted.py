@@ -11,6 +11,7 @@ from fimd.mounts.process import Process
 
 EXTERNAL: Final = "external"
 EMBEDDED: Final = "embedded"
+UNPACKED: Final = "unpacked"
 
 
 class LayerState(StrEnum):
@@ -40,7 +41,7 @@ class Layer:
 
     @property
     def engine(self) -> str:
-        """Which DwarFS serves it."""
+        """Which DwarFS serves it, or that it is shown from the store."""
         return self.mount.engine
 
     @property

@@ -19,7 +19,7 @@ from fimd.base.errors import FimError, MountError
 from fimd.base.observe import Collection
 from fimd.base.paths import RuntimeTree
 from fimd.layers.engines import Engine
-from fimd.layers.mounted import Layer, LayerMount, LayerState
+from fimd.layers.mounted import UNPACKED, Layer, LayerMount, LayerState
 from fimd.layers.source import LayerSource
 from fimd.mounts import descriptors, silent
 from fimd.mounts.namespace import Namespace
@@ -45,7 +45,7 @@ class Layers:
         self,
         tree: RuntimeTree,
         namespace: Namespace,
-        engine: Engine,
+        engine: Callable[[], Engine],
         linger: Callable[[], float],
         answer_in: float,
     ) -> None:
@@ -94,15 +94,18 @@ class Layers:
     def _begin(self, sources: Iterable[LayerSource]) -> list[LayerMount]:
         """Begin to mount those of them that are not there."""
         missing = {source.id: source for source in sources if self._unknown(source.id)}
-        begun = []
-        for part in self._engine.divide(list(missing.values())):
+        begun: list[LayerMount] = []
+        if not missing:
+            return begun
+        engine = self._engine()
+        for part in engine.divide(list(missing.values())):
             first = part[0].id
-            mount = LayerMount(first, str(self._tree.layers(first)), self._engine.name)
+            mount = LayerMount(first, str(self._tree.layers(first)), engine.name)
             for source in part:
                 layer = Layer(source, mount, mount.place(source))
                 mount.layers.append(layer)
                 self.mounted.add(layer.id, layer)
-            task = asyncio.create_task(self._mount(mount), name=f"mount {mount.id}")
+            task = asyncio.create_task(self._mount(mount, engine), name=f"mount {mount.id}")
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
             mount.mounted = task
             begun.append(mount)
@@ -182,7 +185,7 @@ class Layers:
             loop = asyncio.get_running_loop()
             mount.timer = loop.call_later(self._linger(), self._retire, [mount])
 
-    async def _mount(self, mount: LayerMount) -> None:
+    async def _mount(self, mount: LayerMount, engine: Engine) -> None:
         try:
             with suppress(FileExistsError):  # and no look at what it is: it may not answer
                 os.mkdir(mount.mount_point, 0o700)
@@ -191,7 +194,7 @@ class Layers:
             async with self._turns:
                 descriptors.check(len(mount.layers))
                 sources = [layer.source for layer in mount.layers]
-                mount.process = await self._engine.mount(sources, mount.mount_point)
+                mount.process = await engine.mount(sources, mount.mount_point)
             records.write(self._tree.record(_KIND, mount.id), mount.record())
         except BaseException as error:
             self._set(mount, LayerState.FAILED)
@@ -327,6 +330,8 @@ class Layers:
             await self.before_unmount()
             async with self._turns:
                 await self._clear(mount.id)
+            if mount.engine == UNPACKED and mount.process is not None:
+                await mount.process.wait(_LAST_WORD)  # until then it uses what it showed
             for layer in mount.layers:
                 log.info("layer unmounted", fim_layer=layer.id)
         except (FimError, OSError) as error:

@@ -13,7 +13,10 @@ def missing() -> str | None:
     try:
         descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return f"there is no {DEVICE}: load the kernel's fuse module (modprobe fuse)"
+        return (
+            f"there is no {DEVICE}: load the kernel's fuse module (modprobe fuse), or "
+            "give the container the device (--device /dev/fuse)"
+        )
     except PermissionError:
         return f"{DEVICE} may not be opened by this user: have its mode set to 0666"
     except OSError as error:

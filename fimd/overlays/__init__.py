@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fimd.base.limits import Limit
 from fimd.mounts.namespace import Namespace
-from fimd.overlays import kernel, overlayfs, unionfs
+from fimd.overlays import copied, kernel, overlayfs, unionfs
 from fimd.overlays.stack import Begin, Overlay, Serve, StackDirectory
 
 
@@ -38,6 +38,8 @@ class Backend:
     """Whether it reads a file `.wh.NAME` as a deletion, too, where there can be no devices."""
     sees_ghosts: bool = False
     """Whether it looks for names in layers from which one above hides them."""
+    is_copy: bool = False
+    """Whether the upper is to be the whole tree."""
 
     async def mount(self, stack: StackDirectory, namespace: Namespace, seconds: float) -> Overlay:
         """Mount an overlay over directories that are ready. Raises MountError, UnsupportedError."""
@@ -65,6 +67,10 @@ BACKENDS: Final = {
     ),
     "unionfs": Backend(unionfs.begin, unionfs.serve, unionfs.marks_directory, unionfs.LIMITS),
 }
+
+COPY: Final = "copy"
+KNOWN: Final = {**BACKENDS, COPY: Backend(copied.begin, takes_files=True, is_copy=True)}
+"""These, and what stands in for them where there are none."""
 
 DEFAULT: Final = "bwrap"
 """What an image has that asks for none."""

@@ -14,12 +14,11 @@ All of it is by descriptors of the data directory and the layers, and for a proc
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from fimd.base.abilities import REFUSALS
 from fimd.base.errors import UnsupportedError
 from fimd.base.removal import remove_tree
 from fimd.commits.opened import OpenData
@@ -31,7 +30,8 @@ from fimd.trees import attributes
 from fimd.trees.canonical import canonical
 from fimd.trees.marks import HIDDEN, UNIONFS_DIRECTORIES
 from fimd.trees.merged import Merged, is_whiteout, open_layers
-from fimd.trees.upper import OPAQUE_NAMES, OPAQUE_XATTRS, WHITEOUT_PREFIX, read_upper
+from fimd.trees.upper import OPAQUE_XATTRS, read_upper
+from fimd.trees.written import remove_marks, write_marks
 
 _RECORD: Final = ".overlay"
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -94,20 +94,18 @@ def _adapt(
     made = [entry for entry in entries if entry.is_directory and entry.path not in present]
     _make_directories(beneath, made)
     if marks_directory is None:
-        written = deleted if _write_devices(beneath, deleted) else _as_files(deleted)
-        if written is not deleted:
-            if not by_files:
-                raise UnsupportedError(
-                    f"the file system of {tree.name} keeps no devices, by which it marks deletions"
-                )
-            _write_files(beneath, written)
-        _remove_former(beneath, scanned, lambda path: path in written)
+        written = write_marks(beneath, deleted, by_files=by_files)
+        if written is None:
+            raise UnsupportedError(
+                f"the file system of {tree.name} keeps no devices, by which it marks deletions"
+            )
+        remove_marks(beneath, scanned, lambda path: path in written)
         for name in UNIONFS_DIRECTORIES:
             remove_tree(top, name)
     else:
         _make_marks_directory(top, marks_directory)
-        _write_marks(beneath, marks_directory, deleted)
-        _remove_former(beneath, scanned, lambda _path: False)
+        _write_unionfs_marks(beneath, marks_directory, deleted)
+        remove_marks(beneath, scanned, lambda _path: False)
         _remove_stale_marks(top, beneath, scanned, marks_directory, deleted)
     _remove_attributes(beneath, upper.opaque)
     for entry in (*there, *made):  # whose times all of this has changed
@@ -166,33 +164,6 @@ def _make_directories(beneath: Beneath, entries: Iterable[Entry]) -> None:
                 os.close(descriptor)
 
 
-def _write_devices(beneath: Beneath, deleted: Iterable[bytes]) -> bool:
-    """Make the devices that are missing; tell whether the file system keeps any."""
-    for path in sorted(deleted):
-        parent, name = beneath.parent(path)
-        try:
-            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in REFUSALS:
-                raise
-            return False
-    return True
-
-
-def _as_files(deleted: Iterable[bytes]) -> set[bytes]:
-    """Return the paths of the files that stand for deletions."""
-    parts = (path.rpartition(b"/") for path in deleted)
-    return {directory + slash + WHITEOUT_PREFIX + name for directory, slash, name in parts}
-
-
-def _write_files(beneath: Beneath, paths: Iterable[bytes]) -> None:
-    for path in sorted(paths):
-        with suppress(FileExistsError):
-            os.close(beneath.open(path, _NEW, 0o644))
-
-
 def _make_marks_directory(top: int, directory: bytes) -> None:
     """Have a directory for the marks: what else has its name is no directory of a unionfs's."""
     try:
@@ -203,7 +174,7 @@ def _make_marks_directory(top: int, directory: bytes) -> None:
             os.mkdir(directory, dir_fd=top)
 
 
-def _write_marks(beneath: Beneath, directory: bytes, deleted: Iterable[bytes]) -> None:
+def _write_unionfs_marks(beneath: Beneath, directory: bytes, deleted: Iterable[bytes]) -> None:
     made: set[bytes] = set()
     for path in sorted(deleted):
         mark = directory + b"/" + path + HIDDEN
@@ -238,23 +209,6 @@ def _remove_stale_marks(
             with suppress(FileNotFoundError):  # it lay in one that was removed
                 parent, name = beneath.parent(entry.path)
                 remove_tree(parent, name)
-
-
-def _remove_former(
-    beneath: Beneath, scanned: Iterable[Entry], keep: Callable[[bytes], bool]
-) -> None:
-    """Remove devices 0:0, unless they are to be kept, and the marker files of fuse-overlayfs."""
-    for entry in scanned:
-        name = entry.path.rpartition(b"/")[2]
-        if _top(entry.path) in UNIONFS_DIRECTORIES:
-            continue
-        device = is_whiteout(entry.mode, entry.rdev)
-        empty = entry.is_file and entry.size == 0
-        marker = (device or empty) and (name in OPAQUE_NAMES or name.startswith(WHITEOUT_PREFIX))
-        if (marker or device) and not keep(entry.path):
-            with suppress(FileNotFoundError):
-                parent, name = beneath.parent(entry.path)
-                os.unlink(name, dir_fd=parent)
 
 
 def _remove_attributes(beneath: Beneath, opaque: Iterable[bytes]) -> None:

@@ -3,10 +3,19 @@
 import os
 from collections.abc import Mapping, Sequence
 
+from fimd.base.errors import UnsupportedError
 from fimd.base.system_calls import MS_BIND, mount
+from fimd.mounts import fuse_device
 from fimd.mounts.external import mount_by_command
 from fimd.mounts.namespace import Namespace
 from fimd.overlays.stack import Overlay, StackDirectory
+
+
+def check_device() -> None:
+    """Raise UnsupportedError where FUSE is missing."""
+    reason = fuse_device.missing()
+    if reason is not None:
+        raise UnsupportedError(reason)
 
 
 async def mount_fuse(

@@ -9,6 +9,7 @@ from fimd.base.limits import Limit
 from fimd.base.system_calls import mount as mount_filesystem
 from fimd.mounts.steps import Step
 from fimd.overlays.stack import StackDirectory, open_checked
+from fimd.trees.whiteouts import whiteouts
 
 _MOST_LAYERS: Final = 500
 """OVL_MAX_STACK of the kernel, fs/overlayfs/params.h."""
@@ -48,9 +49,16 @@ def begin(stack: StackDirectory, seconds: float) -> Step:
         "upper": stack.upper,
         "work": stack.work,
         "lower": stack.top_down(),
+        "deletions": _deletions(stack) if stack.is_unpacked else [],
         "source": f"fimd-{stack.id}",
     }
     return Step(f"{__name__}:mount_here", "overlay", seconds, arguments, again=True)
+
+
+def _deletions(stack: StackDirectory) -> list[str]:
+    """Return a deletion of each layer that has any, by its path in the layers' directory."""
+    found = ((index, min(whiteouts(one), default=None)) for index, one in enumerate(stack.sources))
+    return [f"{index}/{os.fsdecode(path)}" for index, path in found if path is not None]
 
 
 def mount_here(arguments: dict[str, Any], _files: list[int]) -> dict[str, str]:
@@ -62,6 +70,8 @@ def mount_here(arguments: dict[str, Any], _files: list[int]) -> dict[str, str]:
     opened = [open_checked(path, name, arguments[name]) for name in ("upper", "work")]
     upper, work = (f"/proc/self/fd/{descriptor}" for descriptor in opened)
     os.chdir(os.path.join(path, "layers"))  # so that hundreds of names fit
+    if not all(map(os.path.lexists, arguments["deletions"])):
+        raise MountError("kernel overlay: the store's file system keeps no devices for deletions")
     options = f"lowerdir={arguments['lower']},upperdir={upper},workdir={work},userxattr"
     try:
         mount_filesystem(arguments["source"], "../merged", "overlay", 0, options)

@@ -20,7 +20,7 @@ from fimd.base.errors import DataDirectoryError, MountError, UnsupportedError
 from fimd.base.limits import Limit
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.steps import Step
-from fimd.overlays.fuse import bind_below, mount_fuse
+from fimd.overlays.fuse import bind_below, check_device, mount_fuse
 from fimd.overlays.locked import furnish as furnish_program
 from fimd.overlays.locked import needs
 from fimd.overlays.stack import Overlay, StackDirectory, open_holder
@@ -130,6 +130,7 @@ async def serve(
 
 
 def _program() -> str:
+    check_device()
     program = shutil.which("fuse-overlayfs")
     if program is None:
         raise UnsupportedError("the overlay overlayfs needs fuse-overlayfs, which is not installed")

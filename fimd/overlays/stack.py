@@ -41,6 +41,8 @@ class StackDirectory:
     """The device and the inode of the upper directory: what is mounted has to be just that."""
     sources: tuple[LayerSource, ...] = ()
     """What the layers are, base first, for who is to mount them."""
+    is_unpacked: bool = False
+    """Whether layers were unpacked, perhaps where deletions can't be kept."""
     work: tuple[int, int] | None = None
     """The same of the work directory, where it was made before: for who is to mount an overlay."""
     ghosts: Mapping[int, frozenset[bytes]] = field(default_factory=dict)

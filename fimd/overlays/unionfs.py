@@ -27,7 +27,7 @@ from fimd.base.errors import MountError, UnsupportedError
 from fimd.base.limits import Limit
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.steps import Step
-from fimd.overlays.fuse import bind_below, mount_fuse
+from fimd.overlays.fuse import bind_below, check_device, mount_fuse
 from fimd.overlays.locked import furnish, needs
 from fimd.overlays.stack import Overlay, StackDirectory, open_checked
 from fimd.trees.hidden import hidden_directories
@@ -123,6 +123,7 @@ def bind_branches(arguments: dict[str, Any], _files: list[int]) -> None:
 
 
 def _program() -> str:
+    check_device()
     program = shutil.which("unionfs") or shutil.which("unionfs-fuse")
     if program is None:
         raise UnsupportedError("the overlay unionfs needs unionfs-fuse, which is not installed")

@@ -12,6 +12,7 @@ from fimd.base.abilities import missing
 from fimd.base.errors import DataDirectoryError
 from fimd.base.removal import remove_tree
 from fimd.casefold.rivals import rivals
+from fimd.commits.copied import copy_up, fold, is_copied
 from fimd.commits.lock import exclusive
 from fimd.commits.lost import find_lost, lose, remove_lost
 from fimd.commits.opened import DIRECTORY, OpenData
@@ -61,6 +62,8 @@ def prepare(arguments: dict[str, Any], files: list[int]) -> dict[str, Any]:
                     copies=facts["copies"],
                     ids=ids,
                 )
+                if facts["is_copy"]:
+                    copy_up(opened, layers, ids)
                 notes += _missing(opened, name)
                 if arguments["casefold"]:
                     notes += _rivals(layers)
@@ -115,9 +118,12 @@ def _ghosts(
 
 
 def discard(arguments: dict[str, Any], _files: list[int]) -> None:
-    """Remove an overlay's directory in work/ by this process, which is imprisoned."""
+    """Remove what an overlay has left, by this process, which is imprisoned."""
     with DataDirectory(**arguments["data"]).opened(unchanged=False) as opened:
         imprison(opened.directory, memory=_MEMORY, seconds=SECONDS)
+        if is_copied(opened):
+            with exclusive(opened):
+                fold(opened)
         _remove_work(opened, arguments["work"])
 
 

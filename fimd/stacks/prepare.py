@@ -16,7 +16,7 @@ from fimd.layers.source import LayerSource
 from fimd.mounts.jail import call_apart
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.steps import Step
-from fimd.overlays import BACKENDS
+from fimd.overlays import KNOWN
 from fimd.overlays.stack import StackDirectory
 from fimd.stacks.data import DataDirectory
 from fimd.trees.hidden import hidden_directories
@@ -111,13 +111,14 @@ def _facts(overlay: str, sources: tuple[LayerSource, ...]) -> dict[str, Any]:
 
     Raises BadLayerError, UnsupportedError.
     """
-    backend = BACKENDS[overlay]
+    backend = KNOWN[overlay]
     marks = backend.marks()
     hidden = hidden_directories(sources) if backend.sees_ghosts else ()
     return {
         "layers": [(source.path, source.offset, source.size) for source in sources],
         "marks": None if marks is None else os.fsdecode(marks),
         "by_files": backend.takes_files,
+        "is_copy": backend.is_copy,
         # a unionfs copies devices up from layers, where it shows them
         "copies": marks is not None and any(map(whiteouts, sources)),
         "hidden": [list(map(os.fsdecode, paths)) for paths in hidden] if any(hidden) else None,

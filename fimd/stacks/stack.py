@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from fimd.mounts.process import Process
-from fimd.overlays import BACKENDS
+from fimd.overlays import KNOWN
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.stacks.data import DataDirectory
 
@@ -87,7 +87,7 @@ def recorded(stack_id: str, path: str, facts: Mapping[str, Any] | None) -> Stack
         data = DataDirectory(**written["data"])
         spec = StackSpec(data, tuple(written["layers"]), written["overlay"], written["casefold"])
         name = facts["overlay"]
-        if spec.id != stack_id or name not in BACKENDS:
+        if spec.id != stack_id or name not in KNOWN:
             return None
         upper = (data.device, data.inode)
         directory = StackDirectory(spec.id, path, len(set(spec.layers)), upper)

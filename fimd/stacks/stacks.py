@@ -20,13 +20,13 @@ from fimd.base.errors import (
 )
 from fimd.base.paths import RuntimeTree
 from fimd.casefold.mount import View
-from fimd.layers.mounted import Layer
+from fimd.layers.mounted import UNPACKED, Layer
 from fimd.mounts import silent
 from fimd.mounts.namespace import Namespace
 from fimd.mounts.process import Process, is_held_up
 from fimd.mounts.steps import Errand, Step
 from fimd.mounts.unmount import clear
-from fimd.overlays import BACKENDS
+from fimd.overlays import KNOWN
 from fimd.overlays.fallback import stand_ins
 from fimd.overlays.stack import Overlay, StackDirectory
 from fimd.stacks.data import DataDirectory
@@ -217,6 +217,7 @@ class Stacks:
             len(sources),
             (spec.data.device, spec.data.inode),
             sources,
+            is_unpacked=any(layer.engine == UNPACKED for layer in layers),
         )
         await self._namespace.hold()
         try:
@@ -283,7 +284,7 @@ class Stacks:
         errand: Errand | None,
     ) -> Overlay:
         """Mount by one backend, over an upper in the form that it reads; add to `notes`."""
-        backend = BACKENDS[name]
+        backend = KNOWN[name]
         with ExitStack() as held:
 
             def steps() -> tuple[Step, Step]:

@@ -9,7 +9,7 @@ _fimctl() {
 	case $command in
 	'fimctl') words='app run instance ps stop enter status prune shutdown stack monitor images layers image layer upper data dwarfs overlay casefold boot env perms bind unshare desktop notify version describe setup settings logs doctor -h --help --version' ;;
 	'fimctl app') words='-h --help' files=1 ;;
-	'fimctl run') words='-h --help --root --overlay --casefold --layer --data --all-bindings --wait' files=1 ;;
+	'fimctl run') words='-h --help --root --overlay --casefold --layer --data --all-bindings --no-sandbox --wait' files=1 ;;
 	'fimctl instance') words='list exec -h --help' ;;
 	'fimctl instance list') words='-h --help' files=1 ;;
 	'fimctl instance exec') words='-h --help' files=1 ;;

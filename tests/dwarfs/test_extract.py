@@ -130,3 +130,20 @@ extract(image, sys.argv[2] + "/tree", on_skip=lambda path, error: print(os.fsdec
     facts = (out / "tree" / "case" / "A").stat()
     assert facts.st_uid == 65534
     assert stat.S_IMODE(facts.st_mode) == 0o644
+
+
+def test_some_paths_alone_are_written_with_the_owners_that_are_asked_for(
+    images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    top = os.open(tmp_path / "out", os.O_RDONLY)
+    with Image.open(images / "made/sparse.dwarfs") as image:
+        wanted = [path for path, facts in image.walk() if path and stat.S_ISREG(facts.mode)][:2]
+        own = (os.geteuid(), os.getegid())
+        assert all(b"/" not in path for path in wanted)
+        extract(image, top, owners=lambda _facts: own, wanted=wanted.__contains__)
+    os.close(top)
+    assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(wanted)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (tmp_path / "out").iterdir()} == {
+        own
+    }

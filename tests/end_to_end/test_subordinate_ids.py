@@ -135,3 +135,34 @@ def test_owners_stay_when_layers_become_one_and_when_one_is_exported(app: Comman
     elsewhere = {"FIM_DIR_DATA": str(exported.with_name("data")), "FIM_LAYERS": str(exported)}
     again = Commands(app.session, app.image, elsewhere)
     assert again.output("fim-root", "sh", "-c", LOOK) == GIVEN
+
+
+def test_a_layer_is_the_same_where_it_is_unpacked(
+    app: Commands, new_session: Callable[..., Session], account: Account, tmp_path: Path
+) -> None:
+    app.output("fim-root", "sh", "-c", "mkdir /etc/old; echo > /etc/old/file")
+    app.output("fim-layer", "commit", "binary")
+    more = (
+        f"{GIVE}; ln /given/file /given/link; mkfifo -m 620 /given/fifo; chmod 2755 /etc; "
+        "ln -s file /given/symlink; chown -h 9:9 /given/symlink; rm /bin/wc; rm -r /etc/old; "
+        "mkdir /etc/old; chown 65000:1 /etc/release; touch -d 2001-02-03 /given/file /given"
+    )
+    app.output("fim-root", "sh", "-c", more)
+    app.output("fim-layer", "commit", "binary")
+    places = "/given /bin /etc/old /etc/release"
+    look = f"find {places} -exec stat -c '%n %f %u:%g %Y' {{}} +; stat -c %h%f /given/* /etc"
+    seen = app.output("fim-root", "sh", "-c", look)
+    scratch = tmp_path / "other"
+    scratch.mkdir()
+    wrap = wrapped(account, scratch)
+    at = wrap.index("-ec") + 1
+    wrap[at] = f"mount --bind /dev/null /dev/fuse\n{wrap[at]}"
+    other = new_session(wrap=wrap)
+    image = other.adopt(app.image, "app.flatimage")
+    done = other.run(image, "fim-root", "sh", "-c", look)
+    assert "/dev/fuse is not the FUSE device, so layers are unpacked" in done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(seen.splitlines())
+    store = other.directory / "home" / ".cache" / "fimd" / "layers"
+    assert len(list(store.glob("sha256-*"))) == 3
+    assert other.output("fimctl", "prune").endswith("3 directories removed that nobody uses\n")
+    assert not list(store.glob("sha256-*"))

@@ -43,7 +43,7 @@ async def main(base: str, data: str, paths: list[str]) -> None:
         namespace = Namespace(tree.state, outputs, [engines.WORKER, casefold.WORKER, JAILED])
         namespace.start()
         undo.push_async_callback(namespace.close)
-        engine = engines.choose(settings, namespace)
+        engine = engines.chooser(settings, namespace)
         layers = Layers(tree, namespace, engine, lambda: 0, SECONDS)
         undo.push_async_callback(layers.retire_idle)
         view = casefold.choose(settings, namespace)

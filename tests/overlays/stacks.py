@@ -12,18 +12,18 @@ from typing import Self
 
 from fimd.casefold.limits import VIEW_LIMITS
 from fimd.dwarfs.write import create
-from fimd.overlays import BACKENDS
+from fimd.overlays import KNOWN
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
-KINDS = [(name, view) for name in BACKENDS for view in ("off", "on")]
+KINDS = [(name, view) for name in KNOWN for view in ("off", "on")]
 """Every overlay, and the case-insensitive view over each."""
 
 
 def limits_of(overlay: str, view: str) -> frozenset[str]:
     """The names of the limits that hold for one kind of stack."""
     has_view = view != "off" or overlay == "unionfs"
-    limits = [limit for limit in BACKENDS[overlay].limits if not (has_view and limit.view_helps)]
+    limits = [limit for limit in KNOWN[overlay].limits if not (has_view and limit.view_helps)]
     return frozenset(limit.name for limit in (*limits, *(VIEW_LIMITS if has_view else ())))
 
 

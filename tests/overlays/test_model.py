@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from fimd.overlays import BACKENDS
+from fimd.overlays import KNOWN
 from tests.overlays.conftest import need
 from tests.overlays.stacks import KINDS, Mounter, fill, fill_above, limits_of
 from tests.support.machine import Lasting, live
@@ -226,8 +226,8 @@ def test_a_stack_shows_what_a_plain_directory_does(
     live(partial(Life, world), 6, 25, world=world, derandomize=True)
 
 
-@pytest.mark.parametrize("overlay", BACKENDS)
-@pytest.mark.parametrize("next_overlay", BACKENDS)
+@pytest.mark.parametrize("overlay", KNOWN)
+@pytest.mark.parametrize("next_overlay", KNOWN)
 def test_what_a_layer_deletes_is_away_with_the_next_mount_whatever_its_directory_went_through(
     tmp_path: Path, layers: list[Path], overlay: str, next_overlay: str
 ) -> None:
@@ -250,9 +250,9 @@ def test_what_a_layer_deletes_is_away_with_the_next_mount_whatever_its_directory
 def test_switching_overlays_back_and_forth_under_changes_changes_nothing_else(
     world_of: Callable[..., World], examples: int, derandomize: bool
 ) -> None:
-    for overlay in BACKENDS:
+    for overlay in KNOWN:
         need(overlay)
-    world = world_of([(overlay, "off") for overlay in BACKENDS])
+    world = world_of([(overlay, "off") for overlay in KNOWN])
     live(partial(Life, world), examples, 15, world=world, derandomize=derandomize)
     switches = sum(line.startswith("mount by") for line in world.history)
     assert switches >= 20

@@ -1,0 +1,1 @@
+"""Content by its digest in the user's cache: verified, bounded, and removed when nobody uses it."""
