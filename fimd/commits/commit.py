@@ -42,7 +42,7 @@ from fimd.trees.merged import Merged, open_layers
 from fimd.trees.order import check_visible
 from fimd.trees.upper import Upper, read_upper
 
-_MOMENT: Final = 1.0
+_MOMENT: Final = 5.0
 """Seconds that the removal of the old upper may take before the end is told."""
 
 MOST_LAYERS: Final = 1000

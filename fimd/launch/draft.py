@@ -147,7 +147,7 @@ def _looks(place: Place, request: StartRequest) -> tuple[str, ...]:
 def _shell(place: Place) -> str:
     """Return a shell that the sandbox has: the one beside the runtime tree, or the image's own."""
     bundled = os.path.join(place.programs, "bash")
-    return bundled if os.path.exists(bundled) else "/bin/sh"
+    return bundled if os.access(bundled, os.X_OK) else "/bin/sh"
 
 
 def _bashrc(prompt: str | None) -> str:

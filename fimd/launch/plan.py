@@ -93,7 +93,7 @@ def launch_plan(
     host's, unless the image may. May wait for any file system that the sandbox is to show.
     """
     program = os.path.join(place.programs, ENTRY)
-    if not os.path.exists(program):
+    if not os.access(program, os.X_OK):  # nor is it where the tree is mounted noexec by now
         program, signals = "", ()
     who = draft.who
     warnings: list[str] = []

@@ -17,6 +17,7 @@ from tests.support.account import Account
 from tests.support.overlays import FALLBACK, needs_unionfs
 from tests.support.programs import all_but
 from tests.support.session import Session, wait_for
+from tests.support.tmpfs import tmpfs
 
 FILTER = Path(__file__).parent.parent / "support" / "refusing.py"
 
@@ -212,3 +213,15 @@ def test_no_overlay_that_could_stand_in(
     done = session.run(image, "fim-exec", "true", variables={"FIM_OVERLAY": "overlayfs"})
     assert done.returncode == 125
     assert "needs fuse-overlayfs, which is not installed" in done.stderr
+
+
+def test_where_the_runtime_tree_is_mounted_noexec_by_now_the_images_own_shell_does(
+    session: Session, image: Path
+) -> None:
+    with tmpfs(session.directory / "fim", "64m") as point:
+        os.chown(point, session.account.uid, session.account.gid)
+        assert session.output(image, "fim-exec", "echo", "one") == "one\n"
+        subprocess.run(["mount", "-o", "remount,bind,noexec", point], check=True, timeout=60)
+        assert session.output(image, "fim-exec", "echo", "two") == "two\n"
+        session.output("fimctl", "shutdown")
+        wait_for(lambda: session.processes() == {}, what="the daemon's end")
