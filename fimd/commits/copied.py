@@ -37,6 +37,8 @@ from fimd.trees.upper import read_upper
 from fimd.trees.written import remove_marks, write_marks
 
 _MANIFEST: Final = ".copied"
+_LARGEST: Final = 256 << 20
+"""Bytes of a manifest; a million files take a third of it."""
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -314,12 +316,16 @@ def _read(data: OpenData) -> _Manifest | None:
     """Return the manifest; None where there is none that makes sense, as programs may write one."""
     try:
         with open(os.open(_MANIFEST, _READ, dir_fd=data.work)) as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST:
+                return None
             facts = json.load(file)
         device, inode = facts["upper"]
         copied = {_path(path): _pair(state) for path, state in facts["copied"].items()}
         others = list(map(_path, facts["others"]))
         return _Manifest((device, inode), copied, others, facts["is_used"] is True)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+    except (MemoryError, RecursionError):  # it was made to take that much
         return None
 
 

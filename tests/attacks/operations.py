@@ -10,13 +10,16 @@ from typing import Any
 
 import fimd.stacks.jailed
 from fimd.base.errors import FimError
+from fimd.commits.copied import copy_up, fold
 from fimd.commits.lost import remove_lost
 from fimd.commits.work import Work
 from fimd.dwarfs.errors import DwarfsError
 from fimd.flatimage.errors import ImageError
 from fimd.images import layered_settings
 from fimd.jobs.operations import find
+from fimd.layers.place import LayerPlace, opened_files
 from fimd.mounts.jail import imprison
+from fimd.overlays import COPY
 from fimd.stacks import status
 from fimd.stacks.data import DataDirectory
 from tests.attacks.hostile import WORK
@@ -44,6 +47,7 @@ def _prepare(overlay: str, marks: str | None) -> Operation:
             "copies": True,
             "hidden": [["a", "d"]],
             "by_files": overlay == "overlayfs",
+            "is_copy": overlay == COPY,
         }
         given = os.memfd_create("layers")
         os.write(given, json.dumps(facts).encode())
@@ -51,6 +55,15 @@ def _prepare(overlay: str, marks: str | None) -> Operation:
         fimd.stacks.jailed.prepare(arguments, [given])
 
     return prepare
+
+
+def _copy_and_fold(data: Path, image: Path) -> None:
+    layers = [LayerPlace(*place) for place in _layers(image)]
+    with DataDirectory.open(str(data)).opened() as opened, opened_files(layers) as files:
+        imprison(opened.directory)
+        fold(opened)  # by what a program says that was copied
+        copy_up(opened, files, 1)
+        fold(opened)
 
 
 def _discard(data: Path, _image: Path) -> None:
@@ -130,6 +143,8 @@ OPERATIONS: dict[str, Operation] = {
     "adapt to overlayfs": _prepare("overlayfs", None),
     "adapt to unionfs": _prepare("unionfs", ".unionfs"),
     "adapt to an older unionfs": _prepare("unionfs", ".unionfs-fuse"),
+    "copy the layers": _prepare(COPY, None),
+    "copy the layers and take them out": _copy_and_fold,
     "clean up": _discard,
     "commit to the image": _commit("binary"),
     "commit to a layer": _commit("layer"),

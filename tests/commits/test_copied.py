@@ -243,3 +243,12 @@ def test_a_manifest_that_makes_no_sense_is_heeded_by_nobody(
     assert facts(root) == before
     assert (data / "tmp" / "file").exists()
     assert os.listdir(data / "work") == []
+
+
+def test_a_manifest_that_is_too_large_is_not_read(data: Path) -> None:
+    manifest = data / "work" / ".copied"
+    with manifest.open("wb") as file:
+        file.truncate(1 << 40)
+    with opened(data) as held:
+        fold(held)
+        assert not is_copied(held)
