@@ -19,9 +19,15 @@ MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 UMOUNT_NOFOLLOW = 8
+MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_NOSUID = 2
+MOUNT_ATTR_NODEV = 4
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_MOUNT_SETATTR = 442
 _MAX_HANDLE_BYTES = 128
 _OPENAT2 = 437
-"""The same on every architecture."""
+"""This and the one above are the same on every architecture."""
 _RESOLVE_NO_XDEV = 0x01
 _NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
 """What kernels before 5.6 say, and filters that don't know the call."""
@@ -68,6 +74,26 @@ def mount(source: str, target: str, filesystem: str, flags: int, options: str) -
     """
     words = [os.fsencode(word) for word in (source, target, filesystem)]
     _check(_libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(options)))
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = (
+        ("set", ctypes.c_uint64),
+        ("cleared", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("user_namespace", ctypes.c_uint64),
+    )
+
+
+def restrict_mounts(path: str, attributes: int) -> None:
+    """Set attributes of a mount and of all that is mounted below it; raises OSError.
+
+    They are MOUNT_ATTR_RDONLY and others of mount_setattr(2), which Linux has since 5.12.
+    """
+    wanted = _MountAttributes(attributes)
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    arguments = (_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, ctypes.byref(wanted), size)
+    _check(_libc.syscall(_MOUNT_SETATTR, *arguments))
 
 
 def unmount(target: str, flags: int) -> None:

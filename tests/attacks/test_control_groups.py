@@ -58,3 +58,15 @@ def test_root_of_a_machine_changes_nothing_of_it_from_inside(session: Session, i
     words = ("fim-exec", "sh", "-c", f"(: >> {knob}) || echo kept")
     done = session.run(image, *words)
     assert (done.stdout, "Read-only file system" in done.stderr) == ("kept\n", True)
+
+
+def test_the_namespace_itself_may_write_to_none_of_it(session: Session, image: Path) -> None:
+    program = session.background(image, "sleep 60")
+    table = session.output("fimctl", "enter", "cat", "/proc/self/mountinfo")
+    mounts = [line.split() for line in table.splitlines()]
+    system = [facts for facts in mounts if f"{facts[4]}/".startswith("/sys/")]
+    assert system
+    for facts in system:
+        assert {"ro", "nosuid", "nodev"} <= set(facts[5].split(",")), facts
+    program.kill()
+    program.wait()
