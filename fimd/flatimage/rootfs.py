@@ -6,7 +6,6 @@ new directory is held by a descriptor, and whatever takes its name is neither re
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,11 +22,8 @@ _ROOT: Final = "root"
 _PLACE: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Remove = Callable[[int, str], None]
-"""Removes what has a name in an open directory, with all that it holds, and follows no link."""
-
-
-def _remove(directory: int, name: str) -> None:
-    shutil.rmtree(name, dir_fd=directory)
+"""Removes what has a name in an open directory, with all that it holds, whatever modes the folders
+have, and follows no link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +39,8 @@ class Rootfs:
 def open_rootfs(
     source: str | os.PathLike[str],
     *,
+    remove: Remove,
     scratch: str | os.PathLike[str] | None = None,
-    remove: Remove = _remove,
     progress: Progress = ignore_progress,
     cancelled: Cancelled = never_cancelled,
 ) -> Iterator[Rootfs]:

@@ -30,6 +30,11 @@ CHANGING = tuple(
 
 Tree = dict[str, tuple[int, object]]
 
+pytestmark = [
+    pytest.mark.namespaced,
+    pytest.mark.skipif(os.geteuid() != 0, reason="it takes root, be it of a user namespace"),
+]
+
 
 @pytest.fixture
 def layer(tmp_path: Path) -> LayerPlace:

@@ -156,10 +156,15 @@ def test_first_starts_at_the_same_time_unpack_once(container: Container, image: 
 
 
 @pytest.fixture
-def in_overlay(container: Container) -> Iterator[Container]:
-    """The same in which everything lies on an overlay, over which the kernel writes no other."""
+def only_root() -> None:
+    """To be asked for before a container, which is not to be left while it begins."""
     if os.getuid() != 0:
         pytest.skip("only root can mount an overlay on the host")
+
+
+@pytest.fixture
+def in_overlay(only_root: None, container: Container) -> Iterator[Container]:
+    """The same in which everything lies on an overlay, over which the kernel writes no other."""
     session = container.session
     parts = [session.directory / "overlay" / name for name in ("lower", "upper", "work")]
     for part in parts:
@@ -296,7 +301,7 @@ def test_what_was_tampered_with_is_not_used(container: Container, image: Path) -
     again = Container(container.session)
     done = again.run(image, "fim-exec", "true")
     assert done.returncode == 125
-    assert "set XDG_CACHE_HOME to another directory" in done.stderr
+    assert "set XDG_CACHE_HOME to " in done.stderr
 
 
 def test_another_daemon_takes_over_what_a_killed_one_has_shown(

@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fimd.base.removal import remove_tree
+from fimd.flatimage import rootfs as source_of
 from fimd.flatimage.errors import CancelledError, ImageError, RootfsError
-from fimd.flatimage.rootfs import open_rootfs, unpack
+from fimd.flatimage.rootfs import unpack
 
+open_rootfs = partial(source_of.open_rootfs, remove=remove_tree)
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can make device nodes")
 
 
@@ -207,7 +210,7 @@ def test_a_plain_user_is_told_what_was_left_out(tmp_path: Path, open_directory: 
                 os.setgid(65534)
                 os.setuid(65534)
                 source = f"/proc/self/fd/{file.fileno()}"
-                with open_rootfs(source, scratch=scratch, remove=remove_tree) as rootfs:
+                with open_rootfs(source, scratch=scratch) as rootfs:
                     out.write((rootfs.path / "etc/shadow").read_text())
                     out.write((rootfs.path / "closed/file").read_text())
                     out.write("\n" + "\n".join(rootfs.notes))
