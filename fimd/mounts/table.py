@@ -4,6 +4,7 @@ The daemon never looks into a FUSE mount: a stuck one would hang it. This table 
 """
 
 import asyncio
+import errno
 import os
 import re
 import select
@@ -54,9 +55,18 @@ def parse(mountinfo: bytes) -> list[Mount]:
 
 
 def mounts(process: int | str = "self") -> list[Mount]:
-    """Return what is mounted now, as a process sees it, in the order of mounting."""
-    with open(f"/proc/{process}/mountinfo", "rb") as file:
-        return parse(file.read())
+    """Return what is mounted now, as a process sees it, in the order of mounting.
+
+    Raises OSError; FileNotFoundError or ProcessLookupError where the process has ended.
+    """
+    try:
+        with open(f"/proc/{process}/mountinfo", "rb") as file:
+            return parse(file.read())
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # one that has ended and that nobody has waited for yet
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), str(process)) from error
 
 
 def below(directory: str, process: int | str = "self") -> list[Mount]:

@@ -33,7 +33,7 @@ class User(Session):
 
     @property
     def mark(self) -> str:
-        return f"DBUS_SESSION_BUS_ADDRESS=unix:path={self.directory}/run/bus"
+        return f"XDG_RUNTIME_DIR={self.directory}/run"
 
     @property
     def tree(self) -> Path:

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import select
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from fimd.base.errors import MountError
 from fimd.dwarfs import fusermount
 from fimd.mounts.process import Process
-from fimd.mounts.table import Mount, MountTable, parse
+from fimd.mounts.table import Mount, MountTable, mounts, parse
 from fimd.mounts.unmount import detach
 
 
@@ -55,3 +57,14 @@ async def test_mounts_and_unmounts_are_noticed_as_they_happen_with_and_without_m
         await detach(str(point))
         await gone
         assert await process.wait(60)
+
+
+def test_a_process_that_has_ended_has_none_whether_it_was_waited_for_or_not() -> None:
+    with subprocess.Popen(["true"]) as process:
+        ended = os.pidfd_open(process.pid)
+        select.select([ended], [], [], 60)
+        os.close(ended)
+        with pytest.raises(ProcessLookupError):
+            mounts(process.pid)
+    with pytest.raises(FileNotFoundError):
+        mounts(process.pid)
