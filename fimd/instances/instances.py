@@ -50,6 +50,8 @@ log = structlog.get_logger(__name__)
 _PID = re.compile("[1-9][0-9]{0,9}")
 _KILLED = 3.0
 """Seconds in which a process that was killed ends, unless it waits for a filesystem that hangs."""
+_SETTLING = 0.5
+"""Seconds that a sandbox's last process may outlive its program by without being left behind."""
 _NO_PROCESSES = (
     "programs see and may end the host's processes: no process namespace can be had here ({})"
 )
@@ -363,7 +365,13 @@ class Instances:
         records.remove(self._tree.record(KIND, str(pid)))
 
     async def drain(self) -> None:
-        """Wait until what has ended is released."""
+        """Wait until what has ended is released.
+
+        A sandbox whose program has just ended is in the background for a moment, until its last
+        process is gone: this is waited for, too.
+        """
+        if self._background:
+            await asyncio.wait(set(self._background), timeout=_SETTLING)
         while self._ending:
             await asyncio.gather(*self._ending, return_exceptions=True)
 

@@ -226,3 +226,12 @@ def test_a_program_sees_no_process_of_the_host(session: Session, image: Path) ->
     others = f"kill -9 {process.pid} {program} {session.daemon()} {os.getpid()}"
     assert session.run(image, "fim-exec", "sh", "-c", others).returncode != 0
     assert [one["Pid"] for one in session.objects("ps")] == [process.pid]
+
+
+def test_what_ends_in_a_moment_is_not_left_to_the_next_daemon(
+    session: Session, image: Path
+) -> None:
+    session.output(image, "fim-exec", "sh", "-c", "sleep 0.2 >/dev/null 2>&1 &")
+    os.kill(session.daemon(), signal.SIGTERM)
+    wait_for(lambda: not session.processes(), what="the end of all")
+    assert session.mounts() == []
