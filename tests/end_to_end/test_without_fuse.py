@@ -145,6 +145,7 @@ def test_changes_are_committed_and_seen_by_who_has_fuse(container: Container, im
     assert container.session.output(image, "fim-exec", "sh", "-c", look) == "mine\na\ngone\n"
 
 
+@pytest.mark.slow
 def test_first_starts_at_the_same_time_unpack_once(container: Container, image: Path) -> None:
     copies = [container.session.adopt(image, f"copy{number}.flatimage") for number in range(3)]
     starts = [container.start(one, "fim-exec", "echo", "up") for one in (image, *copies)]
@@ -222,6 +223,7 @@ def big_layer(container: Container, tmp_path: Path) -> Path:
     return container.session.adopt(tmp_path / "layer", "big.layer")
 
 
+@pytest.mark.slow
 def test_who_is_killed_while_unpacking_leaves_nothing_that_is_used(
     container: Container, image: Path, big_layer: Path
 ) -> None:
@@ -237,6 +239,7 @@ def test_who_is_killed_while_unpacking_leaves_nothing_that_is_used(
     assert not list(container.store.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_layer_is_refused_with_its_place(container: Container, image: Path) -> None:
     [layer] = chain(image)
     with image.open("r+b") as file:
@@ -268,6 +271,7 @@ def test_no_sandbox_shows_the_store(container: Container, image: Path) -> None:
     assert (cache.parent / "mine").exists()
 
 
+@pytest.mark.slow
 def test_it_is_bounded_and_pruned(new_session: Callable[..., Session], busybox_image: Path) -> None:
     container = Container(new_session(has_bus=False, FIMD_IDLE="9", FIMD_STORE="3"))
     session = container.session
@@ -304,6 +308,7 @@ def test_what_was_tampered_with_is_not_used(container: Container, image: Path) -
     assert "set XDG_CACHE_HOME to " in done.stderr
 
 
+@pytest.mark.slow
 def test_another_daemon_takes_over_what_a_killed_one_has_shown(
     container: Container, image: Path
 ) -> None:
@@ -317,6 +322,7 @@ def test_another_daemon_takes_over_what_a_killed_one_has_shown(
     assert container.trees() == []
 
 
+@pytest.mark.slow
 def test_another_daemon_takes_over_a_copy(in_overlay: Container, busybox_image: Path) -> None:
     container = in_overlay
     image = container.session.adopt(busybox_image, "app.flatimage")
@@ -341,6 +347,7 @@ def test_the_doctor_says_which_way_a_start_takes(container: Container) -> None:
     assert done.returncode == 0, groups
 
 
+@pytest.mark.slow
 def test_what_needs_fuse_is_left_out_with_the_one_warning(
     container: Container, image: Path
 ) -> None:
