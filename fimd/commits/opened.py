@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+PARTS: Final = ("tmp", "root", "work", "layers", "casefold")
+"""What a data directory consists of."""
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

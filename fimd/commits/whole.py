@@ -15,7 +15,7 @@ from fimd.base.errors import DataDirectoryError
 from fimd.base.removal import empty_directory
 from fimd.commits.copied import fold
 from fimd.commits.lock import exclusive
-from fimd.commits.opened import OpenData
+from fimd.commits.opened import PARTS, OpenData
 from fimd.commits.work import Work
 from fimd.dwarfs.beneath import Beneath
 from fimd.dwarfs.write import Entry, SourceTree
@@ -26,6 +26,8 @@ _KEPT_WORK: Final = (b"work", b"work/.overlay")
 """What is of use elsewhere: which overlay the upper was used by (fimd.overlays.adapt)."""
 _TEMPORARY: Final = b"tmp/fimd-"
 _ROOT: Final = b"root"
+_FLATIMAGES: Final = "recipes"
+"""What FlatImage has in a data directory as well."""
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _NO_ATTRIBUTES: Final = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
@@ -33,8 +35,15 @@ _NO_ATTRIBUTES: Final = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 def remove(data: OpenData, parent: int) -> None:
     """Remove a data directory, which lies in the open directory `parent`.
 
-    Raises DataDirectoryError where something has to stay.
+    Raises DataDirectoryError where something has to stay; and before anything is removed where it
+    holds what is none of its parts: any directory may be named for one, also a home.
     """
+    others = set(os.listdir(data.directory)) - {*PARTS, _FLATIMAGES}
+    if others:
+        raise DataDirectoryError(
+            f"{data.path} is not removed, since it holds {printable(os.fsencode(min(others)))}, "
+            "which is no part of a data directory: remove what fimd has made there by hand"
+        )
     with exclusive(data):
         try:
             upper = data.open_upper()

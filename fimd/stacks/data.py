@@ -27,12 +27,11 @@ from typing import Final, Self
 from fimd.base.errors import DataDirectoryError
 from fimd.base.places import beside, data_directory
 from fimd.base.resolve import LinkError, StrangerError, open_directory
-from fimd.commits.opened import DIRECTORY, OpenData
+from fimd.commits.opened import DIRECTORY, PARTS, OpenData
 from fimd.flatimage.errors import ImageError
 from fimd.flatimage.file import open_image
 from fimd.flatimage.layout import Kind, find_layout
 
-_PARTS: Final = ("tmp", "root", "work", "layers", "casefold")
 _PATH: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DATA: Final = re.compile(r"\.(.+)\.data", re.DOTALL)
 _UPPER: Final = "root"
@@ -92,13 +91,13 @@ class DataDirectory:
         with ExitStack() as stack, _explained(path):
             parent, directory = _directory(path, stack, create=True, owners=(os.geteuid(), 0))
             found = _find_upper(path, stack, (parent, directory))
-            for name in _PARTS:
+            for name in PARTS:
                 if name != _UPPER or found is None:
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=directory)
             holder, name = found or (directory, _UPPER)
             upper = _kept(stack, _open(holder, name, _PATH, os.path.join(path, _UPPER)))
-            for part in _PARTS:
+            for part in PARTS:
                 if part != _UPPER:
                     where = os.path.join(path, part)
                     used = _kept(stack, _open(directory, part, _PATH, where))

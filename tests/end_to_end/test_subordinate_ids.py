@@ -109,6 +109,14 @@ def test_a_data_directory_is_measured_and_removed(app: Commands) -> None:
     refused = app.session.run("fimctl", "data", "remove", "--yes", app.image)
     assert f"in use by process {running.pid}" in refused.stderr
     running.kill()
+    mine = app.data / "letters"
+    mine.write_text("mine")
+    refused = app.session.run("fimctl", "data", "remove", "--yes", "--wait", "10", app.image)
+    assert refused.returncode == 125
+    assert "it holds letters, which is no part of a data directory" in refused.stderr
+    assert mine.read_text() == "mine"
+    assert (app.data / "root" / "big").exists()
+    mine.unlink()
     app.session.output("fimctl", "data", "remove", "--yes", "--wait", "10", app.image)
     assert not app.data.exists()
     assert "there is none" in app.session.output("fimctl", "data", "remove", "--yes", app.image)
