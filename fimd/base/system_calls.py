@@ -24,10 +24,10 @@ MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
-_MOUNT_SETATTR = 442
 _MAX_HANDLE_BYTES = 128
 _OPENAT2 = 437
-"""This and the one above are the same on every architecture."""
+_MOUNT_SETATTR = 442
+"""Both are the same on every architecture."""
 _RESOLVE_NO_XDEV = 0x01
 _NO_OPENAT2 = (errno.ENOSYS, errno.EPERM)
 """What kernels before 5.6 say, and filters that don't know the call."""

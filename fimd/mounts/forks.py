@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from fimd.base.errors import FimError, MountError, UnsupportedError, named
 from fimd.base.logs import inherited
 from fimd.mounts import fuse_device
-from fimd.mounts.origin import Origin, Warm
+from fimd.mounts.origin import Keeper, Origin, Warm
 from fimd.mounts.output import Output, Outputs, log_file
 from fimd.mounts.pipes import Lines, read_to_end
 from fimd.mounts.process import Process
@@ -25,8 +25,8 @@ _AHEAD: Final = 10.0
 _LARGEST_RESULT: Final = 16 << 20
 
 
-class Template:
-    """A template process; forked from the origin at the first need, and anew where it has died.
+class Template(Keeper):
+    """Keeps a template; forked from the origin at the first need, and anew where it has died.
 
     `namespaces` opens those that it is to be in: descriptors with setns(2)'s kinds, which are
     closed once it has joined them.
@@ -35,33 +35,25 @@ class Template:
     def __init__(
         self, origin: Origin, outputs: Outputs, namespaces: Callable[[], list[tuple[int, int]]]
     ) -> None:
+        super().__init__()
         self._origin = origin
         self._outputs = outputs
         self._namespaces = namespaces
-        self._warm: Warm | None = None
         self._joined = False
-        self._turn = asyncio.Lock()
 
     async def fork_ahead(self) -> None:
         """Have the process there before the first need; one that can't be is forked then."""
         async with self._turn:
-            if self._warm is None:
-                with suppress(EOFError, OSError):  # which a TimeoutError is, too
-                    async with asyncio.timeout(_AHEAD):
-                        self._warm, self._joined = await self._origin.fork(), False
+            with suppress(EOFError, OSError):  # which a TimeoutError is, too
+                async with asyncio.timeout(_AHEAD):
+                    await self._there()
 
-    async def close(self) -> None:
-        """Let the process leave, and end it where it does not; the workers stay.
-
-        Who has asked it for something gets that before.
-        """
-        async with self._turn:
-            await self._close()
-
-    async def _close(self) -> None:
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            await warm.close()
+    async def _there(self) -> Warm:
+        """Return the process, which is forked where there is none. Raises EOFError, OSError."""
+        if self._warm is None or not self._warm.alive:
+            await self._let_go()
+            self._warm, self._joined = await self._origin.fork(), False
+        return self._warm
 
     async def serve(
         self,
@@ -215,21 +207,17 @@ class Template:
             raise MountError(f"{facts['name']}: the arguments take {len(request)} bytes")
         async with self._turn:
             try:
-                if self._warm is None or not self._warm.alive:
-                    await self._close()
-                    self._warm, self._joined = await self._origin.fork(), False
+                warm = await self._there()
                 if not self._joined:
-                    await self._join(self._warm)
-                return await self._warm.ask(request, files)
+                    await self._join(warm)
+                return await warm.ask(request, files)
             except EOFError as error:
-                await self._close()
+                await self._let_go()
                 raise MountError(
                     f"{facts['name']}: the template process died: see the log"
                 ) from error
             except asyncio.CancelledError:
-                warm, self._warm = self._warm, None
-                if warm is not None:
-                    await asyncio.shield(warm.give_up())
+                await self._give_up()
                 raise
 
     async def _join(self, warm: Warm) -> None:

@@ -53,25 +53,45 @@ class Warm:
             raise OSError(answer["errno"], os.strerror(answer["errno"]))
         return answer, pidfd
 
-    async def close(self, seconds: float = _LEAVING) -> None:
+    async def close(self, seconds: float) -> None:
         """Let it leave, and end it where it does not; what it has started stays."""
         self._control.close()
         if not await self._process.wait(seconds):
             self._process.send_signal(signal.SIGKILL)
             await self._process.wait(seconds)
 
-    async def give_up(self) -> None:
-        """End it: an answer that nobody waits for is not to be the next one's."""
-        await self.close(_IN_VAIN)
 
+class Keeper:
+    """Keeps such a process, where there is one. Who asks it for something has the turn."""
 
-class Origin:
-    """The process; started anew where it has died. `modules` are what it imports."""
-
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._modules = tuple(modules)
+    def __init__(self) -> None:
         self._warm: Warm | None = None
         self._turn = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Let it leave, and end it where it does not; what it has started stays.
+
+        Who has asked it for something gets that before.
+        """
+        async with self._turn:
+            await self._let_go()
+
+    async def _let_go(self, seconds: float = _LEAVING) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            await warm.close(seconds)
+
+    async def _give_up(self) -> None:
+        """End it: an answer that nobody waits for is not to be the next one's."""
+        await asyncio.shield(self._let_go(_IN_VAIN))
+
+
+class Origin(Keeper):
+    """Keeps the origin; started anew where it has died. `modules` are what it imports."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        super().__init__()
+        self._modules = tuple(modules)
 
     def start(self) -> None:
         """Start it, so that it is warm when the first template is asked for."""
@@ -88,29 +108,18 @@ class Origin:
         """Return a template that is in no namespace yet. Raises EOFError, OSError."""
         async with self._turn:
             if self._warm is None or not self._warm.alive:
-                await self._close()
+                await self._let_go()
                 self.start()
             assert self._warm is not None
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
                 with theirs:
                     answer, pidfd = await self._warm.ask(
-                        request_bytes("fork", inherited(), name="template"), [theirs.fileno()]
+                        request_bytes("fork", inherited()), [theirs.fileno()]
                     )
                 return Warm(Process(answer["pid"], pidfd), ours)
             except BaseException as error:
                 ours.close()
                 if isinstance(error, asyncio.CancelledError):
-                    warm, self._warm = self._warm, None
-                    await asyncio.shield(warm.give_up())
+                    await self._give_up()
                 raise
-
-    async def close(self) -> None:
-        """Let it leave; what was forked from it stays."""
-        async with self._turn:
-            await self._close()
-
-    async def _close(self) -> None:
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            await warm.close()

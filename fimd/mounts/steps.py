@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from fimd.mounts.jail import answer, answer_of_fork
 
-COMM: Final = "/proc/self/comm"
+_COMM: Final = "/proc/self/comm"
 
 Work = Callable[[dict[str, Any], list[int]], Any]
 """A step's function: it takes arguments and files, and returns what JSON can hold."""
@@ -57,6 +57,12 @@ class Errand:
     result: Any = None
 
 
+def go_by(name: str) -> None:
+    """Have a name of this process's own, as ps shows it."""
+    with open(_COMM, "w") as comm:
+        comm.write(name)
+
+
 def leave_it_as_it_was(steps: Sequence[dict[str, Any]]) -> bool:
     """Tell whether a process can do more after these steps, as they were sent."""
     last = len(steps) - 1
@@ -72,8 +78,7 @@ def take(steps: Sequence[dict[str, Any]], files: list[int], report: int) -> bool
     with os.fdopen(report, "wb", closefd=False) as file:
         for number, step in enumerate(steps):
             given, files = files[: step["files"]], files[step["files"] :]
-            with open(COMM, "w") as comm:
-                comm.write(step["name"])
+            go_by(step["name"])
             arguments = {**step["arguments"], **passed}
             called = answer_of_fork if step["apart"] and number + 1 < len(steps) else answer
             text = called(step["function"], arguments, given)

@@ -50,7 +50,7 @@ from fimd.base.system_calls import (
     set_namespace,
     unmount,
 )
-from fimd.mounts.steps import COMM, leave_it_as_it_was, take, wait_until_read
+from fimd.mounts.steps import go_by, leave_it_as_it_was, take, wait_until_read
 
 MAX_REQUEST: Final = 128 << 10
 MAX_FILES: Final = 200
@@ -81,7 +81,7 @@ def main(modules: list[str]) -> None:
     asyncio.run(asyncio.sleep(0))  # what this is the first time to touch, all workers share
     gc.collect()
     gc.freeze()  # a collection in a worker must not copy the pages that it shares
-    _go_by("origin")
+    go_by("origin")
     spare: _Spare | None = None
     used: _Spare | None = None
     joined = False
@@ -106,7 +106,7 @@ def main(modules: list[str]) -> None:
                 if answer["pid"] == 0:
                     os.setsid()
                     control.close()
-                    _go_by("template")
+                    go_by("template")
                     [descriptor] = files
                     control = socket.socket(fileno=descriptor)
                     continue
@@ -217,7 +217,7 @@ class _Spare:
 def _wait_for_work(template: socket.socket) -> NoReturn:
     """Do in this process what is asked for, for as long as it can do more, and leave."""
     while True:
-        _go_by("spare")
+        go_by("spare")
         message, files = _receive(template)
         if not message:
             os._exit(0)
@@ -252,7 +252,7 @@ def _become(request: dict[str, Any], files: list[int], template: socket.socket) 
         if request["do"] == "spawn":
             os.close(report)
             _spawn(request["argv"], request["directory"], request["root"])
-        _go_by(request["name"])
+        go_by(request["name"])
         logs.add_to_all(request["fields"])
         if request["do"] == "call":
             goes_on = take(request["steps"], files, report) and goes_on
@@ -268,12 +268,6 @@ def _become(request: dict[str, Any], files: list[int], template: socket.socket) 
     finally:
         if not goes_on:
             os._exit(status)
-
-
-def _go_by(name: str) -> None:
-    """Have a name of this process's own, as ps shows it."""
-    with open(COMM, "w") as comm:
-        comm.write(name)
 
 
 def _spawn(argv: list[str], directory: str, root: str) -> NoReturn:
